@@ -1,0 +1,1 @@
+"""Offline reinforcement learning and its evaluation."""

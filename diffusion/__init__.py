@@ -1,0 +1,1 @@
+"""Networks, EDM maths, samplers, training and generation."""

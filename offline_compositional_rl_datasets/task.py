@@ -1,0 +1,89 @@
+"""A CompoSuite task: one element of each of four axes. Nobody else takes a task's name apart."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.errors import TaskError
+
+# One-hot order: the position of an element is its index in the id block of an observation.
+ROBOTS = ("IIWA", "Jaco", "Panda", "Kinova3")
+OBJECTS = ("Box", "Dumbbell", "Plate", "Hollowbox")
+OBSTACLES = ("None", "ObjectWall", "ObjectDoor", "GoalWall")
+OBJECTIVES = ("PickPlace", "Push", "Shelf", "Trashcan")
+
+# Axes in the order of their one-hots within the 16-dimensional condition.
+AXES: dict[str, tuple[str, ...]] = {
+    "object": OBJECTS,
+    "robot": ROBOTS,
+    "obstacle": OBSTACLES,
+    "objective": OBJECTIVES,
+}
+
+# CompoSuite enumerates tasks in another order than it numbers their one-hots; seeded splits depend on it.
+_ENUMERATION = (
+    ("IIWA", "Jaco", "Kinova3", "Panda"),
+    OBJECTS,
+    ("None", "GoalWall", "ObjectDoor", "ObjectWall"),
+    OBJECTIVES,
+)
+
+
+@dataclass(frozen=True, order=True)
+class Task:
+    """A robot, an object, an obstacle and an objective, e.g. `IIWA_Box_None_PickPlace`.
+
+    Raises `TaskError` for an element that its axis does not have.
+    """
+
+    robot: str
+    object: str
+    obstacle: str
+    objective: str
+
+    def __post_init__(self) -> None:
+        for axis, elements in AXES.items():
+            element = getattr(self, axis)
+            if element not in elements:
+                near = difflib.get_close_matches(str(element), elements, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise TaskError(f"unknown {axis} {element!r}: expected one of {', '.join(elements)}{hint}")
+
+    @classmethod
+    def parse(cls, name: str) -> Task:
+        """The task of a name `Robot_Object_Obstacle_Objective`."""
+        parts = name.split("_")
+        if len(parts) != len(AXES):
+            raise TaskError(f"task {name!r} has {len(parts)} parts: expected Robot_Object_Obstacle_Objective")
+        return cls(*parts)
+
+    @property
+    def name(self) -> str:
+        return f"{self.robot}_{self.object}_{self.obstacle}_{self.objective}"
+
+    @property
+    def elements(self) -> tuple[str, str, str, str]:
+        """(robot, object, obstacle, objective), the order of split files."""
+        return (self.robot, self.object, self.obstacle, self.objective)
+
+    def index(self, axis: str) -> int:
+        """Position of this task's element in the one-hot of `axis`."""
+        return AXES[axis].index(getattr(self, axis))
+
+    @property
+    def one_hot(self) -> np.ndarray:
+        """(16,) float32: the one-hots of object, robot, obstacle and objective, the condition of the generator."""
+        blocks = [np.eye(len(elements), dtype=np.float32)[self.index(axis)] for axis, elements in AXES.items()]
+        return np.concatenate(blocks)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def all_tasks() -> list[Task]:
+    """All 256 tasks in CompoSuite's order of enumeration (the last axis runs fastest)."""
+    return [Task(*elements) for elements in itertools.product(*_ENUMERATION)]

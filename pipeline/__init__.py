@@ -1,0 +1,1 @@
+"""The iterative loop: state, selection, curriculum, stages, jobs, report."""

@@ -1,0 +1,1 @@
+"""Errors, atomic files, paths, configuration, seeds, logging: what every layer stands on."""

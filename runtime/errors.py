@@ -1,0 +1,62 @@
+"""What a user can cause: one line on the terminal, a non-zero exit, no traceback."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """A fault that the user can mend. The message names the file, key or flag, the value and what is expected."""
+
+
+class DataError(UserError):
+    """A data file is missing, damaged or does not have the expected arrays."""
+
+
+class ConfigError(UserError):
+    """A configuration file or flag has an unknown key or a value out of range."""
+
+
+class TaskError(UserError):
+    """A task, axis element or split does not exist."""
+
+
+class StateError(UserError):
+    """A results folder belongs to another configuration, or another process holds it."""
+
+
+class JobError(UserError):
+    """A job failed for good."""
+
+
+def one_line(error: BaseException) -> str:
+    """The error's message with line breaks folded into spaces."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def run_main(main: Callable[[], int | None]) -> None:
+    """Call `main` and leave the process with its status; print a `UserError` or an OS limit as one line.
+
+    A full disk, a missing permission and a read-only file system are the user's to mend as well; every other
+    exception is a fault of the program and keeps its traceback.
+    """
+    try:
+        status = main() or 0
+    except UserError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+        status = EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted: the same command continues where this stopped", file=sys.stderr, flush=True)
+        status = EXIT_INTERRUPTED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: {error.strerror}{where}", file=sys.stderr, flush=True)
+        status = EXIT_USER_ERROR
+    sys.exit(status)

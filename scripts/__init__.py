@@ -1,0 +1,1 @@
+"""Entry points: each parses its flags and calls one function."""
