@@ -1,0 +1,28 @@
+"""CompoSuite on MuJoCo, its experts, vectorised stepping and rendering.
+
+`make("IIWA_Box_None_PickPlace")` builds a task's environment; importing this package also registers every task with
+gymnasium as `CompoSuite/<task>-v0`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import gymnasium
+
+from offline_compositional_rl_datasets.task import Task, all_tasks
+
+if TYPE_CHECKING:
+    from envs.composuite.env import CompoSuiteEnv
+
+
+def make(task: Task | str, **options: object) -> CompoSuiteEnv:
+    """The environment of a task; options are those of `CompoSuiteEnv`. Raises `TaskError` for an unknown name."""
+    from envs.composuite.env import CompoSuiteEnv
+
+    return CompoSuiteEnv(task, **options)
+
+
+for _task in all_tasks():
+    if f"CompoSuite/{_task}-v0" not in gymnasium.registry:
+        gymnasium.register(f"CompoSuite/{_task}-v0", entry_point="envs:make", kwargs={"task": _task.name})

@@ -1,0 +1,1 @@
+"""CompoSuite on MuJoCo: scene, placement, controller, observation, reward, environment."""

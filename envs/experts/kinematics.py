@@ -1,0 +1,93 @@
+"""Batched forward kinematics of an arm and damped least squares, in numpy.
+
+Positions in m, world frame; joint angles in rad. B is the batch.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from envs.composuite.robots import GRIP_SITE, HAND_BODY, NUM_ARM_JOINTS
+from envs.composuite.scene import compiled_model
+from offline_compositional_rl_datasets.task import Task
+
+
+def _matrix(quaternion: np.ndarray) -> np.ndarray:
+    matrix = np.empty(9)
+    mujoco.mju_quat2Mat(matrix, quaternion)
+    return matrix.reshape(3, 3)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A serial chain: per joint the fixed transform from its parent (rotation, translation) and its axis."""
+
+    base_rotation: np.ndarray  # (3, 3)
+    base_position: np.ndarray  # (3,)
+    rotations: np.ndarray  # (7, 3, 3)
+    translations: np.ndarray  # (7, 3)
+    axes: np.ndarray  # (7, 3)
+    hand_rotation: np.ndarray  # (3, 3) hand body in the last link
+    tool_position: np.ndarray  # (3,) grip site in the last link
+
+    def forward(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tool position (B, 3), hand rotation (B, 3, 3) and geometric Jacobian (B, 6, 7) at joints q (B, 7)."""
+        batch = len(q)
+        rotation = np.broadcast_to(self.base_rotation, (batch, 3, 3))
+        position = np.broadcast_to(self.base_position, (batch, 3))
+        origins = np.empty((batch, NUM_ARM_JOINTS, 3))
+        axes = np.empty((batch, NUM_ARM_JOINTS, 3))
+        for i in range(NUM_ARM_JOINTS):
+            position = position + rotation @ self.translations[i]
+            rotation = rotation @ self.rotations[i]
+            origins[:, i] = position
+            axes[:, i] = rotation @ self.axes[i]
+            rotation = rotation @ _turn(self.axes[i], q[:, i])
+        tool = position + rotation @ self.tool_position
+        jacobian = np.concatenate([np.cross(axes, tool[:, None] - origins), axes], axis=2).transpose(0, 2, 1)
+        return tool, rotation @ self.hand_rotation, jacobian
+
+
+def _turn(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """(B, 3, 3) rotations about a fixed unit axis by angles (B,) (Rodrigues' formula)."""
+    x, y, z = axis
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    sin, cos = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
+    return np.eye(3) + sin * cross + (1 - cos) * (cross @ cross)
+
+
+@functools.cache
+def arm_of(robot: str) -> Arm:
+    """The kinematic chain of a robot, read from a compiled model (every task of a robot has the same)."""
+    model = compiled_model(Task(robot, "Box", "None", "PickPlace"))
+    data = mujoco.MjData(model)
+    bodies = [int(model.jnt_bodyid[i]) for i in range(NUM_ARM_JOINTS)]
+    mujoco.mj_kinematics(model, data)
+    base = int(model.body_parentid[bodies[0]])
+    last = bodies[-1]
+    hand, site = model.body(HAND_BODY).id, model.site(GRIP_SITE).id
+    last_rotation = data.xmat[last].reshape(3, 3)
+    return Arm(
+        base_rotation=data.xmat[base].reshape(3, 3).copy(),
+        base_position=data.xpos[base].copy(),
+        rotations=np.array([_matrix(model.body_quat[body]) for body in bodies]),
+        translations=model.body_pos[bodies].copy(),
+        axes=model.jnt_axis[:NUM_ARM_JOINTS].copy(),
+        hand_rotation=last_rotation.T @ data.xmat[hand].reshape(3, 3),
+        tool_position=last_rotation.T @ (data.site_xpos[site] - data.xpos[last]),
+    )
+
+
+def orientation_error(current: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(B, 3) rotation vector (small angles) that turns `current` (B, 3, 3) into `wanted` (B, 3, 3)."""
+    return 0.5 * np.cross(current, wanted, axisa=1, axisb=1, axisc=1).sum(axis=2)
+
+
+def damped_least_squares(jacobian: np.ndarray, twist: np.ndarray, damping: float) -> np.ndarray:
+    """(B, 7) joint step J^T (J J^T + damping I)^-1 twist for a twist (B, 6) of translation and rotation."""
+    gram = jacobian @ jacobian.transpose(0, 2, 1) + damping * np.eye(6)
+    return (jacobian.transpose(0, 2, 1) @ np.linalg.solve(gram, twist[..., None]))[..., 0]
