@@ -28,9 +28,7 @@ REQUIRED_FRACTION = 0.99
 CHAOS_SHIFT = 1e-13
 _MOVABLE = 9  # arm and finger positions, which lead qpos
 
-_ARRAYS = (
-    "task init_qpos init_qvel init_mass_matrix init_obs actions obs reward success qpos qvel ctrl warmstart gripper_state"
-).split()
+_ARRAYS = ["task", "init_qpos", "init_qvel", "init_mass_matrix", "init_obs", "actions", "obs", "reward", "success", "qpos", "qvel", "ctrl", "warmstart", "gripper_state"]
 # The sign of a relative quaternion is arbitrary: compare those of object, obstacle and goal up to sign.
 _RELATIVE_QUATERNIONS = [slice(start, start + 4) for start in (10, 24, 38)]
 
@@ -227,7 +225,10 @@ def main() -> int:
                 f"reward {error.reward:.1e}, success {'equal' if error.success else 'differs'}"
             )
     missed = [report.name for report in reports if not report.passes]
-    print(f"{len(reports) - len(missed)} of {len(reports)} traces pass" + (f"; missed: {', '.join(missed)}" if missed else ""))
+    print(
+        f"{len(reports) - len(missed)} of {len(reports)} traces pass"
+        + (f"; missed: {', '.join(missed)}" if missed else "")
+    )
     return 1 if missed else 0
 
 

@@ -77,7 +77,9 @@ def _solid(
 def _legs(prefix: str, x: float, y: float) -> list[ET.Element]:
     corners = ((x, y), (-x, y), (-x, -y), (x, -y))
     return [
-        visual_geom("cylinder", (0.01, 0.4), (cx, cy, -0.4), name=f"{prefix}_leg{i}_visual", material="table_legs_metal")
+        visual_geom(
+            "cylinder", (0.01, 0.4), (cx, cy, -0.4), name=f"{prefix}_leg{i}_visual", material="table_legs_metal"
+        )
         for i, (cx, cy) in enumerate(corners, start=1)
     ]
 
@@ -154,9 +156,13 @@ def assets() -> list[ET.Element]:
 def worldbody(objective: str) -> list[ET.Element]:
     """Everything of the world but robot, object and obstacle, in the order that fixes contact order."""
     floor = geom("plane", (3, 3, 0.125), name="floor", condim=3, group=0, material="floorplane")
-    walls = [visual_geom("box", size, pos, name=name, quat=quat, material="walls_mat") for name, pos, quat, size in _WALLS]
+    walls = [
+        visual_geom("box", size, pos, name=name, quat=quat, material="walls_mat") for name, pos, quat, size in _WALLS
+    ]
     lights = [
-        element("light", pos=pos, dir=(-0.2, -0.2, -1), specular=(0.3, 0.3, 0.3), directional="true", castshadow="false")
+        element(
+            "light", pos=pos, dir=(-0.2, -0.2, -1), specular=(0.3, 0.3, 0.3), directional="true", castshadow="false"
+        )
         for pos in ((1.0, 1.0, 1.5), (-3.0, 1.0, 1.5))
     ]
     cameras = [element("camera", name=name, mode="fixed", pos=pos, quat=quat) for name, pos, quat in _CAMERAS]

@@ -34,13 +34,17 @@ def geom(shape: str, size: Sequence[float], pos: Sequence[float] = (0, 0, 0), **
     return element("geom", type=shape, size=size, pos=pos, **attributes)
 
 
-def visual_geom(shape: str, size: Sequence[float], pos: Sequence[float] = (0, 0, 0), **attributes: object) -> ET.Element:
+def visual_geom(
+    shape: str, size: Sequence[float], pos: Sequence[float] = (0, 0, 0), **attributes: object
+) -> ET.Element:
     """A geom that is only drawn: it neither collides nor (being outside group 0) has mass."""
     attributes = {"contype": 0, "conaffinity": 0, "group": VISUAL_GROUP, **attributes}
     return geom(shape, size, pos, **attributes)
 
 
-def body(name: str, pos: Sequence[float] | None, *children: ET.Element, quat: Sequence[float] | None = None) -> ET.Element:
+def body(
+    name: str, pos: Sequence[float] | None, *children: ET.Element, quat: Sequence[float] | None = None
+) -> ET.Element:
     node = element("body", name=name, pos=pos, quat=quat)
     node.extend(children)
     return node

@@ -92,16 +92,32 @@ def object_body(name: str) -> ET.Element:
         first, second = f"{name}_g{2 * i}", f"{name}_g{2 * i + 1}"
         friction = {"friction": part.friction}
         solids.append(
-            geom(part.shape, part.size, part.pos, name=first, group=0, density=1000, rgba=_COLLISION_RGBA, **friction, **contact)
+            geom(
+                part.shape,
+                part.size,
+                part.pos,
+                name=first,
+                group=0,
+                density=1000,
+                rgba=_COLLISION_RGBA,
+                **friction,
+                **contact,
+            )
         )
-        copies.append(visual_geom(part.shape, part.size, part.pos, name=f"{first}_visual", mass=1e-8, **friction, **contact))
+        copies.append(
+            visual_geom(part.shape, part.size, part.pos, name=f"{first}_visual", mass=1e-8, **friction, **contact)
+        )
         if part.massless_copy_size is not None:
-            solids.append(visual_geom(part.shape, part.massless_copy_size, part.pos, name=second, material=material, **contact))
+            solids.append(
+                visual_geom(part.shape, part.massless_copy_size, part.pos, name=second, material=material, **contact)
+            )
             continue
         dead = {"contype": 0, "conaffinity": 0, "group": 0, "mass": 0.001}
         solids.append(geom(part.shape, part.size, part.pos, name=second, rgba=_COLLISION_RGBA, **dead, **contact))
         copies.append(
-            visual_geom(part.shape, part.size, part.pos, name=f"{second}_visual", mass=1e-8, material=material, **contact)
+            visual_geom(
+                part.shape, part.size, part.pos, name=f"{second}_visual", mass=1e-8, material=material, **contact
+            )
         )
     joint = element("joint", name=object_joint(name), type="free", damping=0.0005)
     return body(f"{name}_main", None, *solids, *copies, marker_site(f"{name}_default_site"), joint)
@@ -111,7 +127,11 @@ def twin_body(name: str) -> ET.Element:
     """The goal twin: the object's shape, drawn transparent where the object should go."""
     geoms = [
         visual_geom(
-            part.shape, part.twin_size or part.size, part.twin_pos or part.pos, name=f"Visual{name}_g{i}", rgba=_TWIN_RGBA
+            part.shape,
+            part.twin_size or part.size,
+            part.twin_pos or part.pos,
+            name=f"Visual{name}_g{i}",
+            rgba=_TWIN_RGBA,
         )
         for i, part in enumerate(OBJECT_SPECS[name].parts)
     ]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from envs.composuite.robots import NUM_ARM_JOINTS, ROBOT_SPECS
 from envs.experts.grasps import GRASPS, Grasp
 from envs.experts.kinematics import arm_of, damped_least_squares, orientation_error
 from envs.experts.paths import ROUTES, Route
 from envs.experts.targets import AIMS, Aim
-from envs.composuite.robots import NUM_ARM_JOINTS, ROBOT_SPECS
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 

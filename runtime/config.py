@@ -1,0 +1,103 @@
+"""Frozen dataclasses as configuration: strict YAML in, flags over it, a hash of it out."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dacite
+import yaml
+
+from runtime.errors import ConfigError
+
+T = TypeVar("T")
+
+_DACITE = dacite.Config(strict=True, cast=[Path, tuple], type_hooks={float: lambda value: _as_float(value)})
+
+
+def _as_float(value: Any) -> Any:
+    """Whole numbers and YAML 1.1's `1e-4` (a string to PyYAML) are floats too."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def load_yaml(cls: type[T], path: Path | str, overrides: Mapping[str, Any] | None = None) -> T:
+    """An instance of the dataclass `cls` from a YAML mapping; absent keys keep their defaults.
+
+    `overrides` (nested mappings) are laid over the file. Raises `ConfigError` naming file and key for a missing file,
+    an unknown key (with the nearest known one) or a value of the wrong type.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such configuration file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file ({error})") from error
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(raw).__name__}")
+    return from_mapping(cls, merge(raw, overrides or {}), source=str(path))
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
+    """An instance of the dataclass `cls` from nested mappings; `source` names where they come from in errors."""
+    _check_keys(cls, values, source, prefix="")
+    try:
+        return dacite.from_dict(cls, dict(values), _DACITE)
+    except (dacite.DaciteError, TypeError, ValueError) as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _check_keys(cls: type, values: Mapping[str, Any], source: str, prefix: str) -> None:
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(known)}"
+            raise ConfigError(f"{source}: unknown key {prefix + str(key)!r}{hint}")
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{source}: {prefix + key!r} is {value!r}, expected a mapping")
+            _check_keys(hints[key], value, source, prefix=f"{prefix}{key}.")
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`, mapping by mapping."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def to_dict(value: Any) -> Any:
+    """A dataclass (or a nest of them) as plain JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_dict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_dict(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def config_hash(value: Any) -> str:
+    """Twelve hexadecimal digits that change whenever a value in `value` does."""
+    canonical = json.dumps(to_dict(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -1,0 +1,51 @@
+"""Metrics as files: one JSON object per line while running, CSV tables at the end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from runtime.atomic import write_text
+
+
+class MetricsWriter:
+    """Appends rows to `<folder>/metrics.jsonl`.
+
+    A run that resumes from step S passes `resume_from=S`: rows after S, and a half-written last line, are dropped.
+    """
+
+    def __init__(self, folder: Path, *, resume_from: int | None = None) -> None:
+        self.path = Path(folder) / "metrics.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [] if resume_from is None else [row for row in read_metrics(self.path) if row["step"] <= resume_from]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def log(self, *, step: int, **values: float | int | str) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file; an absent file and a half-written last line give no row."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table atomically; a row without a column leaves the cell empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

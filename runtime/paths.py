@@ -1,0 +1,40 @@
+"""Where data, results and caches are on this machine: `config/paths.yaml`, overridden by environment variables."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from runtime.config import load_yaml
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_PATHS_FILE = PROJECT_ROOT / "config" / "paths.yaml"
+
+
+@dataclass(frozen=True)
+class MachineSettings:
+    """Folders of this machine. Relative ones are taken from the project's root."""
+
+    data_path: Path = Path("data")
+    results_path: Path = Path("results")
+    tasks_path: Path = Path("offline_compositional_rl_datasets/_train_test_splits")
+    runs_path: Path = Path("runs")
+    cache_path: Path = Path(".cache")
+
+
+@functools.cache
+def machine_settings(path: Path | None = None) -> MachineSettings:
+    """The settings of `config/paths.yaml` (or `path`); `ICDG_DATA_PATH` and the like take precedence.
+
+    Raises `ConfigError` for an unknown key or a value that is not a path.
+    """
+    file = path or _PATHS_FILE
+    settings = load_yaml(MachineSettings, file) if file.exists() else MachineSettings()
+    values = {}
+    for field in fields(settings):
+        override = os.environ.get(f"ICDG_{field.name.upper()}")
+        value = Path(override) if override else getattr(settings, field.name)
+        values[field.name] = PROJECT_ROOT / value.expanduser()
+    return MachineSettings(**values)

@@ -1,0 +1,31 @@
+"""What made a result: versions, commit, machine class."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_PACKAGES = ("torch", "numpy", "mujoco", "robosuite", "h5py")
+
+
+@functools.cache
+def provenance() -> dict[str, str]:
+    """Versions of Python and the packages that decide results, and the project's commit where git knows it."""
+    record = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            record[package] = version(package)
+        except PackageNotFoundError:
+            record[package] = "absent"
+    try:
+        root = Path(__file__).resolve().parent
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+        record["commit"] = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        record["commit"] = "unknown"
+    return record
