@@ -28,9 +28,10 @@ REQUIRED_FRACTION = 0.99
 CHAOS_SHIFT = 1e-13
 _MOVABLE = 9  # arm and finger positions, which lead qpos
 
-_ARRAYS = ["task", "init_qpos", "init_qvel", "init_mass_matrix", "init_obs", "actions", "obs", "reward", "success", "qpos", "qvel", "ctrl", "warmstart", "gripper_state"]
+_ARRAYS = ["task", "init_qpos", "init_qvel", "init_mass_matrix", "init_obs", "actions", "obs", "reward", "success"]
+_ARRAYS += ["qpos", "qvel", "ctrl", "warmstart", "gripper_state"]
 # The sign of a relative quaternion is arbitrary: compare those of object, obstacle and goal up to sign.
-_RELATIVE_QUATERNIONS = [slice(start, start + 4) for start in (10, 24, 38)]
+_RELATIVE_QUATERNIONS = COMPOSUITE.relative_quaternions
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,14 @@ class FactoredLayout:
     """Factors of the state, size of the action, and where the task ids sit in a stored observation.
 
     `axes` gives each axis' elements in one-hot order; `ids_after` names the factor after which the id block stands in
-    an observation with ids.
+    an observation with ids. `relative_quaternions` are the slices of the state whose sign carries no meaning.
     """
 
     factors: tuple[Factor, ...]
     action_dim: int
     axes: tuple[tuple[str, tuple[str, ...]], ...]
     ids_after: str
+    relative_quaternions: tuple[slice, ...] = ()
 
     @cached_property
     def state_dim(self) -> int:
@@ -159,4 +160,5 @@ COMPOSUITE = FactoredLayout(
     action_dim=8,
     axes=tuple(AXES.items()),
     ids_after="goal",
+    relative_quaternions=(slice(10, 14), slice(24, 28), slice(38, 42)),
 )

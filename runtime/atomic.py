@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and artifacts: large files with a small JSON beside them that vouches for them."""
+"""Files that are either whole or absent, and artifacts: files with a small JSON beside them that vouches for them."""
 
 from __future__ import annotations
 

@@ -58,7 +58,8 @@ class Progress:
         left = (self.total - self.done) / rate if rate > 0 else float("nan")
         eta = duration(left) if left == left else "?"
         share = 100 * self.done // max(self.total, 1)
-        return f"{self.label}  {self.done:,}/{self.total:,} ({share}%)  {rate:,.1f}/s  ETA {eta}  {_figures(figures)}".rstrip()
+        counts = f"{self.done:,}/{self.total:,} ({share}%)"
+        return f"{self.label}  {counts}  {rate:,.1f}/s  ETA {eta}  {_figures(figures)}".rstrip()
 
 
 def _figures(figures: dict[str, float | str]) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 class Route:
     """A ridge that lifts the tool's path near an obstacle: `top` where the tool must be over it without load.
 
-    The ridge is along `axis` (0: x, 1: y) at `centre`, flat for `half` metres to both sides and falling off over `slope`.
+    The ridge is along `axis` (0: x, 1: y) at `centre`, flat for `half` metres to both sides and falling
+    off over `slope`.
     """
 
     axis: int = 0

@@ -123,7 +123,7 @@ class ScriptedExpert:
 
     def _joint_command(self, q: np.ndarray, translation: np.ndarray) -> np.ndarray:
         """(B, 7) joint commands towards a tool translation (B, 3), the hand turned down, scaled as a whole to fit."""
-        tool, rotation, jacobian = self.arm.forward(q)
+        _, rotation, jacobian = self.arm.forward(q)
         length = np.linalg.norm(translation, axis=1, keepdims=True)
         translation = translation * (self.max_translation / np.maximum(length, self.max_translation))
         turn = self.turn_gain * orientation_error(rotation, np.broadcast_to(TOOL_DOWN, rotation.shape))

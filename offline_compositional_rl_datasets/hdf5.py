@@ -1,0 +1,134 @@
+"""Expert data in the published HDF5 layout: where a task's file is, reading it, writing it.
+
+Keys: `observations` (N, 93) float32 with task ids, `actions` (N, 8) float32, `rewards` and `successes` (N,) float32,
+`terminals` and `timeouts` (N,) bool. Episodes stand one after the other; next observations are not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+
+from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import Transitions, check_array
+from runtime.atomic import atomic_path
+from runtime.errors import DataError
+
+EpisodeEnds = Literal["drop", "self", "reference"]
+
+
+def task_file(data_path: Path, dataset_type: str, task: Task) -> Path:
+    """Where a task's file belongs: `<type>-<robot>-offline-comp-data/<TASK>/data.hdf5`."""
+    return Path(data_path) / f"{dataset_type}-{task.robot.lower()}-offline-comp-data" / task.name / "data.hdf5"
+
+
+def find_task_file(data_path: Path, dataset_type: str, task: Task) -> Path:
+    """A task's file in either published folder layout. Raises `DataError` naming both places where it is in neither."""
+    places = (task_file(data_path, dataset_type, task), Path(data_path) / dataset_type / task.name / "data.hdf5")
+    for place in places:
+        if place.exists():
+            return place
+    raise DataError(f"no {dataset_type} data of {task}: looked for {places[0]} and {places[1]}")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One recorded episode of T steps (shapes as in the file). Its last step is a terminal or a timeout."""
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    successes: np.ndarray
+    terminated: bool
+
+
+def write_expert(path: Path, episodes: Sequence[Episode], task: Task, layout: FactoredLayout = COMPOSUITE) -> None:
+    """Write episodes (observations (T, 77), ids are added) to an HDF5 file, whole or not at all."""
+    lengths = np.array([len(episode.rewards) for episode in episodes])
+    last = np.cumsum(lengths) - 1
+    terminated = np.array([episode.terminated for episode in episodes])
+    terminals = np.zeros(lengths.sum(), dtype=bool)
+    terminals[last[terminated]] = True
+    timeouts = np.zeros(lengths.sum(), dtype=bool)
+    timeouts[last[~terminated]] = True
+    states = np.concatenate([episode.observations for episode in episodes])
+    arrays = {
+        "observations": layout.join_ids(states, task.one_hot).astype(np.float32),
+        "actions": np.concatenate([episode.actions for episode in episodes]).astype(np.float32),
+        "rewards": np.concatenate([episode.rewards for episode in episodes]).astype(np.float32),
+        "successes": np.concatenate([episode.successes for episode in episodes]).astype(np.float32),
+        "terminals": terminals,
+        "timeouts": timeouts,
+    }
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for key, array in arrays.items():
+            file.create_dataset(key, data=array, compression="gzip", compression_opts=1, shuffle=True)
+
+
+def read_arrays(path: Path, layout: FactoredLayout = COMPOSUITE) -> dict[str, np.ndarray]:
+    """The arrays of a file, checked. Raises `DataError` for a missing, truncated or differently shaped file."""
+    keys = ("observations", "actions", "rewards", "successes", "terminals", "timeouts")
+    try:
+        with h5py.File(path, "r") as file:
+            missing = [key for key in keys if key not in file]
+            if missing:
+                raise DataError(f"{path}: lacks {', '.join(missing)}, expected the keys {', '.join(keys)}")
+            arrays = {key: file[key][()] for key in keys}
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such data file") from error
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path}: not a readable HDF5 file, perhaps truncated ({error})") from error
+    rows = len(arrays["observations"])
+    if rows == 0:
+        raise DataError(f"{path}: observations has no rows")
+    shapes = {"observations": (rows, layout.observation_dim), "actions": (rows, layout.action_dim)}
+    for key in keys:
+        check_array(arrays[key], shapes.get(key, (rows,)), f"{path}: {key}")
+    return arrays
+
+
+def read_expert(
+    path: Path, task: Task, layout: FactoredLayout = COMPOSUITE, *, episode_ends: EpisodeEnds = "drop"
+) -> Transitions:
+    """The transitions of a task's file.
+
+    The file has no next observation for an episode's last step. `drop` leaves that step out, `self` takes the
+    observation itself, `reference` takes the next row whatever it is, as the published code does (the first
+    observation of the next episode). Raises `DataError` also where the file's task ids are not those of `task`.
+    """
+    arrays = read_arrays(path, layout)
+    observations, ids = layout.split_ids(arrays["observations"].astype(np.float32, copy=False))
+    wrong = np.flatnonzero((ids != task.one_hot).any(axis=1))
+    if len(wrong):
+        raise DataError(f"{path}: row {wrong[0]} has the ids of another task, expected those of {task}")
+    terminals, timeouts = arrays["terminals"].astype(bool), arrays["timeouts"].astype(bool)
+    rows = np.arange(len(observations))
+    following = np.minimum(rows + 1, len(rows) - 1)
+    if episode_ends == "reference":
+        rows = rows[:-1]
+        following = following[:-1]
+    else:
+        ends = terminals | timeouts
+        ends[-1] = True
+        if episode_ends == "drop":
+            rows = rows[~ends]
+            following = following[~ends]
+        else:
+            following = np.where(ends, rows, following)
+    transitions = Transitions(
+        observations=observations[rows],
+        actions=arrays["actions"][rows].astype(np.float32, copy=False),
+        rewards=arrays["rewards"][rows].astype(np.float32, copy=False),
+        next_observations=observations[following],
+        terminals=terminals[rows],
+        timeouts=timeouts[rows],
+        task=task,
+    )
+    transitions.validate(str(path), layout)
+    return transitions

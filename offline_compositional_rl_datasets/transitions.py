@@ -1,0 +1,112 @@
+"""Transitions of one or many tasks as a dataclass of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.task import Task
+from runtime.errors import DataError
+
+TERMINAL_THRESHOLD = 0.5
+"""A generated terminal, a real number, counts as an end above this."""
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """N transitions (s, a, r, s', done). Terminal (the task ended) and timeout (the horizon did) are kept apart.
+
+    observations, next_observations (N, 77) float32 without task ids; actions (N, 8) float32; rewards (N,) float32;
+    terminals, timeouts (N,) bool; `task` is None for a mixture.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    next_observations: np.ndarray
+    terminals: np.ndarray
+    timeouts: np.ndarray
+    task: Task | None = None
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    @classmethod
+    def arrays(cls) -> tuple[str, ...]:
+        return tuple(field.name for field in fields(cls) if field.name != "task")
+
+    def take(self, indices: np.ndarray | slice) -> Transitions:
+        return Transitions(**{name: getattr(self, name)[indices] for name in self.arrays()}, task=self.task)
+
+    def to_matrix(self, layout: FactoredLayout = COMPOSUITE, *, timeouts_as_terminals: bool = True) -> np.ndarray:
+        """(N, 164) float32: [s, a, r, s', done]."""
+        done = self.terminals | self.timeouts if timeouts_as_terminals else self.terminals
+        matrix = np.empty((len(self), layout.transition_dim), dtype=np.float32)
+        matrix[:, layout.observation] = self.observations
+        matrix[:, layout.action] = self.actions
+        matrix[:, layout.reward] = self.rewards
+        matrix[:, layout.next_observation] = self.next_observations
+        matrix[:, layout.terminal] = done
+        return matrix
+
+    @classmethod
+    def from_matrix(cls, matrix: np.ndarray, task: Task | None, layout: FactoredLayout = COMPOSUITE) -> Transitions:
+        """The inverse of `to_matrix`; which ends were time-outs is not in the matrix."""
+        return cls(
+            observations=matrix[:, layout.observation],
+            actions=matrix[:, layout.action],
+            rewards=matrix[:, layout.reward],
+            next_observations=matrix[:, layout.next_observation],
+            terminals=matrix[:, layout.terminal] > TERMINAL_THRESHOLD,
+            timeouts=np.zeros(len(matrix), dtype=bool),
+            task=task,
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Transitions]) -> Transitions:
+        """All parts in order; the task is kept where they share it."""
+        tasks = {part.task for part in parts}
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in cls.arrays()}
+        return cls(**arrays, task=tasks.pop() if len(tasks) == 1 else None)
+
+    def validate(self, source: str, layout: FactoredLayout = COMPOSUITE) -> None:
+        """Raises `DataError` naming `source` and the array unless shapes fit the layout and all values are finite."""
+        count = len(self)
+        shapes = {
+            "observations": (count, layout.state_dim),
+            "actions": (count, layout.action_dim),
+            "rewards": (count,),
+            "next_observations": (count, layout.state_dim),
+            "terminals": (count,),
+            "timeouts": (count,),
+        }
+        if count == 0:
+            raise DataError(f"{source}: holds no transition")
+        for name, shape in shapes.items():
+            check_array(getattr(self, name), shape, f"{source}: {name}")
+
+
+def check_array(array: np.ndarray, shape: tuple[int, ...], label: str) -> None:
+    """Raises `DataError` unless the array has the shape and only finite numbers."""
+    if array.shape != shape:
+        raise DataError(f"{label} has shape {array.shape}, expected {shape}")
+    finite = np.isfinite(array) if array.dtype.kind == "f" else True
+    if not np.all(finite):
+        row = int(np.argwhere(~finite)[0][0])
+        raise DataError(f"{label} has a value that is not finite in row {row}, expected finite numbers")
+
+
+def canonical_quaternions(observations: np.ndarray, layout: FactoredLayout = COMPOSUITE) -> np.ndarray:
+    """States whose relative quaternions all have the same sign.
+
+    A quaternion and its negative are the same rotation. The simulator keeps w >= 0, but with the hand turned down w is
+    about 0 and x about +-1, so that the sign flips at random from step to step; here x >= 0 instead.
+    """
+    states = observations.copy()
+    for name in layout.relative_quaternions:
+        quaternion = states[..., name]
+        quaternion *= np.where(quaternion[..., :1] < 0, -1, 1).astype(states.dtype)
+    return states
