@@ -1,0 +1,65 @@
+"""How well a policy does in an environment, on seeded episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class VectorEnvironment(Protocol):
+    """What evaluation needs of a vectorised environment; ended episodes stay ended until `reset`."""
+
+    num_envs: int
+
+    def reset(self, seeds: Sequence[int]) -> np.ndarray: ...
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns (K,) and successes at the last step (K,) of K episodes."""
+
+    returns: np.ndarray
+    successes: np.ndarray
+
+    @property
+    def episodes(self) -> int:
+        return len(self.returns)
+
+    @property
+    def solved(self) -> int:
+        """Number of successful episodes."""
+        return int(self.successes.sum())
+
+    @property
+    def success_rate(self) -> float:
+        return self.solved / self.episodes
+
+    @property
+    def mean_return(self) -> float:
+        return float(self.returns.mean())
+
+
+def evaluate(
+    policy: Callable[[np.ndarray], np.ndarray], environment: VectorEnvironment, seeds: Sequence[int]
+) -> Evaluation:
+    """Run one episode per seed, `environment.num_envs` at a time. Success is that of an episode's last step."""
+    returns, successes = [], []
+    for start in range(0, len(seeds), environment.num_envs):
+        chunk = list(seeds[start : start + environment.num_envs])
+        observations = environment.reset(chunk)
+        total = np.zeros(len(chunk))
+        success = np.zeros(len(chunk), dtype=bool)
+        running = np.ones(len(chunk), dtype=bool)
+        while running.any():
+            observations, rewards, terminated, truncated, succeeded = environment.step(policy(observations))
+            total[running] += rewards[running]
+            success[running] = succeeded[running]
+            running &= ~(terminated | truncated)
+        returns.append(total)
+        successes.append(success)
+    return Evaluation(np.concatenate(returns), np.concatenate(successes))

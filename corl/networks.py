@@ -1,0 +1,59 @@
+"""Multi-layer perceptrons of actor and critics."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Actor(nn.Module):
+    """Deterministic policy: normalised states (B, S) to actions (B, A) in (-1, 1)."""
+
+    def __init__(self, state_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        sizes = (state_dim, *hidden)
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in itertools.pairwise(sizes):
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+        self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], action_dim), nn.Tanh())
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.net(states)
+
+
+class TwinCritic(nn.Module):
+    """Two independent Q-functions as one batched network: states (B, S), actions (B, A) to values (2, B).
+
+    Each layer is a batched matrix product over weights (2, in, out), which gives the same numbers as two networks in
+    half the calls.
+    """
+
+    def __init__(self, state_dim: int, action_dim: int, hidden: Sequence[int], count: int = 2) -> None:
+        super().__init__()
+        sizes = (state_dim + action_dim, *hidden, 1)
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for fan_in, fan_out in itertools.pairwise(sizes):
+            # The initialisation of nn.Linear, once per critic.
+            layers = [nn.Linear(fan_in, fan_out) for _ in range(count)]
+            self.weights.append(nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]).contiguous()))
+            self.biases.append(nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers])))
+
+    def forward(self, states: Tensor, actions: Tensor) -> Tensor:
+        hidden = torch.cat([states, actions], dim=1).expand(len(self.weights[0]), -1, -1)
+        return self._layers(hidden, slice(None))
+
+    def first(self, states: Tensor, actions: Tensor) -> Tensor:
+        """(B,) values of the first critic alone."""
+        return self._layers(torch.cat([states, actions], dim=1)[None], slice(0, 1))[0]
+
+    def _layers(self, hidden: Tensor, which: slice) -> Tensor:
+        last = len(self.weights) - 1
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(bias[which], hidden, weight[which])
+            if i < last:
+                hidden = torch.relu(hidden)
+        return hidden[..., 0]

@@ -1,0 +1,67 @@
+"""A trained policy with everything that it needs to act: network, normalisation of states, sizes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from corl.networks import Actor
+from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.transitions import canonical_quaternions
+from runtime.atomic import atomic_path
+from runtime.errors import DataError
+
+
+class Policy:
+    """Raw states (B, 77) float32 to actions (B, 8) float32 in [-1, 1]."""
+
+    def __init__(
+        self,
+        actor: Actor,
+        state_mean: np.ndarray,
+        state_std: np.ndarray,
+        layout: FactoredLayout = COMPOSUITE,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.actor, self.layout, self.device = actor, layout, torch.device(device)
+        self._mean, self._std = state_mean, state_std
+
+    @torch.no_grad()
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        states = (canonical_quaternions(np.asarray(observations, np.float32), self.layout) - self._mean) / self._std
+        return self.actor(torch.from_numpy(states).to(self.device)).cpu().numpy()
+
+    @classmethod
+    def load(cls, path: Path, layout: FactoredLayout = COMPOSUITE) -> Policy:
+        """A policy from a checkpoint of `save_checkpoint`. Raises `DataError` where it is not one."""
+        checkpoint = load_checkpoint(path)
+        actor = Actor(layout.state_dim, layout.action_dim, checkpoint["hidden"])
+        actor.load_state_dict(checkpoint["actor"])
+        return cls(actor, checkpoint["state_mean"].numpy(), checkpoint["state_std"].numpy(), layout)
+
+
+def save_checkpoint(path: Path, values: Mapping[str, Any], *, hidden: Sequence[int], data: Any) -> None:
+    """Write networks and optimisers together with the state normalisation of `data`, readable with weights_only."""
+    checkpoint = {
+        **values,
+        "hidden": list(hidden),
+        "state_mean": torch.from_numpy(data.mean),
+        "state_std": torch.from_numpy(data.std),
+    }
+    with atomic_path(path) as temporary:
+        torch.save(checkpoint, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Raises `DataError` for a missing, truncated or foreign file."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such checkpoint") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error

@@ -1,0 +1,57 @@
+"""A fixed set of transitions on the device, sampled by index."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offline_compositional_rl_datasets.layout import FactoredLayout
+from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
+
+STATE_STD_OFFSET = 1e-3
+
+
+class Batch(NamedTuple):
+    """states, next_states (B, S) normalised; actions (B, A); rewards, dones (B,)."""
+
+    states: Tensor
+    actions: Tensor
+    rewards: Tensor
+    next_states: Tensor
+    dones: Tensor
+
+
+class ReplayData:
+    """Normalised transitions in one tensor (N, 2S+A+2), so that a batch is a single gather.
+
+    States are normalised once, by mean and population standard deviation (+ 1e-3) of the set's observations. Time-outs
+    count as ends, as in ICDG.
+    """
+
+    def __init__(self, transitions: Transitions, layout: FactoredLayout, device: torch.device) -> None:
+        matrix = transitions.to_matrix(layout)
+        states = canonical_quaternions(matrix[:, layout.observation], layout)
+        following = canonical_quaternions(matrix[:, layout.next_observation], layout)
+        self.mean = states.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self.std = (states.std(axis=0, dtype=np.float64) + STATE_STD_OFFSET).astype(np.float32)
+        matrix[:, layout.observation] = (states - self.mean) / self.std
+        matrix[:, layout.next_observation] = (following - self.mean) / self.std
+        self._matrix = torch.from_numpy(matrix).to(device)
+        self._layout = layout
+
+    def __len__(self) -> int:
+        return len(self._matrix)
+
+    def batch(self, indices: Tensor) -> Batch:
+        rows = self._matrix[indices]
+        layout = self._layout
+        return Batch(
+            rows[:, layout.observation],
+            rows[:, layout.action],
+            rows[:, layout.reward],
+            rows[:, layout.next_observation],
+            rows[:, layout.terminal],
+        )
