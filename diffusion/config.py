@@ -1,0 +1,89 @@
+"""Configuration of the generator: network, training, sampling. Defaults are those of the published DiT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runtime.errors import ConfigError
+
+DENOISERS = ("dit",)
+SOLVERS = ("heun_churn", "heun", "dpmpp_2m")
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Size of the semantic compositional diffusion transformer.
+
+    `time_scale` multiplies c_noise before the sinusoidal features: c_noise spans only -1.6 to 1.1, over which most of
+    the published features are nearly constant.
+    """
+
+    hidden: int = 416
+    depth: int = 8
+    heads: int = 8
+    mlp_ratio: int = 4
+    time_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.hidden % self.heads or self.hidden % 2:
+            raise ConfigError(f"hidden {self.hidden}: expected an even multiple of heads ({self.heads})")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. `batch_size` shrinks to `small_batch_size` for pools below `small_pool` rows, as published.
+
+    `delta_next` models s' - s in place of s'. `std_offset` is added to each dimension's standard deviation.
+    """
+
+    steps: int = 100_000
+    batch_size: int = 1024
+    small_batch_size: int = 256
+    small_pool: int = 800_000
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    grad_clip: float = 1.0
+    warmup_steps: int = 0
+    ema_decay: float = 0.995
+    ema_every: int = 10
+    P_mean: float = -1.2
+    P_std: float = 1.2
+    sigma_data: float = 1.0
+    delta_next: bool = False
+    std_offset: float = 1e-5
+    episode_ends: str = "drop"
+    precision: str = "auto"
+    checkpoint_seconds: float = 300.0
+    log_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "small_batch_size", "learning_rate", "log_every"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
+        if self.episode_ends not in ("drop", "self", "reference"):
+            raise ConfigError(f"episode_ends {self.episode_ends!r}: expected drop, self or reference")
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How samples are drawn. `heun_churn` with 128 steps is the published sampler (255 network evaluations)."""
+
+    solver: str = "heun_churn"
+    steps: int = 128
+    num_samples: int = 1_000_000
+    batch_size: int = 25_000
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    S_churn: float = 80.0
+    S_tmin: float = 0.05
+    S_tmax: float = 50.0
+    S_noise: float = 1.003
+
+    def __post_init__(self) -> None:
+        if self.solver not in SOLVERS:
+            raise ConfigError(f"solver {self.solver!r}: expected one of {', '.join(SOLVERS)}")
+        for name, least in (("steps", 2), ("num_samples", 1), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected at least {least}")

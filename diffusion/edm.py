@@ -1,0 +1,43 @@
+"""EDM preconditioning and loss (Karras et al. 2022, Table 1 and Eq. 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# F(x, c_noise, condition): the raw network on scaled input.
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def denoise(network: Network, x: Tensor, sigma: Tensor, condition: Tensor, sigma_data: float = 1.0) -> Tensor:
+    """D(x; sigma) = c_skip x + c_out F(c_in x, c_noise) for x (B, d), sigma (B,) or (1,), condition (B or 1, 16).
+
+    The network may compute in bfloat16; scaling and sum are float32.
+    """
+    s2, d2 = sigma**2, sigma_data**2
+    c_skip = d2 / (s2 + d2)
+    c_out = sigma * sigma_data / torch.sqrt(s2 + d2)
+    c_in = 1 / torch.sqrt(s2 + d2)
+    c_noise = torch.log(sigma) / 4
+    output = network(c_in[:, None] * x, c_noise, condition)
+    return c_skip[:, None] * x + c_out[:, None] * output.float()
+
+
+def loss(
+    network: Network,
+    y: Tensor,
+    condition: Tensor,
+    generator: torch.Generator,
+    *,
+    P_mean: float = -1.2,
+    P_std: float = 1.2,
+    sigma_data: float = 1.0,
+) -> Tensor:
+    """Mean over batch and dimensions of lambda(sigma) (D(y + n; sigma) - y)^2, ln sigma ~ N(P_mean, P_std^2)."""
+    sigma = torch.exp(P_mean + P_std * torch.randn(len(y), generator=generator, device=y.device))
+    noise = torch.randn(y.shape, generator=generator, device=y.device) * sigma[:, None]
+    weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+    error = denoise(network, y + noise, sigma, condition, sigma_data) - y
+    return (weight * error.square().mean(dim=1)).mean()

@@ -1,0 +1,54 @@
+"""Draw transitions of one task from a trained generator."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion import edm
+from diffusion.config import SamplerConfig
+from diffusion.model import DiffusionModel
+from diffusion.samplers import sample
+from runtime.device import autocast_dtype
+from runtime.errors import DataError
+from runtime.logs import progress
+
+
+@torch.inference_mode()
+def generate(
+    model: DiffusionModel,
+    condition: np.ndarray,
+    config: SamplerConfig,
+    *,
+    seed: int,
+    precision: str = "auto",
+    label: str = "samples",
+) -> np.ndarray:
+    """(num_samples, 164) float32 transition vectors of the task with `condition` (16,).
+
+    Raises `DataError` when the network gives values that are not finite.
+    """
+    network, normalizer = model.network, model.normalizer
+    device = normalizer.mean.device
+    generator = torch.Generator(device).manual_seed(seed)
+    task = torch.from_numpy(np.asarray(condition, np.float32)).to(device)[None]
+    dim = normalizer.layout.transition_dim
+    autocast = autocast_dtype(device, precision)
+
+    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        # One noise level and one task for the whole batch: its modulation is computed once, not per sample.
+        with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+            return edm.denoise(network, x, sigma, task, model.sigma_data)
+
+    samples = np.empty((config.num_samples, dim), dtype=np.float32)
+    with progress(config.num_samples, label) as bar:
+        for start in range(0, config.num_samples, config.batch_size):
+            count = min(config.batch_size, config.num_samples - start)
+            noise = torch.randn((count, dim), generator=generator, device=device)
+            x = sample(denoiser, noise, config, generator)
+            samples[start : start + count] = normalizer.denormalize(x).cpu().numpy()
+            bar.update(count)
+    if not np.isfinite(samples).all():
+        raise DataError("the generator gave values that are not finite; its training has diverged")
+    return samples

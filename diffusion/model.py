@@ -1,0 +1,53 @@
+"""A trained generator: network, normalisation and what it was trained on, in one file."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffusion.config import DenoiserConfig
+from diffusion.dit import SemanticDiT
+from diffusion.normalizer import Normalizer
+from offline_compositional_rl_datasets.layout import FactoredLayout
+from runtime.errors import DataError
+
+
+@dataclass(frozen=True)
+class DiffusionModel:
+    """The averaged network with its normaliser, ready to sample from."""
+
+    network: SemanticDiT
+    normalizer: Normalizer
+    sigma_data: float
+    step: int
+
+    @classmethod
+    def load(cls, path: Path, layout: FactoredLayout, device: torch.device) -> DiffusionModel:
+        """A generator from a checkpoint of `diffusion.train`. Raises `DataError` where it is not one for `layout`."""
+        checkpoint = load_checkpoint(path)
+        try:
+            network = SemanticDiT(layout, DenoiserConfig(**checkpoint["denoiser"]))
+            network.load_state_dict(checkpoint["ema"])
+            mean, std = checkpoint["normalizer.mean"], checkpoint["normalizer.std"]
+            train = checkpoint["train"]
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise DataError(f"{path}: not a generator for this layout ({str(error).splitlines()[0]})") from error
+        if mean.shape != (layout.transition_dim,):
+            raise DataError(f"{path}: made for {len(mean)} dimensions, expected {layout.transition_dim}")
+        normalizer = Normalizer(mean, std, layout, train["delta_next"]).to(device)
+        network = network.to(device).eval().requires_grad_(False)
+        return cls(network, normalizer, train["sigma_data"], checkpoint["step"])
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Raises `DataError` for a missing, truncated or foreign file."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such checkpoint") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error

@@ -1,0 +1,49 @@
+"""Standardisation of transition vectors, fitted on the training pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from offline_compositional_rl_datasets.layout import FactoredLayout
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """x -> (x - mean) / std per dimension, after s' has become s' - s where `delta_next`; mean, std (164,)."""
+
+    mean: Tensor
+    std: Tensor
+    layout: FactoredLayout
+    delta_next: bool
+
+    @classmethod
+    def fit(cls, matrix: Tensor, layout: FactoredLayout, *, delta_next: bool, std_offset: float) -> Normalizer:
+        """Mean and unbiased standard deviation + `std_offset` over matrix (N, 164); the terminal, 0 or 1, is left."""
+        shifted = _to_delta(matrix, layout) if delta_next else matrix
+        mean = shifted.mean(dim=0, dtype=torch.float64)
+        std = shifted.double().std(dim=0) if len(shifted) > 1 else torch.zeros_like(mean)
+        std = std + std_offset
+        mean[layout.terminal], std[layout.terminal] = 0.0, 1.0
+        return cls(mean.float(), std.float(), layout, delta_next)
+
+    def normalize(self, matrix: Tensor) -> Tensor:
+        shifted = _to_delta(matrix, self.layout) if self.delta_next else matrix
+        return (shifted - self.mean) / self.std
+
+    def denormalize(self, x: Tensor) -> Tensor:
+        matrix = x * self.std + self.mean
+        if self.delta_next:
+            matrix[:, self.layout.next_observation] += matrix[:, self.layout.observation]
+        return matrix
+
+    def to(self, device: torch.device) -> Normalizer:
+        return Normalizer(self.mean.to(device), self.std.to(device), self.layout, self.delta_next)
+
+
+def _to_delta(matrix: Tensor, layout: FactoredLayout) -> Tensor:
+    shifted = matrix.clone()
+    shifted[:, layout.next_observation] -= matrix[:, layout.observation]
+    return shifted

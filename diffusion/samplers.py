@@ -1,0 +1,82 @@
+"""Solvers of the probability-flow ODE and its stochastic variant, from noise to samples.
+
+All take a denoiser D(x (B, d), sigma (1,)) -> (B, d) and noise levels that end in 0.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffusion.config import SamplerConfig
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+
+def noise_levels(config: SamplerConfig) -> list[float]:
+    """sigma_0 .. sigma_{N-1} of Karras et al. 2022, Eq. 5, then 0."""
+    n, inverse = config.steps, 1 / config.rho
+    high, low = config.sigma_max**inverse, config.sigma_min**inverse
+    return [(high + i / (n - 1) * (low - high)) ** config.rho for i in range(n)] + [0.0]
+
+
+def sample(denoiser: Denoiser, noise: Tensor, config: SamplerConfig, generator: torch.Generator) -> Tensor:
+    """Samples (B, d) from standard normal noise (B, d) by the configured solver."""
+    levels = noise_levels(config)
+    x = noise * levels[0]
+    if config.solver == "dpmpp_2m":
+        return _dpmpp_2m(denoiser, x, levels)
+    return _heun(denoiser, x, levels, config, generator, churn=config.solver == "heun_churn")
+
+
+def _heun(
+    denoiser: Denoiser,
+    x: Tensor,
+    levels: list[float],
+    config: SamplerConfig,
+    generator: torch.Generator,
+    *,
+    churn: bool,
+) -> Tensor:
+    """Algorithm 2 of Karras et al. 2022; without churn it is the deterministic Algorithm 1."""
+    most = min(config.S_churn / config.steps, math.sqrt(2) - 1)
+    for sigma, following in itertools.pairwise(levels):
+        gamma = most if churn and config.S_tmin <= sigma <= config.S_tmax else 0.0
+        hat = sigma * (1 + gamma)
+        if gamma:
+            fresh = torch.randn(x.shape, generator=generator, device=x.device)
+            x = x + math.sqrt(hat**2 - sigma**2) * config.S_noise * fresh
+        slope = (x - denoiser(x, x.new_tensor([hat]))) / hat
+        euler = x + (following - hat) * slope
+        if following > 0:
+            slope_end = (euler - denoiser(euler, x.new_tensor([following]))) / following
+            euler = x + (following - hat) * (slope + slope_end) / 2
+        x = euler
+    return x
+
+
+def _dpmpp_2m(denoiser: Denoiser, x: Tensor, levels: list[float]) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2) in the EDM's variables: one evaluation a step."""
+    previous: Tensor | None = None
+    step_before = 0.0
+    for sigma, following in itertools.pairwise(levels):
+        estimate = denoiser(x, x.new_tensor([sigma]))
+        if following == 0:
+            return estimate
+        step = math.log(sigma / following)
+        direction = estimate
+        if previous is not None:
+            ratio = step / (2 * step_before)
+            direction = (1 + ratio) * estimate - ratio * previous
+        x = (following / sigma) * x - math.expm1(-step) * direction
+        previous, step_before = estimate, step
+    return x
+
+
+def evaluations(config: SamplerConfig) -> int:
+    """Network evaluations per sample."""
+    return config.steps if config.solver == "dpmpp_2m" else 2 * config.steps - 1
