@@ -1,8 +1,7 @@
-"""Which device computes, in which precision, on how many threads."""
+"""Which device computes, in which precision."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -46,8 +45,3 @@ def _cpu_multiplies_bfloat16() -> bool:
     except OSError:
         return False
     return "amx_bf16" in flags or "avx512_bf16" in flags
-
-
-def cpu_count() -> int:
-    """CPU cores that this process may use (a SLURM allocation can be smaller than the machine)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

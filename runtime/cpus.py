@@ -1,0 +1,10 @@
+"""How many CPU cores this process may use."""
+
+from __future__ import annotations
+
+import os
+
+
+def cpu_count() -> int:
+    """Cores in this process' affinity mask (a SLURM allocation can be smaller than the machine)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
