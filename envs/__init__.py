@@ -6,6 +6,9 @@ gymnasium as `CompoSuite/<task>-v0`.
 
 from __future__ import annotations
 
+import ctypes.util
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import gymnasium
@@ -14,6 +17,17 @@ from offline_compositional_rl_datasets.task import Task, all_tasks
 
 if TYPE_CHECKING:
     from envs.composuite.env import CompoSuiteEnv
+
+
+def _choose_opengl() -> None:
+    """Headless Linux needs to be told which OpenGL draws off screen, before MuJoCo is imported for the first time."""
+    if sys.platform != "linux" or "MUJOCO_GL" in os.environ or "DISPLAY" in os.environ:
+        return
+    found = [name for name, library in (("egl", "EGL"), ("osmesa", "OSMesa")) if ctypes.util.find_library(library)]
+    os.environ["MUJOCO_GL"] = found[0] if found else "disable"
+
+
+_choose_opengl()
 
 
 def make(task: Task | str, **options: object) -> CompoSuiteEnv:

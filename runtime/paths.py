@@ -20,6 +20,7 @@ class MachineSettings:
     data_path: Path = Path("data")
     results_path: Path = Path("results")
     tasks_path: Path = Path("offline_compositional_rl_datasets/_train_test_splits")
+    logs_path: Path = Path("scripts")
     runs_path: Path = Path("runs")
     cache_path: Path = Path(".cache")
 

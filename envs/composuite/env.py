@@ -56,7 +56,7 @@ class CompoSuiteEnv(gymnasium.Env):
         self._objective = OBJECTIVES[self.task.objective]
         self._condition = self.task.one_hot
         self._random = np.random.RandomState()
-        self._steps = 0
+        self.steps = 0
         self._ended = True
         size = COMPOSUITE.observation_dim if task_ids else COMPOSUITE.state_dim
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
@@ -69,7 +69,7 @@ class CompoSuiteEnv(gymnasium.Env):
         if seed is not None:
             self._random = np.random.RandomState(seed)
         self.simulation.reset(sample_object_position(self.task, self._random))
-        self._steps, self._ended = 0, False
+        self.steps, self._ended = 0, False
         return self._observation(), {"success": False, "grasped": False}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -81,11 +81,11 @@ class CompoSuiteEnv(gymnasium.Env):
         if not np.isfinite(action).all():
             raise ValueError(f"{self.task}: action {action} is not finite")
         self.simulation.step(action)
-        self._steps += 1
+        self.steps += 1
         situation = self.situation(float(action[-1]))
         reward, success = self._objective.reward(situation, shaped=self.reward_shaping)
         terminated = self._objective.ends_episode(situation)
-        truncated = not self.ignore_done and self._steps >= self.horizon
+        truncated = not self.ignore_done and self.steps >= self.horizon
         self._ended = terminated or truncated
         info = {"success": success, "grasped": situation.grasped}
         return self._observation(), reward * self.reward_scale, terminated, truncated, info

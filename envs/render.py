@@ -1,0 +1,61 @@
+"""Pictures of a simulation, off screen."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from runtime.errors import UserError
+
+
+class RenderError(UserError):
+    """No picture can be made on this machine."""
+
+
+class Renderer:
+    """Draws one model's data through a named camera into (height, width, 3) uint8."""
+
+    def __init__(self, model: mujoco.MjModel, camera: str = "frontview", width: int = 256, height: int = 256) -> None:
+        """`camera` is one of the model's, or `film`: a view from the front that both tables fill.
+
+        Raises `RenderError` where the machine has no off-screen OpenGL (neither EGL nor OSMesa)."""
+        self._model = without_hidden_copies(model)
+        self._model.vis.global_.offwidth = max(width, self._model.vis.global_.offwidth)
+        self._model.vis.global_.offheight = max(height, self._model.vis.global_.offheight)
+        self._camera: str | mujoco.MjvCamera = film_camera() if camera == "film" else camera
+        try:
+            self._renderer = mujoco.Renderer(self._model, height, width)
+        except Exception as error:  # the binding raises whatever its OpenGL loader does
+            raise RenderError(
+                f"cannot render off screen ({type(error).__name__}: {error}); install EGL or OSMesa and set MUJOCO_GL"
+            ) from error
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[:] = (0, 1, 0, 0, 0, 0)
+        self._options.sitegroup[:] = 0
+
+    def render(self, data: mujoco.MjData) -> np.ndarray:
+        self._renderer.update_scene(data, self._camera, self._options)
+        return self._renderer.render()
+
+    def close(self) -> None:
+        self._renderer.close()
+
+
+def film_camera() -> mujoco.MjvCamera:
+    camera = mujoco.MjvCamera()
+    camera.lookat[:] = (0.05, 0.0, 1.0)
+    camera.distance, camera.azimuth, camera.elevation = 1.45, 205.0, -28.0
+    return camera
+
+
+def without_hidden_copies(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy of the model in which plain grey copies that coincide with a textured geom are invisible.
+
+    The benchmark's objects have both in the same place, and the two flicker through each other when drawn.
+    """
+    model = model.__copy__()
+    for i in range(model.ngeom):
+        name = model.geom(i).name
+        if name.endswith("_visual") and "_g" in name and model.geom_matid[i] < 0:
+            model.geom_rgba[i, 3] = 0.0
+    return model

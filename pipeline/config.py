@@ -1,0 +1,162 @@
+"""Configuration of the iterative loop: one YAML file, overridden by flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from corl.train import PolicyConfig
+from diffusion.config import DENOISERS, DenoiserConfig, SamplerConfig, TrainConfig
+from envs.collect import CollectConfig
+from runtime.config import config_hash, from_mapping, load_yaml, to_dict
+from runtime.errors import ConfigError
+from runtime.paths import machine_settings
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one job asks for. `cpus` is also what it takes of this machine's cores when jobs run locally (0: all)."""
+
+    memory_gb: int
+    hours: float
+    cpus: int
+    gpus: int = 1
+
+
+@dataclass(frozen=True)
+class StageResources:
+    """Requests per stage; defaults are those of the published code."""
+
+    diffusion: Resources = Resources(memory_gb=400, hours=24, cpus=8)
+    generation: Resources = Resources(memory_gb=50, hours=48, cpus=8)
+    policy: Resources = Resources(memory_gb=16, hours=24, cpus=10)
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Where jobs run. `auto` is SLURM where `sbatch` is found, else this machine.
+
+    `setup` are shell lines run before every SLURM job; `max_parallel` caps the jobs in flight on a cluster.
+    """
+
+    kind: str = "auto"
+    partition: str | None = None
+    qos: str | None = None
+    account: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    setup: tuple[str, ...] = ()
+    max_parallel: int = 200
+    poll_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("auto", "slurm", "local"):
+            raise ConfigError(f"cluster {self.kind!r}: expected auto, slurm or local")
+
+
+@dataclass(frozen=True)
+class RetryConfig:
+    """Retries of a failed job: how often, how long to wait, how much more to ask for, up to which caps."""
+
+    max_retries: int = 100
+    retry_delay: float = 300.0
+    retry_memory_multiplier: float = 1.5
+    retry_time_multiplier: float = 1.5
+    max_memory_gb: int = 400
+    max_time_hours: float = 72
+
+
+@dataclass(frozen=True)
+class PathConfig:
+    """Folders of this run; what is not given comes from `config/paths.yaml`. Relative to the current directory."""
+
+    data_path: Path | None = None
+    results_path: Path | None = None
+    tasks_path: Path | None = None
+    logs_path: Path | None = None
+
+    def resolved(self) -> PathConfig:
+        settings = machine_settings()
+        return PathConfig(
+            **{
+                name: Path(getattr(self, name) or getattr(settings, name)).expanduser().absolute()
+                for name in ("data_path", "results_path", "tasks_path", "logs_path")
+            }
+        )
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Everything that decides a run's results, and where and how its jobs run.
+
+    `collect`, when given, records expert data that is missing with the scripted experts.
+    """
+
+    max_iterations: int = 5
+    denoiser: str = "dit"
+    num_train: int = 14
+    experiment_type: str = "component-wise"
+    task_list_seed: int = 0
+    diffusion_seed: int = 0
+    curriculum_seed: int = 0
+    dataset_type: str = "expert"
+    success_threshold: float = 0.8
+    threshold_reduction_amount: float = 0.1
+    threshold_reduction_cycle: int = 1
+    min_threshold: float = 0.5
+    rl_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    middle_seeds: tuple[int, ...] = (0,)
+    network: DenoiserConfig = field(default_factory=DenoiserConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+    sampling: SamplerConfig = field(default_factory=SamplerConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    collect: CollectConfig | None = None
+    device: str = "auto"
+    paths: PathConfig = field(default_factory=PathConfig)
+    resources: StageResources = field(default_factory=StageResources)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    retry: RetryConfig = field(default_factory=RetryConfig)
+
+    def __post_init__(self) -> None:
+        if self.denoiser not in DENOISERS:
+            raise ConfigError(f"denoiser {self.denoiser!r}: expected one of {', '.join(DENOISERS)}")
+        for name, least in (("max_iterations", 1), ("num_train", 1), ("threshold_reduction_cycle", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected at least {least}")
+        for name in ("success_threshold", "min_threshold", "threshold_reduction_amount"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")
+        if self.min_threshold > self.success_threshold:
+            raise ConfigError(f"min_threshold {self.min_threshold}: expected at most success_threshold")
+        if not self.rl_seeds or not self.middle_seeds:
+            raise ConfigError("rl_seeds and middle_seeds: expected at least one seed each")
+
+    def model_name(self, iteration: int) -> str:
+        """MODEL of the published folder names."""
+        return f"{self.run_name}_{iteration}"
+
+    @property
+    def run_name(self) -> str:
+        return f"{self.denoiser}_tasklist{self.task_list_seed}_train{self.num_train}_diffusionseed{self.diffusion_seed}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The part that decides results: a results folder made with another identity is refused.
+
+        How many iterations to run is not in it: a finished run can be continued with more of them.
+        """
+        ignored = ("paths", "resources", "cluster", "retry", "max_iterations", "device")
+        return {key: value for key, value in to_dict(self).items() if key not in ignored}
+
+    @property
+    def hash(self) -> str:
+        return config_hash(self.identity)
+
+
+def load_pipeline_config(path: Path | None, overrides: Mapping[str, Any]) -> PipelineConfig:
+    """The configuration of a YAML (or JSON) file with flags laid over it."""
+    if path is None:
+        return from_mapping(PipelineConfig, overrides, source="flags")
+    return load_yaml(PipelineConfig, path, overrides)

@@ -1,0 +1,252 @@
+"""Run stages as submitit jobs, on SLURM or on this machine, until each has its artifact or has failed for good.
+
+A job succeeded if its artifact is there, whatever the scheduler says. On this machine jobs wait for free cores, since
+submitit's local executor starts everything at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from pipeline.config import ClusterConfig, Resources, RetryConfig
+from pipeline.stages import Stage, is_done
+from runtime.cpus import cpu_count
+from runtime.errors import JobError, UserError, one_line
+from runtime.logs import configure_logging, duration
+from runtime.paths import PROJECT_ROOT
+
+log = logging.getLogger(__name__)
+
+_LOCAL_POLL_SECONDS = 0.2
+_STATUS_SECONDS = 20.0
+_PROGRAM_ERROR_RETRIES = 1
+
+
+def resolve_cluster(kind: str) -> str:
+    """`auto` becomes `slurm` where sbatch is found, else `local`. Raises `JobError` for slurm without sbatch."""
+    found = shutil.which("sbatch") is not None
+    if kind == "auto":
+        return "slurm" if found else "local"
+    if kind == "slurm" and not found:
+        raise JobError("cluster slurm: sbatch is not on the PATH of this machine; use --cluster local")
+    return kind
+
+
+class JobCall:
+    """What a job runs: the stage, with logging set up. Preempted or timed out, it is queued again and continues."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    def __call__(self) -> None:
+        configure_logging()
+        try:
+            self.stage()
+        except UserError as error:
+            log.error("error: %s", one_line(error))
+            raise
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        return submitit.helpers.DelayedSubmission(JobCall(self.stage))
+
+
+@dataclasses.dataclass
+class Attempt:
+    """A stage on its way: how often it was tried, with which resources, and its job while one runs."""
+
+    stage: Stage
+    resources: Resources
+    tries: int = 0
+    program_errors: int = 0
+    not_before: float = 0.0
+    started: float = 0.0
+    job: submitit.Job | None = None
+
+
+class Launcher:
+    """Submits stages; knows how many more may run now."""
+
+    def __init__(self, cluster: ClusterConfig, folder: Path) -> None:
+        self.kind = resolve_cluster(cluster.kind)
+        self.cluster, self.folder = cluster, folder
+        self.cores = cpu_count()
+        self.poll_seconds = cluster.poll_seconds if self.kind == "slurm" else _LOCAL_POLL_SECONDS
+
+    def fits(self, attempt: Attempt, running: Sequence[Attempt]) -> bool:
+        if self.kind == "slurm":
+            return len(running) < self.cluster.max_parallel
+        return not running or sum(map(self._cores, running)) + self._cores(attempt) <= self.cores
+
+    def _cores(self, attempt: Attempt) -> int:
+        return min(attempt.resources.cpus or self.cores, self.cores)
+
+    def submit(self, attempt: Attempt) -> submitit.Job:
+        stage = attempt.stage
+        resources = attempt.resources
+        if self.kind == "local":
+            stage = dataclasses.replace(stage, threads=self._cores(attempt))
+        executor = submitit.AutoExecutor(folder=self.folder / "%j", cluster=self.kind)
+        parameters: dict[str, Any] = {
+            "name": stage.name.replace(" ", "_"),
+            "timeout_min": max(1, round(resources.hours * 60)),
+            "mem_gb": resources.memory_gb,
+            "cpus_per_task": max(1, resources.cpus),
+        }
+        if self.kind == "slurm":
+            parameters |= self._slurm_parameters(resources)
+        executor.update_parameters(**parameters)
+        with _importable_project():
+            return executor.submit(JobCall(stage))
+
+    def _slurm_parameters(self, resources: Resources) -> dict[str, Any]:
+        cluster = self.cluster
+        named = {
+            "slurm_partition": cluster.partition,
+            "slurm_qos": cluster.qos,
+            "slurm_account": cluster.account,
+            "slurm_constraint": cluster.constraint,
+            "slurm_exclude": cluster.exclude,
+            "slurm_setup": list(cluster.setup) or None,
+            "gpus_per_node": resources.gpus or None,
+        }
+        return {key: value for key, value in named.items() if value is not None}
+
+
+@contextlib.contextmanager
+def _importable_project() -> Iterator[None]:
+    """Jobs import this project wherever the loop was started, and keep to the threads that they are given."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT_ROOT), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def run_jobs(
+    stages: Sequence[Stage],
+    resources: Resources,
+    launcher: Launcher,
+    retry: RetryConfig,
+    on_done: Callable[[Stage], str],
+) -> dict[str, str]:
+    """Run all stages; calls `on_done(stage)`, which gives a phrase for the log, as each one finishes.
+
+    Finished work is not run again. Returns the names of stages that failed for good with the reason. On Ctrl-C local
+    jobs are stopped; jobs of a cluster go on and are found again.
+    """
+    total = len(stages)
+    waiting: deque[Attempt] = deque()
+    done = 0
+    for stage in stages:
+        if is_done(stage):
+            done += 1
+            on_done(stage)
+        else:
+            waiting.append(Attempt(stage, resources))
+    if done:
+        log.info("%d of %d jobs were finished before", done, total)
+    first_done = done
+    running: list[Attempt] = []
+    failed: dict[str, str] = {}
+    begun = last_status = time.monotonic()
+    try:
+        while waiting or running:
+            now = time.monotonic()
+            for attempt in [a for a in waiting if a.not_before <= now]:
+                if not launcher.fits(attempt, running):
+                    break
+                waiting.remove(attempt)
+                attempt.job = launcher.submit(attempt)
+                attempt.tries += 1
+                attempt.started = time.monotonic()
+                running.append(attempt)
+            time.sleep(launcher.poll_seconds)
+            for attempt in [a for a in running if a.job.done()]:
+                running.remove(attempt)
+                stage = attempt.stage
+                if is_done(stage):
+                    done += 1
+                    spent = time.monotonic() - attempt.started
+                    rate = (time.monotonic() - begun) / max(done - first_done, 1)
+                    left = duration(rate * (total - done - len(failed)))
+                    log.info(
+                        "[%d/%d] %s: %s (%s; %s left)", done, total, stage.name, on_done(stage), duration(spent), left
+                    )
+                    last_status = time.monotonic()
+                    continue
+                verdict = _after_failure(attempt, retry)
+                if verdict is None:
+                    waiting.append(attempt)
+                else:
+                    failed[stage.name] = verdict
+                    log.error("%s failed for good: %s", stage.name, verdict)
+            if running and time.monotonic() - last_status > _STATUS_SECONDS:
+                last_status = time.monotonic()
+                for attempt in running[:4]:
+                    spent = duration(last_status - attempt.started)
+                    log.info("        %s: %s (%s so far)", attempt.stage.name, attempt.stage.progress(), spent)
+                if len(running) > 4:
+                    log.info("        and %d more running, %d waiting", len(running) - 4, len(waiting))
+    except BaseException:
+        if launcher.kind == "local":
+            for attempt in running:
+                attempt.job.cancel()
+        raise
+    return failed
+
+
+def _after_failure(attempt: Attempt, retry: RetryConfig) -> str | None:
+    """Decide by the cause what follows a failed try: None to try again, else the reason for giving up."""
+    reason, cause = _reason(attempt.job)
+    if attempt.tries > retry.max_retries:
+        return f"{reason} (after {attempt.tries} tries)"
+    resources = attempt.resources
+    if cause == "program":
+        # The same code on the same input fails again; one more try covers a passing fault of the machine.
+        attempt.program_errors += 1
+        if attempt.program_errors > _PROGRAM_ERROR_RETRIES:
+            return reason
+    elif cause == "memory":
+        grown = min(round(resources.memory_gb * retry.retry_memory_multiplier), retry.max_memory_gb)
+        attempt.resources = dataclasses.replace(resources, memory_gb=grown)
+    elif cause == "time":
+        grown_hours = min(resources.hours * retry.retry_time_multiplier, retry.max_time_hours)
+        attempt.resources = dataclasses.replace(resources, hours=grown_hours)
+    attempt.not_before = time.monotonic() + (0.0 if cause == "program" else retry.retry_delay)
+    log.warning("%s failed (%s); trying again (%d of %d)", attempt.stage.name, reason, attempt.tries, retry.max_retries)
+    return None
+
+
+def _reason(job: submitit.Job) -> tuple[str, str]:
+    """A line on why a job failed, and the kind of cause: memory, time, program or system."""
+    state = str(job.state)
+    if "OUT_OF_ME" in state:
+        return state, "memory"
+    if "TIMEOUT" in state:
+        return state, "time"
+    try:
+        error = job.exception()
+    except (submitit.core.utils.UncompletedJobError, OSError, EOFError):
+        error = None
+    if error is not None:
+        text = str(error).strip().splitlines()
+        last = text[-1].strip() if text else type(error).__name__
+        if "killed" in last.lower() or "has not produced any output" in str(error):
+            return f"{last} (state {state})", "system"
+        return last, "program"
+    return f"no result (state {state})", "system"

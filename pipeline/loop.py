@@ -1,0 +1,309 @@
+"""Iterative compositional data generation (Pham et al. 2026): the loop, and what surrounds it.
+
+`iterate` is the algorithm; the rest opens a results folder, prepares data and runs jobs. Everything that is decided is
+in the state file, so that the same command run again continues where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import filelock
+
+from offline_compositional_rl_datasets.splits import load_split
+from offline_compositional_rl_datasets.task import Task
+from pipeline import report, tables
+from pipeline.config import PathConfig, PipelineConfig
+from pipeline.curriculum import filter_sources, phase_of
+from pipeline.jobs import Launcher, run_jobs
+from pipeline.selection import Score, Threshold, ThresholdRule, select, task_rate
+from pipeline.stages import Generate, TrainGenerator, TrainPolicy, model_file, policy_folder, samples_file
+from pipeline.state import Iteration, LoopState, load_state, save_state
+from runtime.atomic import write_json
+from runtime.config import to_dict
+from runtime.cpus import cpu_count
+from runtime.errors import ConfigError, JobError, StateError
+from runtime.logs import duration
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TaskSets:
+    """Tasks with expert data, tasks that are generated but not reported (middle), and held-out tasks (test)."""
+
+    train: tuple[Task, ...]
+    middle: tuple[Task, ...]
+    test: tuple[Task, ...]
+
+    @property
+    def generated(self) -> tuple[Task, ...]:
+        return (*self.test, *self.middle)
+
+
+def task_sets(config: PipelineConfig, tasks_path: Path) -> TaskSets:
+    """The first `num_train` tasks of the split's train list give data, the rest of it is middle."""
+    split = load_split(tasks_path, config.experiment_type, config.task_list_seed)
+    if config.num_train > len(split.train):
+        raise ConfigError(f"num_train {config.num_train}: the split has {len(split.train)} train tasks")
+    return TaskSets(split.train[: config.num_train], split.train[config.num_train :], split.test)
+
+
+class Loop:
+    """A run in its results folder. `run()` carries it to its end, from wherever it was."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config
+        self.paths: PathConfig = config.paths.resolved()
+        self.tasks = task_sets(config, self.paths.tasks_path)
+        self.folder = self.paths.results_path / "loops" / config.run_name
+        self.state_file = self.folder / "state.json"
+        self.launcher = Launcher(config.cluster, self.paths.logs_path / "slurm")
+        self.state = LoopState(config.identity, Threshold(_decimal(config.success_threshold)))
+
+    def run(self) -> LoopState:
+        """Raises `StateError` where another loop holds the folder or another configuration made it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise StateError(f"{self.folder}: another loop is running on this results folder") from error
+        with lock:
+            self._open()
+            self._announce()
+            self._prepare_data()
+            iterate(self)
+            self._close()
+        return self.state
+
+    def _open(self) -> None:
+        if not self.state_file.exists():
+            write_json(self.folder / "config.json", to_dict(self.config))
+            self.save(self.state)
+            return
+        self.state = load_state(self.state_file)
+        # Through JSON, as the recorded one went.
+        here, recorded = to_dict(self.config.identity), dict(self.state.identity)
+        differing = sorted(key for key in here.keys() | recorded.keys() if here.get(key) != recorded.get(key))
+        if differing:
+            key = differing[0]
+            raise StateError(
+                f"{self.state_file}: made by another configuration ({', '.join(differing)} differ: "
+                f"{key} was {recorded.get(key)}, is {here.get(key)}); choose another results_path"
+            )
+
+    def save(self, state: LoopState) -> None:
+        self.state = state
+        save_state(self.state_file, state)
+
+    def _announce(self) -> None:
+        config, tasks = self.config, self.tasks
+        log.info("run %s in %s, jobs on %s", config.run_name, self.folder, self.launcher.kind)
+        counts = f"{len(tasks.train)} tasks with expert data, {len(tasks.middle)} middle, {len(tasks.test)} held out"
+        log.info("%s; up to %d iterations, success above %s", counts, config.max_iterations, config.success_threshold)
+        if self.state.iterations:
+            current = self.state.current
+            where = f"in iteration {current.index}" if current else f"after iteration {self.state.next_index - 1}"
+            log.info("continuing %s", where)
+
+    def _prepare_data(self) -> None:
+        if self.config.collect is None:
+            return
+        from envs.collect import collect
+
+        collect(
+            self.tasks.train,
+            self.config.collect,
+            self.paths.data_path,
+            dataset_type=self.config.dataset_type,
+            workers=cpu_count(),
+        )
+
+    def seeds(self, task: Task) -> tuple[int, ...]:
+        return self.config.rl_seeds if task in self.tasks.test else self.config.middle_seeds
+
+    # The three stages of an iteration, each as its list of jobs.
+
+    def generator_stage(self, iteration: Iteration) -> TrainGenerator:
+        config, results = self.config, self.paths.results_path
+        sources = tuple(
+            (task, samples_file(results, i, config.model_name(i), task))
+            for i, tasks in sorted(iteration.sources.items())
+            for task in tasks
+        )
+        return TrainGenerator(
+            data_path=self.paths.data_path,
+            dataset_type=config.dataset_type,
+            expert_tasks=self.tasks.train,
+            sources=sources,
+            network=config.network,
+            training=config.training,
+            seed=config.diffusion_seed,
+            checkpoint=self._checkpoint(iteration.index),
+            device=config.device,
+        )
+
+    def _checkpoint(self, iteration: int) -> Path:
+        name = self.config.model_name(iteration)
+        return model_file(self.paths.results_path, iteration, name, self.config.training.steps)
+
+    def generation_stages(self, iteration: Iteration) -> list[Generate]:
+        config = self.config
+        return [
+            Generate(task, self._checkpoint(iteration.index), config.sampling, config.diffusion_seed, config.device)
+            for task in iteration.targets
+        ]
+
+    def policy_stages(self, iteration: Iteration) -> list[TrainPolicy]:
+        config, results, i = self.config, self.paths.results_path, iteration.index
+        model = config.model_name(i)
+        return [
+            TrainPolicy(
+                task=task,
+                data=samples_file(results, i, model, task),
+                synthetic=True,
+                policy=config.policy,
+                seed=seed,
+                folder=policy_folder(results, i, model, task, seed),
+                device=config.device,
+            )
+            for task in iteration.targets
+            if task not in iteration.failed
+            for seed in self.seeds(task)
+        ]
+
+    def train_generator(self, iteration: Iteration) -> None:
+        """Stage 1. Raises `JobError` where training fails for good: without a generator there is no iteration."""
+        self._log_stage(iteration, "train the generator", 1)
+        failed = self._run([self.generator_stage(iteration)], "diffusion", lambda stage: "trained")
+        if failed:
+            raise JobError(f"iteration {iteration.index}: training the generator failed: {next(iter(failed.values()))}")
+
+    def generate(self, iteration: Iteration) -> None:
+        """Stage 2. A task whose generation fails is marked, and tried again in the next iteration."""
+        stages = self.generation_stages(iteration)
+        self._log_stage(iteration, "generate", len(stages))
+        failed = self._run(stages, "generation", lambda stage: f"{self.config.sampling.num_samples:,} transitions")
+        tasks = tuple(stage.task for stage in stages if stage.name in failed)
+        if len(tasks) == len(stages):
+            raise JobError(f"iteration {iteration.index}: no data could be generated: {next(iter(failed.values()))}")
+        self.save(self.state.update(failed=tasks))
+
+    def validate(self, iteration: Iteration) -> None:
+        """Stage 3. Scores are saved as they come; a task with a failed seed keeps the scores of its other seeds."""
+        stages = self.policy_stages(iteration)
+        self._log_stage(iteration, "train and test policies", len(stages))
+
+        def on_done(stage: TrainPolicy) -> str:
+            result = stage.scores()
+            score = Score(result.solved, result.trials, round(result.score, 3))
+            scores = {task: dict(seeds) for task, seeds in self.state.current.scores.items()}
+            scores.setdefault(stage.task, {})[stage.seed] = score
+            self.save(self.state.update(scores=scores))
+            return f"success {score.solved}/{score.trials}, return {score.mean_return:.0f}"
+
+        failed = self._run(stages, "policy", on_done)
+        unscored = [task for task in iteration.targets if task not in self.state.current.scores]
+        for name, reason in failed.items():
+            log.warning("%s has no score: %s", name, reason)
+        if len(unscored) == len(iteration.targets):
+            raise JobError(
+                f"iteration {iteration.index}: no policy could be trained: {next(iter(failed.values()), '')}"
+            )
+        self.save(self.state.update(failed=tuple(unscored)))
+
+    def _log_stage(self, iteration: Iteration, what: str, jobs: int) -> None:
+        log.info("iteration %d: %s (%d job%s)", iteration.index, what, jobs, "" if jobs == 1 else "s")
+
+    def _run(self, stages: Sequence, stage_name: str, on_done: Callable) -> dict[str, str]:
+        started = time.monotonic()
+        resources = getattr(self.config.resources, stage_name)
+        failed = run_jobs(stages, resources, self.launcher, self.config.retry, on_done)
+        seconds = dict(self.state.current.seconds)
+        seconds[stage_name] = round(seconds.get(stage_name, 0.0) + time.monotonic() - started, 1)
+        self.save(self.state.update(seconds=seconds))
+        return failed
+
+    def write_tables(self) -> None:
+        tables.write_iteration_tables(self)
+        report.write_report(self)
+
+    def _close(self) -> None:
+        tables.write_final_table(self)
+        tables.write_best_datasets(self)
+        report.write_report(self, pictures=True)
+
+
+def iterate(loop: Loop) -> None:
+    """The algorithm: train the generator on the pool, generate every unsolved task, validate, keep the good sets."""
+    config = loop.config
+    rule = ThresholdRule(
+        _decimal(config.threshold_reduction_amount), config.threshold_reduction_cycle, _decimal(config.min_threshold)
+    )
+    while True:
+        state = loop.state
+        if state.current is None:
+            targets = state.remaining(loop.tasks.generated)
+            if not targets:
+                return loop.save(state.end("all tasks solved"))
+            if state.next_index >= config.max_iterations:
+                return loop.save(state.end(f"{config.max_iterations} iterations done"))
+            phase = phase_of(state.next_index, config.curriculum_seed)
+            sources = filter_sources(state.accepted(), phase)
+            loop.save(state.begin(Iteration(state.next_index, targets, sources, str(phase) if phase else None)))
+            _log_iteration(loop.state.current, state.threshold)
+
+        loop.train_generator(loop.state.current)
+        loop.generate(loop.state.current)
+        loop.validate(loop.state.current)
+
+        current = loop.state.current
+        rates = {task: task_rate(current.scores[task]) for task in current.targets if task in current.scores}
+        selection = select(rates, loop.state.threshold, rule)
+        loop.save(loop.state.finish(selection))
+        _log_selection(loop, rates)
+        loop.write_tables()
+
+
+def _decimal(value: float) -> Decimal:
+    return Decimal(str(value))
+
+
+def _log_iteration(iteration: Iteration, threshold: Threshold) -> None:
+    sets = sum(len(tasks) for tasks in iteration.sources.values())
+    phase = f", curriculum {iteration.phase}" if iteration.phase else ""
+    log.info(
+        "iteration %d: %d tasks to solve, pool of expert data and %d generated sets, threshold %s%s",
+        iteration.index,
+        len(iteration.targets),
+        sets,
+        threshold.value,
+        phase,
+    )
+
+
+def _log_selection(loop: Loop, rates: dict) -> None:
+    iteration = loop.state.iterations[-1]
+    selection = iteration.selection
+    for task, rate in sorted(rates.items(), key=lambda item: -item[1]):
+        kind = "held out" if task in loop.tasks.test else "middle"
+        verdict = "good" if task in selection.good else ""
+        log.info("        %-40s %-8s %.2f  %s", task, kind, float(rate), verdict)
+    if selection.reduced_from is not None:
+        log.info("threshold lowered from %s to %s", selection.reduced_from, selection.threshold.value)
+    for task in iteration.failed:
+        log.warning("        %s has no score; it is tried again in the next iteration", task)
+    remaining = len(loop.state.remaining(loop.tasks.generated))
+    log.info(
+        "iteration %d: %d good, %d still to solve (%s)",
+        iteration.index,
+        len(selection.good),
+        remaining,
+        duration(sum(iteration.seconds.values())),
+    )

@@ -1,0 +1,19 @@
+"""Accepted sets on a command line: `RUN:TASK,TASK`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from offline_compositional_rl_datasets.task import Task
+from runtime.errors import ConfigError
+
+
+def parse_sources(items: Sequence[str]) -> dict[int, tuple[Task, ...]]:
+    """Iteration -> tasks. Raises `ConfigError` for an item of another form, `TaskError` for an unknown task."""
+    sources = {}
+    for item in items:
+        run, colon, names = item.partition(":")
+        if not colon or not run.isdigit() or not names:
+            raise ConfigError(f"--source_tasks {item!r}: expected RUN:TASK,TASK, for example 0:IIWA_Box_None_Push")
+        sources[int(run)] = tuple(Task.parse(name) for name in names.split(","))
+    return sources

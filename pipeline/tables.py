@@ -1,0 +1,163 @@
+"""CSV tables and the best data sets of a run, under the published names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from offline_compositional_rl_datasets.task import Task
+from pipeline.stages import samples_file
+from pipeline.state import Iteration
+from runtime.atomic import side_file, write_json
+from runtime.metrics import write_csv
+
+if TYPE_CHECKING:
+    from pipeline.loop import Loop
+
+log = logging.getLogger(__name__)
+
+
+def policies_folder(loop: Loop) -> Path:
+    return loop.paths.logs_path / "policies_slurm_logs" / f"policies_slurm_diffusionseed{loop.config.diffusion_seed}"
+
+
+def final_table_file(loop: Loop) -> Path:
+    last = loop.state.iterations[-1].index
+    return policies_folder(loop) / f"final_test_task_table_iter{last}.csv"
+
+
+def write_iteration_tables(loop: Loop) -> None:
+    """Scores per seed of the last iteration's test and middle tasks, and the test tasks' history so far."""
+    config, iteration = loop.config, loop.state.iterations[-1]
+    i, folder = iteration.index, policies_folder(loop)
+    stem = f"{config.policy.algorithm.replace('_', '')}_diffusionseed{config.diffusion_seed}"
+    test_folder = folder / f"policies_slurm_test_{i}" / "logs"
+    _write_scores(test_folder / f"{stem}_diffusiontrainingrun{i}.csv", iteration, loop.tasks.test, config.rl_seeds)
+    middle = folder / f"policies_slurm_middle_{i}" / "logs" / f"{stem}_diffusiontraining{i}_middle.csv"
+    if loop.tasks.middle:
+        _write_scores(middle, iteration, loop.tasks.middle, config.middle_seeds)
+    columns = ["task", *(f"success_rate_iter{it.index}" for it in loop.state.iterations), "best_success_rate"]
+    rows = []
+    for task in loop.tasks.test:
+        best = loop.state.best(task)
+        row = {f"success_rate_iter{it.index}": _number(it.rate(task)) for it in loop.state.iterations}
+        rows.append({"task": task.name, **row, "best_success_rate": _number(best[0] if best else None)})
+    rows.sort(key=lambda row: float(row["best_success_rate"] or -1), reverse=True)
+    write_csv(test_folder / f"test_tasks_history_iter{i}.csv", columns, rows)
+
+
+def _write_scores(path: Path, iteration: Iteration, tasks: tuple[Task, ...], seeds: tuple[int, ...]) -> None:
+    """Return and success of every seed, successes as k of n beside the rate."""
+    columns = ["robot", "object", "obstacle", "subtask"]
+    for seed in seeds:
+        columns += [f"score_seed{seed}", f"success_seed{seed}", f"solved_seed{seed}"]
+    rows = []
+    for task in tasks:
+        scores = iteration.scores.get(task)
+        if not scores:
+            continue
+        row: dict[str, object] = dict(zip(columns[:4], task.elements, strict=True))
+        for seed, score in scores.items():
+            row[f"score_seed{seed}"] = f"{score.mean_return:.3f}"
+            row[f"success_seed{seed}"] = _number(score.rate)
+            row[f"solved_seed{seed}"] = f"{score.solved}/{score.trials}"
+        row["avg_score"] = f"{sum(s.mean_return for s in scores.values()) / len(scores):.3f}"
+        row["avg_success"] = _number(iteration.rate(task))
+        rows.append(row)
+    write_csv(path, [*columns, "avg_score", "avg_success"], rows)
+
+
+def final_rows(loop: Loop) -> list[dict[str, str]]:
+    """Held-out tasks with their success per iteration and the best; last the average of the best so far."""
+    iterations = loop.state.iterations
+    rows, so_far = [], {task: Fraction(0) for task in loop.tasks.test}
+    averages = {}
+    for it in iterations:
+        for task in loop.tasks.test:
+            so_far[task] = max(so_far[task], it.rate(task) or Fraction(0))
+        averages[f"iter_{it.index}"] = _number(sum(so_far.values()) / len(so_far)) if so_far else ""
+    for task in loop.tasks.test:
+        best = loop.state.best(task)
+        row = {f"iter_{it.index}": _number(it.rate(task)) for it in iterations}
+        rows.append({"task": task.name, **row, "best_rate": _number(best[0] if best else None)})
+    last = averages[f"iter_{iterations[-1].index}"] if iterations else ""
+    rows.append({"task": "AVERAGE_BEST_RATE", **averages, "best_rate": last})
+    return rows
+
+
+def write_final_table(loop: Loop) -> None:
+    """The table of held-out tasks, as a CSV file and in the log."""
+    iterations = loop.state.iterations
+    columns = ["task", *(f"iter_{it.index}" for it in iterations), "best_rate"]
+    rows = final_rows(loop)
+    write_csv(final_table_file(loop), columns, rows)
+    log.info("held-out tasks, success per iteration (%s):", loop.state.outcome)
+    for line in text_table(columns, rows):
+        log.info("  %s", line)
+
+
+def text_table(columns: list[str], rows: list[dict[str, str]]) -> list[str]:
+    """Lines of an aligned table; an iteration in which a task was not tried shows a dash."""
+    cells = [columns, *([row.get(column) or "-" for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    ]
+
+
+def write_best_datasets(loop: Loop) -> None:
+    """Each held-out task's set of the iteration with the highest rate, by hard link where the file system can."""
+    config, state = loop.config, loop.state
+    last = state.iterations[-1].index
+    name = f"{config.run_name}_iters{last}"
+    folder = loop.paths.results_path / "best_testtask_dataset" / name
+    best_iterations, failed = {}, []
+    for task in loop.tasks.test:
+        best = state.best(task)
+        if best is None:
+            failed.append(f"{task.name}: no iteration has a score")
+            continue
+        source = samples_file(loop.paths.results_path, best[1], config.model_name(best[1]), task)
+        target = folder / task.name / source.name
+        _link(source, target)
+        _link(side_file(source), side_file(target))
+        best_iterations[task.name] = best[1]
+    summary = {
+        "dataset_name": name,
+        "total_test_tasks": len(loop.tasks.test),
+        "successfully_copied": len(best_iterations),
+        "failed_tasks": failed,
+        "best_iterations": best_iterations,
+        "best_rates": {task.name: _number(state.best(task)[0]) for task in loop.tasks.test if state.best(task)},
+        "config": {
+            "denoiser": config.denoiser,
+            "task_list_seed": config.task_list_seed,
+            "num_train": config.num_train,
+            "diffusion_seed": config.diffusion_seed,
+            "success_threshold": config.success_threshold,
+            "final_threshold": float(state.threshold.value),
+        },
+    }
+    write_json(folder / "best_dataset_summary.json", summary)
+    log.info("best sets of the held-out tasks: %s", folder)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _number(rate: Fraction | None) -> str:
+    return "" if rate is None else f"{float(rate):.4f}".rstrip("0").rstrip(".")

@@ -1,0 +1,120 @@
+"""Stage 3 by hand: train a policy on one data set alone and measure it in the simulator.
+
+Example, on generated data:
+    python -m scripts.train_augmented_policy --robot IIWA --obj Box --obst None --subtask PickPlace --num_train 14
+
+Example, on expert data:
+    python -m scripts.train_augmented_policy --dataset_type expert --robot IIWA --obj Box --obst None --subtask Push
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.cli import parse_flags
+from runtime.errors import run_main
+
+
+def main(
+    robot: str,
+    obj: str,
+    obst: str,
+    subtask: str,
+    config: Path | None = None,
+    base_agent_data_path: Path | None = None,
+    base_results_folder: Path | None = None,
+    dataset_type: str = "synthetic",
+    algorithm: str | None = None,
+    max_timesteps: int | None = None,
+    batch_size: int | None = None,
+    n_episodes: int | None = None,
+    seed: int = 0,
+    denoiser: str = "dit",
+    task_list_seed: int = 0,
+    num_train: int = 14,
+    diffusion_seed: int = 0,
+    diffusion_training_run: int = 0,
+    device: str = "auto",
+) -> None:
+    """Train on generated data (`--dataset_type synthetic`) or on a task's recorded data, and evaluate.
+
+    Args:
+        robot: IIWA, Jaco, Panda or Kinova3
+        obj: Box, Dumbbell, Plate or Hollowbox
+        obst: None, ObjectWall, ObjectDoor or GoalWall
+        subtask: PickPlace, Push, Shelf or Trashcan
+        config: YAML file of the pipeline, for the policy's training
+        base_agent_data_path: recorded data; default from config/paths.yaml
+        base_results_folder: where results go; default from config/paths.yaml
+        dataset_type: synthetic, or the first part of the data folder's name such as expert
+        algorithm: td3_bc
+        max_timesteps: gradient steps
+        batch_size: transitions per step
+        n_episodes: episodes per evaluation
+        seed: the RL seed
+        denoiser: the generator's network, part of its name
+        task_list_seed: part of the generator's name
+        num_train: part of the generator's name
+        diffusion_seed: part of the generator's name
+        diffusion_training_run: the iteration, part of the generator's name
+        device: auto, cpu or cuda[:N]
+    """
+    from offline_compositional_rl_datasets.hdf5 import find_task_file
+    from offline_compositional_rl_datasets.task import Task
+    from pipeline.config import load_pipeline_config
+    from pipeline.stages import TrainPolicy, policy_folder, samples_file
+    from runtime.cpus import cpu_count
+    from runtime.logs import configure_logging
+
+    configure_logging()
+    policy = {
+        "algorithm": algorithm,
+        "max_timesteps": max_timesteps,
+        "batch_size": batch_size,
+        "n_episodes": n_episodes,
+    }
+    paths = {"data_path": base_agent_data_path, "results_path": base_results_folder}
+    settings = load_pipeline_config(
+        config,
+        {
+            "denoiser": denoiser,
+            "task_list_seed": task_list_seed,
+            "num_train": num_train,
+            "diffusion_seed": diffusion_seed,
+            "device": device,
+            "policy": {key: value for key, value in policy.items() if value is not None},
+            "paths": {key: value for key, value in paths.items() if value},
+        },
+    )
+    task = Task(robot, obj, obst, subtask)
+    where = settings.paths.resolved()
+    synthetic = dataset_type == "synthetic"
+    if synthetic:
+        model = settings.model_name(diffusion_training_run)
+        data = samples_file(where.results_path, diffusion_training_run, model, task)
+        folder = policy_folder(where.results_path, diffusion_training_run, model, task, seed)
+    else:
+        data = find_task_file(where.data_path, dataset_type, task)
+        folder = where.results_path / dataset_type / f"seed_{task_list_seed}" / f"{task.name}_RLseed{seed}"
+    stage = TrainPolicy(
+        task=task,
+        data=data,
+        synthetic=synthetic,
+        policy=settings.policy,
+        seed=seed,
+        folder=folder,
+        device=device,
+        env_workers=cpu_count(),
+    )
+    stage()
+    scores = stage.scores()
+    print(
+        f"{task}: best evaluation {scores.best_solved}/{scores.episodes} solved, best return {scores.best_return:.1f}; "
+        f"last {scores.last_solved}/{scores.episodes}, return {scores.last_return:.1f}"
+        + (f"; fresh episodes {scores.fresh_solved}/{scores.fresh_episodes}" if scores.fresh_episodes else "")
+    )
+    print(f"checkpoints and metrics: {folder}")
+
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))
