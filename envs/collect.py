@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from envs.vector import EnvGroup
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import artifact_info, commit_artifact
+from runtime.config import to_dict
 from runtime.errors import ConfigError, StateError
 from runtime.logs import progress
 from runtime.seeds import derive_seed, rng
@@ -28,21 +29,21 @@ _CHUNK = 5  # episodes that one process steps side by side, and the grain of pro
 class CollectConfig:
     """How many episodes of which length, with how much Gaussian exploration noise on every action.
 
-    `noise` is the standard deviation of what is added to the expert's action before clipping; `episodes` is per task.
-    Noise makes the data clonable: it shows how to recover, and it tells a Q-function what other actions are worth.
+    `noise` are standard deviations of what is added to the expert's action before clipping; episode k takes the
+    level k mod len(noise). Noisy episodes show how to recover and tell a Q-function what other actions are worth,
+    quiet ones keep the action a clear function of the state. `episodes` is per task.
     """
 
     episodes: int = 20
     horizon: int = 500
-    noise: float = 0.3
+    noise: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.horizon < 1 or self.noise < 0:
-            raise ConfigError(
-                f"episodes {self.episodes}, horizon {self.horizon}, noise {self.noise}: "
-                "expected positive numbers and a noise of at least 0"
-            )
+        if self.episodes < 1 or self.horizon < 1:
+            raise ConfigError(f"episodes {self.episodes}, horizon {self.horizon}: expected positive numbers")
+        if not self.noise or min(self.noise) < 0:
+            raise ConfigError(f"noise {self.noise}: expected one or more numbers of at least 0")
 
 
 def record(task: Task, config: CollectConfig, episodes: Sequence[int]) -> list[Episode]:
@@ -50,13 +51,14 @@ def record(task: Task, config: CollectConfig, episodes: Sequence[int]) -> list[E
     expert = expert_for(task)
     group = EnvGroup(task, len(episodes), {"horizon": config.horizon})
     noises = [rng("noise", config.seed, task.name, episode) for episode in episodes]
+    level = np.array([config.noise[episode % len(config.noise)] for episode in episodes])[:, None]
     observations = group.reset([derive_seed("start", config.seed, task.name, episode) for episode in episodes])
     rows: list[list[tuple]] = [[] for _ in episodes]
     ended = np.zeros(len(episodes), dtype=bool)
     terminated = ended
     while not ended.all():
         noise = np.stack([generator.standard_normal(8) for generator in noises])
-        actions = np.clip(expert(observations) + config.noise * noise, -1.0, 1.0).astype(np.float32)
+        actions = np.clip(expert(observations) + level * noise, -1.0, 1.0).astype(np.float32)
         following, rewards, terminated, truncated, successes = group.step(actions)
         for i in np.flatnonzero(~ended):
             rows[i].append((observations[i], actions[i], rewards[i], successes[i]))
@@ -80,7 +82,7 @@ def collect(
 
     A file that the same configuration made is kept. Raises `StateError` for one that was made otherwise.
     """
-    info = asdict(config)
+    info = to_dict(config)
     rates: dict[Task, float] = {}
     missing = []
     for task in tasks:

@@ -79,14 +79,14 @@ def sample_tasks(
     it are held out. Without a seed the order is random. Raises `ConfigError` for a value out of range.
     """
     tasks = all_tasks()
+    if experiment_type == "smallscale":
+        element = _element(smallscale_elem, "smallscale_elem")
+        tasks = [task for task in tasks if element in task.elements]
     if not no_shuffle:
         # Python's own generator: the published splits are random.shuffle after random.seed(shuffling_seed).
         random.Random(shuffling_seed).shuffle(tasks)
-    if experiment_type == "default":
+    if experiment_type in ("default", "smallscale"):
         return _cut(tasks, num_train)
-    if experiment_type == "smallscale":
-        element = _element(smallscale_elem, "smallscale_elem")
-        return _cut([task for task in tasks if element in task.elements], num_train)
     if experiment_type == "holdout":
         element = _element(holdout_elem, "holdout_elem")
         having = [task for task in tasks if element in task.elements]

@@ -15,7 +15,7 @@ from runtime.errors import run_main
 def main(
     tasks: list[str],
     episodes: int = 20,
-    noise: float = 0.3,
+    noise: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3),
     horizon: int = 500,
     seed: int = 0,
     workers: int = 0,
@@ -27,7 +27,7 @@ def main(
     Args:
         tasks: names such as IIWA_Box_None_PickPlace
         episodes: episodes per task
-        noise: standard deviation of the exploration noise added to every action
+        noise: standard deviations of the exploration noise on every action; episodes take them in turn
         horizon: control steps per episode (20 per second)
         seed: of start states and noise
         workers: processes (0: one per core)

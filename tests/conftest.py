@@ -1,0 +1,18 @@
+"""Where the shared reference material is, for the tests that need it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of reference recordings; the test is skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the reference recordings in {SHARED.name}/ beside the project")
+    return SHARED

@@ -1,0 +1,164 @@
+import h5py
+import numpy as np
+import pytest
+
+from offline_compositional_rl_datasets.hdf5 import (
+    Episode,
+    find_task_file,
+    read_expert,
+    task_file,
+    write_expert,
+)
+from offline_compositional_rl_datasets.samples import read_samples, write_samples
+from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import Transitions
+from runtime.atomic import is_complete
+from runtime.errors import DataError
+
+TASK = Task.parse("IIWA_Box_None_Push")
+
+
+def episode(length, *, terminated=False, start=0.0):
+    """Observations count upwards from `start`, so that a pair (s, s') shows where it came from."""
+    steps = start + np.arange(length, dtype=np.float32)
+    return Episode(
+        observations=np.repeat(steps[:, None], 77, axis=1),
+        actions=np.zeros((length, 8), np.float32),
+        rewards=steps,
+        successes=np.zeros(length, np.float32),
+        terminated=terminated,
+    )
+
+
+@pytest.fixture
+def data_file(tmp_path):
+    path = task_file(tmp_path, "expert", TASK)
+    write_expert(path, [episode(5), episode(4, terminated=True, start=100), episode(3, start=200)], TASK)
+    return path
+
+
+def test_dropping_episode_ends_leaves_only_pairs_of_one_episode(data_file):
+    data = read_expert(data_file, TASK)
+    assert len(data) == (5 - 1) + (4 - 1) + (3 - 1)
+    np.testing.assert_array_equal(data.next_observations, data.observations + 1)
+    assert not data.terminals.any()
+
+
+def test_keeping_episode_ends_pairs_the_last_observation_with_itself(data_file):
+    data = read_expert(data_file, TASK, episode_ends="self")
+    assert len(data) == 12
+    ends = data.terminals | data.timeouts
+    np.testing.assert_array_equal(np.flatnonzero(ends), [4, 8, 11])
+    np.testing.assert_array_equal(data.next_observations[ends], data.observations[ends])
+    np.testing.assert_array_equal(np.flatnonzero(data.terminals), [8])
+
+
+def test_the_published_pairing_across_episodes_can_be_reproduced(data_file):
+    data = read_expert(data_file, TASK, episode_ends="reference")
+    assert len(data) == 11
+    assert data.next_observations[4, 0] == 100
+    assert data.timeouts[4]
+
+
+def test_both_published_folder_layouts_are_found(tmp_path, data_file):
+    assert find_task_file(tmp_path, "expert", TASK) == data_file
+    second = tmp_path / "medium" / TASK.name / "data.hdf5"
+    write_expert(second, [episode(2)], TASK)
+    assert find_task_file(tmp_path, "medium", TASK) == second
+
+
+def test_the_recorded_expert_data_reads_whole(shared):
+    path = find_task_file(shared / "expert_data", "expert", TASK)
+    assert len(read_expert(path, TASK)) == 3992
+    assert len(read_expert(path, TASK, episode_ends="reference")) == 3999
+
+
+def test_a_missing_file_names_both_places(tmp_path):
+    with pytest.raises(DataError, match=r"expert-iiwa-offline-comp-data.*and .*expert"):
+        find_task_file(tmp_path, "expert", TASK)
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _replace(key, value):
+    def change(path):
+        with h5py.File(path, "a") as file:
+            array = file[key][()]
+            del file[key]
+            if value is not None:
+                file[key] = value(array)
+
+    return change
+
+
+def _with_nan(array):
+    array[3] = np.nan
+    return array
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_truncate, "truncated"),
+        (_replace("rewards", None), "lacks rewards"),
+        (_replace("actions", lambda a: a[:, :7]), r"actions has shape \(12, 7\), expected \(12, 8\)"),
+        (_replace("rewards", _with_nan), "rewards has a value that is not finite in row 3"),
+        (_replace("observations", lambda a: a[:, :77]), r"observations has shape \(12, 77\), expected \(12, 93\)"),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_is_wrong(data_file, damage, message):
+    damage(data_file)
+    with pytest.raises(DataError, match=message) as error:
+        read_expert(data_file, TASK)
+    assert str(data_file) in str(error.value)
+
+
+def test_a_file_of_another_task_is_refused(data_file):
+    with pytest.raises(DataError, match="ids of another task"):
+        read_expert(data_file, Task.parse("IIWA_Box_None_PickPlace"))
+
+
+def _transitions(rows=6):
+    rng = np.random.default_rng(0)
+    return Transitions(
+        observations=rng.normal(size=(rows, 77)).astype(np.float32),
+        actions=rng.normal(size=(rows, 8)).astype(np.float32),
+        rewards=rng.normal(size=rows).astype(np.float32),
+        next_observations=rng.normal(size=(rows, 77)).astype(np.float32),
+        terminals=np.arange(rows) == 2,
+        timeouts=np.zeros(rows, dtype=bool),
+        task=TASK,
+    )
+
+
+def test_samples_read_back_with_the_published_keys(tmp_path):
+    path = tmp_path / "samples_0.npz"
+    written = _transitions()
+    write_samples(path, written, {})
+    assert is_complete(path)
+    with np.load(path) as archive:
+        assert set(archive.files) == {"observations", "actions", "rewards", "next_observations", "terminals"}
+        assert archive["terminals"].dtype == np.float32
+    back = read_samples(path, TASK)
+    for name in Transitions.arrays():
+        np.testing.assert_array_equal(getattr(back, name), getattr(written, name))
+
+
+def test_a_truncated_sample_file_is_named(tmp_path):
+    path = tmp_path / "samples_0.npz"
+    write_samples(path, _transitions(), {})
+    _truncate(path)
+    assert not is_complete(path)
+    with pytest.raises(DataError, match="truncated"):
+        read_samples(path, TASK)
+
+
+def test_samples_that_are_not_finite_are_neither_written_nor_read(tmp_path):
+    path = tmp_path / "samples_0.npz"
+    bad = _transitions()
+    bad.actions[1, 2] = np.inf
+    with pytest.raises(DataError, match="actions has a value that is not finite in row 1"):
+        write_samples(path, bad, {})
+    assert not path.exists()

@@ -1,0 +1,143 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.atomic import artifact_info, atomic_path, commit_artifact, is_complete, read_json, verify, write_json
+from runtime.cli import parse_flags
+from runtime.config import config_hash, load_yaml, to_dict
+from runtime.errors import ConfigError, DataError
+from runtime.logs import duration
+from runtime.metrics import MetricsWriter, read_metrics
+from runtime.paths import machine_settings
+from runtime.seeds import derive_seed
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_temporary(tmp_path):
+    path = tmp_path / "file.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert read_json(path) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_artifact_counts_only_with_its_side_file_and_size(tmp_path):
+    path = tmp_path / "a.bin"
+    commit_artifact(path, lambda p: p.write_bytes(b"12345678"), {"key": "k"})
+    assert artifact_info(path) == {"key": "k"}
+    path.write_bytes(b"1234")
+    assert not is_complete(path)
+    path.write_bytes(b"87654321")
+    assert is_complete(path)
+    with pytest.raises(DataError, match="damaged"):
+        verify(path)
+
+
+def test_a_failed_rewrite_never_leaves_a_side_file_for_other_bytes(tmp_path):
+    path = tmp_path / "a.bin"
+    commit_artifact(path, lambda p: p.write_bytes(b"old"), {"key": "old"})
+
+    def fail(temporary):
+        temporary.write_bytes(b"new")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        commit_artifact(path, fail, {"key": "new"})
+    assert not is_complete(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    size: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    rate: float = 0.5
+    names: tuple[str, ...] = ("a",)
+    inner: Inner = dataclasses.field(default_factory=Inner)
+    where: Path | None = None
+
+
+def _yaml(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_yaml_and_overrides_make_a_dataclass(tmp_path):
+    path = _yaml(tmp_path, "rate: 1e-4\nnames: [x, y]\nwhere: a/b\n")
+    config = load_yaml(Outer, path, {"inner": {"size": 7}})
+    assert config == Outer(1e-4, ("x", "y"), Inner(7), Path("a/b"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rat: 1", "unknown key 'rat'; did you mean 'rate'"),
+        ("inner: {sise: 1}", "unknown key 'inner.sise'; did you mean 'size'"),
+        ("inner: 3", "'inner' is 3, expected a mapping"),
+        ("rate: fast", "rate"),
+        ("inner: {size: 1.5}", "size"),
+        ("- 1", "expected a mapping"),
+        ("a: [", "not a YAML file"),
+    ],
+)
+def test_a_wrong_configuration_names_file_and_key(tmp_path, text, message):
+    path = _yaml(tmp_path, text)
+    with pytest.raises(ConfigError, match=message) as error:
+        load_yaml(Outer, path)
+    assert str(path) in str(error.value)
+
+
+@given(st.integers(), st.integers())
+def test_configurations_hash_equal_only_when_they_are(a, b):
+    equal = config_hash(Outer(inner=Inner(a))) == config_hash(Outer(inner=Inner(b)))
+    assert equal == (a == b)
+    assert config_hash(to_dict(Outer())) == config_hash(Outer())
+
+
+def test_flags_take_both_dashes_and_underscores():
+    def main(max_iterations: int, data_path: Path | None = None) -> tuple:
+        return max_iterations, data_path
+
+    assert parse_flags(main, ["--max_iterations", "3"]) == (3, None)
+    assert parse_flags(main, ["--max-iterations", "3", "--data-path", "x"]) == (3, Path("x"))
+    with pytest.raises(ConfigError, match=r"unknown flag --max_iteration; did you mean --max_iterations\?"):
+        parse_flags(main, ["--max_iteration", "3"])
+    with pytest.raises(ConfigError, match="max_iterations"):
+        parse_flags(main, ["--max_iterations", "three"])
+    with pytest.raises(ConfigError, match="max_iterations"):
+        parse_flags(main, [])
+
+
+def test_metrics_resume_drops_later_rows_and_a_half_written_line(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    for step in (10, 20, 30):
+        writer.log(step=step, loss=1.0)
+    with writer.path.open("a") as file:
+        file.write('{"step": 4')
+    MetricsWriter(tmp_path, resume_from=20).log(step=25, loss=0.5)
+    assert [row["step"] for row in read_metrics(writer.path)] == [10, 20, 25]
+
+
+def test_environment_variables_override_the_machine_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("ICDG_DATA_PATH", str(tmp_path / "elsewhere"))
+    machine_settings.cache_clear()
+    assert machine_settings().data_path == tmp_path / "elsewhere"
+    monkeypatch.undo()
+    machine_settings.cache_clear()
+
+
+@given(st.lists(st.one_of(st.integers(), st.text(max_size=5)), min_size=1, max_size=4))
+def test_derived_seeds_are_stable_and_in_range(parts):
+    assert derive_seed(*parts) == derive_seed(*parts)
+    assert 0 <= derive_seed(*parts) < 2**31
+
+
+def test_durations_read_well():
+    assert [duration(s) for s in (3, 187, 7500, 360000)] == ["3s", "3m07s", "2h05m", "4d04h"]

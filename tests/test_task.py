@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offline_compositional_rl_datasets.task import AXES, Task, all_tasks
+from runtime.errors import TaskError
+
+TASKS = st.sampled_from(all_tasks())
+
+
+@given(TASKS)
+def test_a_name_parses_back_to_its_task(task):
+    assert Task.parse(task.name) == task
+
+
+@given(TASKS)
+def test_the_condition_is_one_hot_on_every_axis(task):
+    condition = task.one_hot
+    assert condition.dtype == np.float32
+    for block, (axis, elements) in zip(condition.reshape(4, 4), AXES.items(), strict=True):
+        assert block.sum() == 1
+        assert elements[block.argmax()] == getattr(task, axis)
+
+
+def test_there_are_256_different_tasks():
+    assert len(set(all_tasks())) == 256
+
+
+def test_an_unknown_element_is_named_with_the_nearest_known_one():
+    with pytest.raises(TaskError, match=r"unknown objective 'Pickplace'.*did you mean 'PickPlace'"):
+        Task.parse("IIWA_Box_None_Pickplace")
+
+
+@pytest.mark.parametrize("name", ["", "IIWA", "IIWA_Box_None", "IIWA_Box_None_Push_Push"])
+def test_a_name_with_another_number_of_parts_is_refused(name):
+    with pytest.raises(TaskError, match="expected Robot_Object_Obstacle_Objective"):
+        Task.parse(name)
