@@ -34,6 +34,7 @@ class TrainConfig:
     """One training run. `batch_size` shrinks to `small_batch_size` for pools below `small_pool` rows, as published.
 
     `delta_next` models s' - s in place of s'. `std_offset` is added to each dimension's standard deviation.
+    `action_weight` and `next_weight` weigh the action's and the next state's share of the loss against the rest's 1.
     """
 
     steps: int = 100_000
@@ -52,6 +53,8 @@ class TrainConfig:
     sigma_data: float = 1.0
     delta_next: bool = False
     std_offset: float = 1e-5
+    action_weight: float = 1.0
+    next_weight: float = 1.0
     episode_ends: str = "drop"
     precision: str = "auto"
     checkpoint_seconds: float = 300.0

@@ -31,13 +31,19 @@ def loss(
     condition: Tensor,
     generator: torch.Generator,
     *,
+    dim_weights: Tensor | None = None,
     P_mean: float = -1.2,
     P_std: float = 1.2,
     sigma_data: float = 1.0,
 ) -> Tensor:
-    """Mean over batch and dimensions of lambda(sigma) (D(y + n; sigma) - y)^2, ln sigma ~ N(P_mean, P_std^2)."""
+    """Mean over batch and dimensions of lambda(sigma) (D(y + n; sigma) - y)^2, ln sigma ~ N(P_mean, P_std^2).
+
+    `dim_weights` (d,) with mean 1 weigh the dimensions.
+    """
     sigma = torch.exp(P_mean + P_std * torch.randn(len(y), generator=generator, device=y.device))
     noise = torch.randn(y.shape, generator=generator, device=y.device) * sigma[:, None]
     weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
-    error = denoise(network, y + noise, sigma, condition, sigma_data) - y
-    return (weight * error.square().mean(dim=1)).mean()
+    error = (denoise(network, y + noise, sigma, condition, sigma_data) - y).square()
+    if dim_weights is not None:
+        error = error * dim_weights
+    return (weight * error.mean(dim=1)).mean()

@@ -63,6 +63,16 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / config.steps))
 
 
+def dimension_weights(config: TrainConfig, layout: FactoredLayout) -> Tensor | None:
+    """(164,) weights with mean 1; None where all are equal."""
+    if config.action_weight == config.next_weight == 1.0:
+        return None
+    weights = torch.ones(layout.transition_dim)
+    weights[layout.action] = config.action_weight
+    weights[layout.next_observation] = config.next_weight
+    return weights / weights.mean()
+
+
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Biases, the tensors named so, are not decayed; all else is."""
     decayed, free = [], []
@@ -131,6 +141,8 @@ def train(
         }
 
     autocast = autocast_dtype(device, config.precision)
+    weights = dimension_weights(config, layout)
+    weights = None if weights is None else weights.to(device)
     metrics = MetricsWriter(checkpoint.parent, resume_from=first)
     total_loss = torch.zeros((), device=device)
     saved = time.monotonic()
@@ -140,7 +152,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
             total_loss += train_step(
-                network, optimizer, data[rows], conditions[task_index[rows]], generator, config, autocast
+                network, optimizer, data[rows], conditions[task_index[rows]], generator, config, autocast, weights
             )
             done = step + 1
             ema.update(done)
@@ -171,6 +183,7 @@ def train_step(
     generator: torch.Generator,
     config: TrainConfig,
     autocast: torch.dtype | None,
+    weights: Tensor | None,
 ) -> Tensor:
     """One gradient step on normalised transitions y (B, 164); returns the loss without synchronising."""
     with torch.autocast(y.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
@@ -179,6 +192,7 @@ def train_step(
             y,
             condition,
             generator,
+            dim_weights=weights,
             P_mean=config.P_mean,
             P_std=config.P_std,
             sigma_data=config.sigma_data,

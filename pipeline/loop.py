@@ -22,7 +22,15 @@ from pipeline.config import PathConfig, PipelineConfig
 from pipeline.curriculum import filter_sources, phase_of
 from pipeline.jobs import Launcher, run_jobs
 from pipeline.selection import Score, Threshold, ThresholdRule, select, task_rate
-from pipeline.stages import Generate, TrainGenerator, TrainPolicy, model_file, policy_folder, samples_file
+from pipeline.stages import (
+    Generate,
+    TrainGenerator,
+    TrainPolicy,
+    expert_files,
+    model_file,
+    policy_folder,
+    samples_file,
+)
 from pipeline.state import Iteration, LoopState, load_state, save_state
 from runtime.atomic import write_json
 from runtime.config import to_dict
@@ -113,7 +121,9 @@ class Loop:
             log.info("continuing %s", where)
 
     def _prepare_data(self) -> None:
+        """Record what is missing, or raise `DataError` for the first missing file before anything runs."""
         if self.config.collect is None:
+            expert_files(self.paths.data_path, self.config.dataset_type, self.tasks.train)
             return
         from envs.collect import collect
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
+_USERS_TO_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
 
 class UserError(Exception):
     """A fault that the user can mend. The message names the file, key or flag, the value and what is expected."""
@@ -42,8 +44,8 @@ def one_line(error: BaseException) -> str:
 def run_main(main: Callable[[], int | None]) -> None:
     """Call `main` and leave the process with its status; print a `UserError` or an OS limit as one line.
 
-    A full disk, a missing permission and a read-only file system are the user's to mend as well; every other
-    exception is a fault of the program and keeps its traceback.
+    A full disk, a missing permission, a read-only file system and a file in a folder's place are the user's to mend as
+    well; every other exception is a fault of the program and keeps its traceback.
     """
     try:
         status = main() or 0
@@ -54,7 +56,7 @@ def run_main(main: Callable[[], int | None]) -> None:
         print("interrupted: the same command continues where this stopped", file=sys.stderr, flush=True)
         status = EXIT_INTERRUPTED
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in _USERS_TO_MEND:
             raise
         where = f" ({error.filename})" if error.filename else ""
         print(f"error: {error.strerror}{where}", file=sys.stderr, flush=True)

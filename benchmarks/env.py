@@ -1,0 +1,92 @@
+"""Control steps per second of our environments beside bare physics on the same models, in one run on one core.
+
+Example: python -m benchmarks.env --tasks IIWA_Box_None_PickPlace --json env.json
+
+The two are timed in alternating slices, so that a noisy machine slows both alike: look at the ratio.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from runtime.cli import parse_flags
+from runtime.errors import run_main
+
+ARENAS = [f"IIWA_Box_None_{objective}" for objective in ("PickPlace", "Push", "Shelf", "Trashcan")]
+
+
+def measure(name: str, seconds: float) -> dict[str, float | str]:
+    """Both rates of a task, on one environment driven by its start pose and random actions."""
+    import mujoco
+
+    import envs
+    from envs.composuite.simulation import SUBSTEPS
+
+    env = envs.make(name, ignore_done=True)
+    env.reset(seed=0)
+    model = env.simulation.model
+    bare = mujoco.MjData(model)
+    bare.qpos[:] = env.simulation.data.qpos
+    mujoco.mj_forward(model, bare)
+    actions = np.random.default_rng(0).uniform(-1, 1, (1000, 8))
+    spent, steps = np.zeros(2), np.zeros(2)
+    while spent.sum() < seconds:
+        start = time.perf_counter()
+        for k in range(50):
+            # The arm is held against gravity, as the controller does: a fallen arm has other contacts.
+            bare.ctrl[:7] = bare.qfrc_bias[:7]
+            mujoco.mj_step(model, bare, nstep=SUBSTEPS)
+        spent[0] += time.perf_counter() - start
+        start = time.perf_counter()
+        for k in range(50):
+            env.step(actions[(int(steps[1]) + k) % len(actions)])
+        spent[1] += time.perf_counter() - start
+        steps += 50
+        if steps[1] % 500 == 0:
+            env.reset(seed=int(steps[1]))
+    rates = steps / spent
+    return {"task": name, "bare_mj_step": rates[0], "ours": rates[1], "ratio": rates[1] / rates[0]}
+
+
+def measure_make(name: str) -> float:
+    """Seconds of a `make` in a fresh process, after the model has been cached on disk (imports not counted)."""
+    import subprocess
+    import sys
+
+    code = (
+        "import time, envs.composuite.env; import envs; start = time.perf_counter(); "
+        f"envs.make({name!r}); print(time.perf_counter() - start)"
+    )
+    for _ in range(2):
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(result.stdout.split()[-1])
+
+
+def main(tasks: tuple[str, ...] = tuple(ARENAS), seconds: float = 8.0, json: Path | None = None) -> None:
+    """Print control steps per second (20 per simulated second) on one core.
+
+    Args:
+        tasks: names of tasks; default: the four arenas
+        seconds: time per task
+        json: file for the figures
+    """
+    from runtime.atomic import write_json
+
+    rows = []
+    print(f"{'control steps/s, one core':36s} {'bare mj_step':>12s} {'ours':>8s} {'ratio':>6s} {'second make':>12s}")
+    for name in tasks:
+        row = {**measure(name, seconds), "second_make_seconds": measure_make(name)}
+        rows.append(row)
+        made = row["second_make_seconds"]
+        print(
+            f"{name:36s} {row['bare_mj_step']:12.0f} {row['ours']:8.0f} {row['ratio']:6.2f} {made:10.2f} s", flush=True
+        )
+    if json:
+        write_json(json, rows)
+
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))

@@ -1,0 +1,199 @@
+import json
+
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+
+import envs
+from envs.collect import CollectConfig, collect, record
+from envs.composuite.placement import goal_position, obstacle_pose, sample_object_position
+from envs.composuite.scene import compiled_model
+from envs.experts import expert_for
+from envs.experts.kinematics import arm_of
+from envs.vector import VectorEnv
+from offline_compositional_rl_datasets.hdf5 import read_expert, task_file
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
+from runtime.errors import ConfigError, StateError
+
+# Every element of every axis at least once.
+SOME = [
+    "IIWA_Box_None_PickPlace",
+    "Jaco_Dumbbell_ObjectWall_Push",
+    "Panda_Plate_ObjectDoor_Shelf",
+    "Kinova3_Hollowbox_GoalWall_Trashcan",
+]
+
+
+def test_all_tasks_are_registered_with_gymnasium():
+    for task in all_tasks():
+        assert f"CompoSuite/{task}-v0" in gymnasium.registry
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_an_environment_keeps_the_gymnasium_contract(name):
+    env = gymnasium.make(f"CompoSuite/{name}-v0", horizon=3)
+    observation, info = env.reset(seed=5)
+    assert env.observation_space.contains(observation)
+    assert info["success"] is False
+    for step in range(1, 4):
+        observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        assert env.observation_space.contains(observation)
+        assert 0 <= reward <= 1
+        assert not terminated
+        assert truncated == (step == 3)
+        assert isinstance(info["success"], bool)
+    env.close()
+
+
+def test_a_seed_decides_the_episode():
+    env = envs.make(SOME[0])
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, (5, 8))
+
+    def episode(seed):
+        first, _ = env.reset(seed=seed)
+        return np.stack([first, *(env.step(action)[0] for action in actions)])
+
+    first = episode(7)
+    np.testing.assert_array_equal(episode(7), first)
+    assert not np.array_equal(episode(8), first)
+
+
+def test_task_ids_stand_in_the_observation_where_the_layout_says():
+    task = Task.parse(SOME[3])
+    with_ids = envs.make(task, task_ids=True).reset(seed=1)[0]
+    without = envs.make(task).reset(seed=1)[0]
+    states, ids = COMPOSUITE.split_ids(with_ids)
+    np.testing.assert_array_equal(states, without)
+    np.testing.assert_array_equal(ids, task.one_hot)
+
+
+def test_stepping_an_ended_episode_or_a_wrong_action_is_refused():
+    env = envs.make(SOME[0], horizon=1)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(8))
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"action of shape \(7,\), expected \(8,\)"):
+        env.step(np.zeros(7))
+    with pytest.raises(ValueError, match="not finite"):
+        env.step(np.full(8, np.nan))
+    env.step(np.zeros(8))
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(8))
+
+
+def test_model_facts_equal_the_original_simulators(shared):
+    for path in sorted((shared / "golden" / "models").glob("*.json")):
+        golden = json.loads(path.read_text())
+        model = compiled_model(Task.parse(path.stem))
+        for key, kind in (("bodies", mujoco.mjtObj.mjOBJ_BODY), ("actuators", mujoco.mjtObj.mjOBJ_ACTUATOR)):
+            count = model.nbody if key == "bodies" else model.nu
+            names = [mujoco.mj_id2name(model, kind, i) for i in range(count)]
+            assert len(names) == len(golden["order"][key]), (path.stem, key)
+
+
+def test_traces_of_the_original_simulator_are_reproduced(shared):
+    from envs.parity import main
+
+    traces = sorted((shared / "golden" / "traces").glob("*.npz"))
+    assert len(traces) == 12
+    # Two of the twelve here, of different robots and arenas; `make parity` runs all.
+    assert main([str(traces[2]), str(traces[9])]) == 0
+
+
+def test_placements_equal_the_recorded_ones(shared):
+    golden = json.loads((shared / "golden" / "placements.json").read_text())
+    assert golden
+    task = Task.parse(SOME[3])
+    assert goal_position(task).shape == (3,)
+    assert obstacle_pose(task) is not None
+    position = sample_object_position(task, np.random.RandomState(0))
+    np.testing.assert_array_equal(position, sample_object_position(task, np.random.RandomState(0)))
+
+
+def test_a_second_environment_of_a_task_shares_the_compiled_model():
+    assert envs.make(SOME[0]).simulation.model is envs.make(SOME[0]).simulation.model
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_forward_kinematics_and_jacobian_agree_with_the_simulator(robot):
+    env = envs.make(Task(robot, "Box", "None", "PickPlace"))
+    env.reset(seed=0)
+    data, model = env.simulation.data, env.simulation.model
+    q = np.random.default_rng(0).uniform(-1, 1, 7)
+    data.qpos[:7] = q
+    mujoco.mj_forward(model, data)
+    tool, _, jacobian = arm_of(robot).forward(q[None])
+    site = data.site("gripper0_grip_site")
+    np.testing.assert_allclose(tool[0], site.xpos, atol=1e-12)
+    expected = np.zeros((6, model.nv))
+    mujoco.mj_jacSite(model, data, expected[:3], expected[3:], site.id)
+    np.testing.assert_allclose(jacobian[0], expected[:, :7], atol=1e-12)
+
+
+def test_worker_processes_give_the_same_episodes_as_none():
+    task = Task.parse(SOME[0])
+    actions = np.random.default_rng(0).uniform(-1, 1, (4, 3, 8))
+
+    def run(workers):
+        with VectorEnv(task, 5, workers=workers, horizon=3) as env:
+            first = env.reset([3, 4, 5])
+            return [first, *(array for action in actions for array in env.step(action))]
+
+    for alone, spread in zip(run(0), run(2), strict=True):
+        np.testing.assert_array_equal(alone, spread)
+
+
+def test_an_ended_episode_stays_where_it_ended_without_reward():
+    with VectorEnv(Task.parse(SOME[0]), 2, horizon=2) as env:
+        env.reset([0, 1])
+        for _ in range(2):
+            last, _, _, truncated, _ = env.step(np.ones((2, 8)))
+        assert truncated.all()
+        again, rewards, *_ = env.step(np.ones((2, 8)))
+        np.testing.assert_array_equal(again, last)
+        assert (rewards == 0).all()
+
+
+def test_the_experts_see_a_batch_as_its_rows():
+    task = Task.parse("IIWA_Box_ObjectWall_Trashcan")
+    env = envs.make(task)
+    expert = expert_for(task)
+    states = np.stack([env.reset(seed=seed)[0] for seed in range(4)])
+    together = expert(states)
+    assert together.shape == (4, 8)
+    assert np.abs(together).max() <= 1
+    np.testing.assert_allclose(together, np.concatenate([expert(state[None]) for state in states]), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["IIWA_Box_None_PickPlace", "IIWA_Box_GoalWall_Trashcan", "IIWA_Box_ObjectDoor_Push"])
+def test_the_scripted_expert_solves_its_task(name):
+    episodes = record(Task.parse(name), CollectConfig(episodes=2, noise=(0.0,)), [0, 1])
+    assert all(episode.successes[-1] for episode in episodes)
+    assert all(episode.rewards.min() >= 0 and episode.rewards.max() <= 1 for episode in episodes)
+
+
+def test_collected_data_is_the_same_whoever_collects_it(tmp_path):
+    tasks = [Task.parse("IIWA_Box_None_Push"), Task.parse("IIWA_Box_None_Trashcan")]
+    config = CollectConfig(episodes=6, horizon=6)
+    collect(tasks, config, tmp_path / "one", workers=1)
+    collect(tasks, config, tmp_path / "two", workers=2)
+    for task in tasks:
+        a, b = (read_expert(task_file(tmp_path / root, "expert", task), task) for root in ("one", "two"))
+        assert len(a) == 6 * 5
+        np.testing.assert_array_equal(a.observations, b.observations)
+        np.testing.assert_array_equal(a.actions, b.actions)
+    before = task_file(tmp_path / "one", "expert", tasks[0]).stat().st_mtime_ns
+    collect(tasks, config, tmp_path / "one", workers=1)
+    assert task_file(tmp_path / "one", "expert", tasks[0]).stat().st_mtime_ns == before
+    with pytest.raises(StateError, match="made by another configuration"):
+        collect(tasks, CollectConfig(episodes=7, horizon=6), tmp_path / "one", workers=1)
+
+
+def test_a_collection_that_cannot_be_is_refused():
+    with pytest.raises(ConfigError, match="episodes 0"):
+        CollectConfig(episodes=0)
+    with pytest.raises(ConfigError, match="noise"):
+        CollectConfig(noise=())
