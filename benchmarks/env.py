@@ -35,7 +35,7 @@ def measure(name: str, seconds: float) -> dict[str, float | str]:
     spent, steps = np.zeros(2), np.zeros(2)
     while spent.sum() < seconds:
         start = time.perf_counter()
-        for k in range(50):
+        for _ in range(50):
             # The arm is held against gravity, as the controller does: a fallen arm has other contacts.
             bare.ctrl[:7] = bare.qfrc_bias[:7]
             mujoco.mj_step(model, bare, nstep=SUBSTEPS)

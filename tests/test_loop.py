@@ -94,24 +94,11 @@ def test_files_are_where_users_of_the_published_code_expect_them(finished):
 
 def test_the_policy_and_generation_scripts_continue_where_the_loop_left_its_files(finished):
     folder, _ = finished
+    policy = "-m scripts.train_augmented_policy --num_train 2 --robot IIWA --obj Box --obst None --subtask PickPlace"
     scripts = [
         ["-m", "scripts.train_augmented_diffusion", *TINY, "--num_train", "2", "--experiment_type", "tiny"],
         ["-m", "scripts.generate_augmented_data_dits", *TINY, "--num_train", "2", "--experiment_type", "tiny"],
-        [
-            "-m",
-            "scripts.train_augmented_policy",
-            "--num_train",
-            "2",
-            "--robot",
-            "IIWA",
-            "--obj",
-            "Box",
-            "--obst",
-            "None",
-            "--subtask",
-            "PickPlace",
-        ]
-        + TINY,
+        [*policy.split(), *TINY],
     ]
     files = {
         path: path.stat().st_mtime_ns for path in (folder / "results").rglob("*") if path.suffix in (".pt", ".npz")
