@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from envs.composuite.robots import NUM_ARM_JOINTS
 from envs.experts import expert_for
 from envs.vector import EnvGroup
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
@@ -22,57 +23,120 @@ from runtime.seeds import derive_seed, rng
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 5  # episodes that one process steps side by side, and the grain of progress
+_CHUNK = 5  # runs that one process steps side by side, and the grain of progress
+_LEAST_SHOVE = 4
 
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """How many episodes of which length, with how much Gaussian exploration noise on every action.
+    """How many runs of which length, and how far the expert is thrown off its path in them.
 
-    `noise` are standard deviations of what is added to the expert's action before clipping; episode k takes the
-    level k mod len(noise). Noisy episodes show how to recover and tell a Q-function what other actions are worth,
-    quiet ones keep the action a clear function of the state. `episodes` is per task.
+    `episodes` runs per task of `horizon` control steps. `noise` is the standard deviation of what is added to every
+    action before clipping. About every `shove_every` steps (0: never) the arm is shoved: all joints move at a random
+    speed for 4 to `shove_steps` steps that are not recorded, and what follows is recorded as an episode of its own. So
+    the data shows how to come back from everywhere, with clean actions; that is what makes it clonable.
     """
 
     episodes: int = 20
     horizon: int = 500
-    noise: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3)
+    noise: float = 0.1
+    shove_every: int = 50
+    shove_steps: int = 16
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.horizon < 1:
             raise ConfigError(f"episodes {self.episodes}, horizon {self.horizon}: expected positive numbers")
-        if not self.noise or min(self.noise) < 0:
-            raise ConfigError(f"noise {self.noise}: expected one or more numbers of at least 0")
+        if self.noise < 0 or self.shove_every < 0 or self.shove_steps < _LEAST_SHOVE:
+            raise ConfigError(
+                f"noise {self.noise}, shove_every {self.shove_every}, shove_steps {self.shove_steps}: "
+                f"expected at least 0, 0 and {_LEAST_SHOVE}"
+            )
 
 
-def record(task: Task, config: CollectConfig, episodes: Sequence[int]) -> list[Episode]:
-    """Run the numbered episodes side by side. An episode's start and noise depend on its number alone."""
+@dataclass(frozen=True)
+class Run:
+    """One run of the expert: its recorded episodes, the return of all its steps, success at the last one."""
+
+    episodes: list[Episode]
+    total_reward: float
+    success: bool
+
+
+class _Recorder:
+    """Decides step by step whether a run records or shoves, and cuts it into episodes."""
+
+    def __init__(self, config: CollectConfig, generator: np.random.Generator) -> None:
+        self.config, self.generator = config, generator
+        self.episodes: list[Episode] = []
+        self.total_reward = 0.0
+        self._steps: list[tuple] = []
+        self._shove_left = 0
+        self._shove = np.zeros(NUM_ARM_JOINTS)
+        self._record_left = self._draw_length()
+
+    def _draw_length(self) -> int:
+        """Steps until the next shove: uniform around `shove_every`."""
+        every = self.config.shove_every
+        return int(self.generator.integers(every // 2, every + every // 2 + 1)) if every else self.config.horizon
+
+    def action(self, expert_action: np.ndarray) -> np.ndarray:
+        """(8,) float32: the expert's action with noise, or a shove (which leaves the gripper to the expert)."""
+        noisy = expert_action + self.config.noise * self.generator.standard_normal(len(expert_action))
+        if self._shove_left:
+            noisy[:NUM_ARM_JOINTS] = self._shove
+        return np.clip(noisy, -1.0, 1.0).astype(np.float32)
+
+    def add(self, observation: np.ndarray, action: np.ndarray, reward: float, success: bool, terminated: bool) -> None:
+        self.total_reward += reward
+        if self._shove_left:
+            self._shove_left -= 1
+            return
+        self._steps.append((observation, action, reward, success))
+        self._record_left -= 1
+        if terminated:
+            self.close(terminated=True)
+        elif self._record_left <= 0:
+            self.close()
+            self._record_left = self._draw_length()
+            self._shove_left = int(self.generator.integers(_LEAST_SHOVE, self.config.shove_steps + 1))
+            self._shove = self.generator.uniform(-1.0, 1.0, NUM_ARM_JOINTS)
+
+    def close(self, *, terminated: bool = False) -> None:
+        """End the episode under way; one of a single step would hold no transition."""
+        if len(self._steps) > 1:
+            columns = (np.array(column, dtype=np.float32) for column in zip(*self._steps, strict=True))
+            self.episodes.append(Episode(*columns, terminated=terminated))
+        self._steps = []
+
+
+def record(task: Task, config: CollectConfig, numbers: Sequence[int]) -> list[Run]:
+    """Run the expert side by side; a run's start, noise and shoves depend on its number alone."""
     expert = expert_for(task)
-    group = EnvGroup(task, len(episodes), {"horizon": config.horizon})
-    noises = [rng("noise", config.seed, task.name, episode) for episode in episodes]
-    level = np.array([config.noise[episode % len(config.noise)] for episode in episodes])[:, None]
-    observations = group.reset([derive_seed("start", config.seed, task.name, episode) for episode in episodes])
-    rows: list[list[tuple]] = [[] for _ in episodes]
-    ended = np.zeros(len(episodes), dtype=bool)
-    terminated = ended
+    group = EnvGroup(task, len(numbers), {"horizon": config.horizon})
+    recorders = [_Recorder(config, rng("noise", config.seed, task.name, number)) for number in numbers]
+    observations = group.reset([derive_seed("start", config.seed, task.name, number) for number in numbers])
+    ended = np.zeros(len(numbers), dtype=bool)
+    successes = ended
     while not ended.all():
-        noise = np.stack([generator.standard_normal(8) for generator in noises])
-        actions = np.clip(expert(observations) + level * noise, -1.0, 1.0).astype(np.float32)
+        wanted = expert(observations)
+        actions = np.stack([recorder.action(action) for recorder, action in zip(recorders, wanted, strict=True)])
         following, rewards, terminated, truncated, successes = group.step(actions)
         for i in np.flatnonzero(~ended):
-            rows[i].append((observations[i], actions[i], rewards[i], successes[i]))
+            recorders[i].add(observations[i], actions[i], rewards[i], successes[i], bool(terminated[i]))
         ended = terminated | truncated
         observations = following
+    for recorder in recorders:
+        recorder.close()
     return [
-        Episode(*(np.array(column, dtype=np.float32) for column in zip(*steps, strict=True)), terminated=bool(end))
-        for steps, end in zip(rows, terminated, strict=True)
+        Run(recorder.episodes, recorder.total_reward, bool(success))
+        for recorder, success in zip(recorders, successes, strict=True)
     ]
 
 
-def _record_chunk(work: tuple[Task, CollectConfig, list[int]]) -> tuple[Task, int, list[Episode]]:
-    task, config, episodes = work
-    return task, episodes[0], record(task, config, episodes)
+def _record_chunk(work: tuple[Task, CollectConfig, list[int]]) -> tuple[Task, int, list[Run]]:
+    task, config, numbers = work
+    return task, numbers[0], record(task, config, numbers)
 
 
 def collect(
@@ -101,22 +165,23 @@ def collect(
     ]
     if not chunks:
         return rates
-    parts: dict[Task, dict[int, list[Episode]]] = {task: {} for task in missing}
+    parts: dict[Task, dict[int, list[Run]]] = {task: {} for task in missing}
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(workers, len(chunks))) as pool, progress(len(chunks) * _CHUNK, "expert episodes") as bar:
+    with context.Pool(min(workers, len(chunks))) as pool, progress(len(chunks) * _CHUNK, "expert runs") as bar:
         for task, start, recorded in pool.imap_unordered(_record_chunk, chunks):
             parts[task][start] = recorded
             bar.update(_CHUNK, task=task.name)
             if len(parts[task]) * _CHUNK < config.episodes:
                 continue
-            episodes = [episode for first in sorted(parts[task]) for episode in parts[task][first]]
-            rates[task] = float(np.mean([episode.successes[-1] for episode in episodes]))
-            returns = float(np.mean([episode.rewards.sum() for episode in episodes]))
+            runs = [run for first in sorted(parts[task]) for run in parts[task][first]]
+            episodes = [episode for run in runs for episode in run.episodes]
+            rates[task] = float(np.mean([run.success for run in runs]))
+            returns = float(np.mean([run.total_reward for run in runs]))
             commit_artifact(
                 task_file(data_path, dataset_type, task),
                 lambda temporary, episodes=episodes, task=task: write_expert(temporary, episodes, task),
                 {**info, "success_rate": rates[task], "mean_return": returns},
             )
-            log.info("%s: %d episodes, success %.2f, return %.0f", task, len(episodes), rates[task], returns)
+            log.info("%s: %d runs, success %.2f, return %.0f", task, len(runs), rates[task], returns)
             parts[task] = {}
     return {task: rates[task] for task in tasks}

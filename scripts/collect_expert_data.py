@@ -15,7 +15,9 @@ from runtime.errors import run_main
 def main(
     tasks: list[str],
     episodes: int = 20,
-    noise: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3),
+    noise: float = 0.1,
+    shove_every: int = 50,
+    shove_steps: int = 16,
     horizon: int = 500,
     seed: int = 0,
     workers: int = 0,
@@ -26,9 +28,11 @@ def main(
 
     Args:
         tasks: names such as IIWA_Box_None_PickPlace
-        episodes: episodes per task
-        noise: standard deviations of the exploration noise on every action; episodes take them in turn
-        horizon: control steps per episode (20 per second)
+        episodes: runs per task
+        noise: standard deviation of the exploration noise on every action
+        shove_every: steps between shoves that throw the arm off its path; 0: none
+        shove_steps: longest shove; its steps are not recorded
+        horizon: control steps per run (20 per second)
         seed: of start states and noise
         workers: processes (0: one per core)
         data_path: root of the data; default: data_path of config/paths.yaml
@@ -41,7 +45,14 @@ def main(
     from runtime.paths import machine_settings
 
     configure_logging()
-    config = CollectConfig(episodes=episodes, horizon=horizon, noise=noise, seed=seed)
+    config = CollectConfig(
+        episodes=episodes,
+        horizon=horizon,
+        noise=noise,
+        shove_every=shove_every,
+        shove_steps=shove_steps,
+        seed=seed,
+    )
     chosen = [Task.parse(name) for name in tasks]
     rates = collect(
         chosen,

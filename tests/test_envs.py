@@ -170,9 +170,24 @@ def test_the_experts_see_a_batch_as_its_rows():
 
 @pytest.mark.parametrize("name", ["IIWA_Box_None_PickPlace", "IIWA_Box_GoalWall_Trashcan", "IIWA_Box_ObjectDoor_Push"])
 def test_the_scripted_expert_solves_its_task(name):
-    episodes = record(Task.parse(name), CollectConfig(episodes=2, noise=(0.0,)), [0, 1])
-    assert all(episode.successes[-1] for episode in episodes)
-    assert all(episode.rewards.min() >= 0 and episode.rewards.max() <= 1 for episode in episodes)
+    runs = record(Task.parse(name), CollectConfig(noise=0.0, shove_every=0), [0, 1])
+    assert all(run.success for run in runs)
+    for run in runs:
+        (episode,) = run.episodes
+        assert len(episode.rewards) == 500
+        assert episode.rewards.min() >= 0
+        assert episode.rewards.max() <= 1
+
+
+def test_shoves_are_not_recorded_but_what_follows_them_is():
+    config = CollectConfig(horizon=120, shove_every=20, shove_steps=8)
+    (run,) = record(Task.parse("IIWA_Box_None_Push"), config, [3])
+    lengths = [len(episode.rewards) for episode in run.episodes]
+    assert len(lengths) > 3
+    assert 120 - 8 * len(lengths) <= sum(lengths) <= 120 - 4 * (len(lengths) - 1)
+    # Between two episodes the arm was moved further than an expert's step moves it.
+    before, after = run.episodes[0].observations[-1], run.episodes[1].observations[0]
+    assert np.abs(after[45:59] - before[45:59]).max() > 0.01
 
 
 def test_collected_data_is_the_same_whoever_collects_it(tmp_path):
@@ -182,7 +197,7 @@ def test_collected_data_is_the_same_whoever_collects_it(tmp_path):
     collect(tasks, config, tmp_path / "two", workers=2)
     for task in tasks:
         a, b = (read_expert(task_file(tmp_path / root, "expert", task), task) for root in ("one", "two"))
-        assert len(a) == 6 * 5
+        assert len(a) == 6 * 5, "six runs of six steps, each a pair less"
         np.testing.assert_array_equal(a.observations, b.observations)
         np.testing.assert_array_equal(a.actions, b.actions)
     before = task_file(tmp_path / "one", "expert", tasks[0]).stat().st_mtime_ns
@@ -196,4 +211,4 @@ def test_a_collection_that_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="episodes 0"):
         CollectConfig(episodes=0)
     with pytest.raises(ConfigError, match="noise"):
-        CollectConfig(noise=())
+        CollectConfig(noise=-1)
