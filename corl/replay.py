@@ -28,15 +28,22 @@ class ReplayData:
     """Normalised transitions in one tensor (N, 2S+A+2), so that a batch is a single gather.
 
     States are normalised once, by mean and population standard deviation (+ 1e-3) of the set's observations. Time-outs
-    count as ends, as in ICDG.
+    count as ends, as in ICDG. With `hide_velocities` these read 0 for the learner and for every policy that it makes:
+    a demonstrator's velocity echoes its last action, and a clone that sees it learns to go on as before instead of
+    where to go (the copycat problem; de Haan et al. 2019, "Causal confusion in imitation learning").
     """
 
-    def __init__(self, transitions: Transitions, layout: FactoredLayout, device: torch.device) -> None:
+    def __init__(
+        self, transitions: Transitions, layout: FactoredLayout, device: torch.device, *, hide_velocities: bool = False
+    ) -> None:
         matrix = transitions.to_matrix(layout)
         states = canonical_quaternions(matrix[:, layout.observation], layout)
         following = canonical_quaternions(matrix[:, layout.next_observation], layout)
         self.mean = states.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.std = (states.std(axis=0, dtype=np.float64) + STATE_STD_OFFSET).astype(np.float32)
+        if hide_velocities:
+            for part in layout.velocities:
+                self.std[part] = np.inf
         matrix[:, layout.observation] = (states - self.mean) / self.std
         matrix[:, layout.next_observation] = (following - self.mean) / self.std
         self._matrix = torch.from_numpy(matrix).to(device)

@@ -31,7 +31,7 @@ class PolicyConfig:
 
     `n_episodes` are run every `eval_freq` steps to choose the checkpoint. `fresh_episodes`, if not 0, are run once
     more at the end on other start states, with the chosen checkpoint: their rate is free of the optimism of a maximum
-    over noisy evaluations.
+    over noisy evaluations. `hide_velocities`: see `ReplayData`.
     """
 
     algorithm: str = "td3_bc"
@@ -41,6 +41,7 @@ class PolicyConfig:
     n_episodes: int = 10
     fresh_episodes: int = 0
     horizon: int = 500
+    hide_velocities: bool = False
     td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
 
     def __post_init__(self) -> None:
@@ -101,7 +102,7 @@ def train_policy(
     evaluation and ends with the same numbers as one that was not.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    data = ReplayData(transitions, layout, device)
+    data = ReplayData(transitions, layout, device, hide_velocities=config.hide_velocities)
     learner = TD3BC(layout.state_dim, layout.action_dim, config.td3_bc, seed=seed, device=device)
     indices = torch.Generator(device).manual_seed(derive_seed("replay", seed))
     resume_file = folder / "resume.pt"

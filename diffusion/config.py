@@ -34,10 +34,16 @@ class TrainConfig:
     """One training run. `batch_size` shrinks to `small_batch_size` for pools below `small_pool` rows, as published.
 
     `delta_next` models s' - s in place of s'. `std_offset` is added to each dimension's standard deviation.
+    `warm_start_steps`, if not 0, are the steps of iterations after the first, which then continue the weights and the
+    normalisation of the iteration before; with 0 each starts from scratch, as published.
+    `follow_scale` shrinks what follows from the positions (velocities, action, reward, s', terminal) after
+    standardisation: at a given noise level the positions are then known better than the rest, which is resolved
+    after them, as a function of them.
     `action_weight` and `next_weight` weigh the action's and the next state's share of the loss against the rest's 1.
     """
 
     steps: int = 100_000
+    warm_start_steps: int = 0
     batch_size: int = 1024
     small_batch_size: int = 256
     small_pool: int = 800_000
@@ -53,6 +59,7 @@ class TrainConfig:
     sigma_data: float = 1.0
     delta_next: bool = False
     std_offset: float = 1e-5
+    follow_scale: float = 1.0
     action_weight: float = 1.0
     next_weight: float = 1.0
     episode_ends: str = "drop"

@@ -20,13 +20,26 @@ class Normalizer:
     delta_next: bool
 
     @classmethod
-    def fit(cls, matrix: Tensor, layout: FactoredLayout, *, delta_next: bool, std_offset: float) -> Normalizer:
-        """Mean and unbiased standard deviation + `std_offset` over matrix (N, 164); the terminal, 0 or 1, is left."""
+    def fit(
+        cls,
+        matrix: Tensor,
+        layout: FactoredLayout,
+        *,
+        delta_next: bool = False,
+        std_offset: float = 1e-5,
+        follow_scale: float = 1.0,
+    ) -> Normalizer:
+        """Mean and unbiased standard deviation + `std_offset` over matrix (N, 164); the terminal, 0 or 1, is left.
+
+        All but the positions of the state is then scaled by `follow_scale`.
+        """
         shifted = _to_delta(matrix, layout) if delta_next else matrix
         mean = shifted.mean(dim=0, dtype=torch.float64)
         std = shifted.double().std(dim=0) if len(shifted) > 1 else torch.zeros_like(mean)
         std = std + std_offset
         mean[layout.terminal], std[layout.terminal] = 0.0, 1.0
+        for part in (*layout.velocities, slice(layout.observation.stop, None)):
+            std[part] /= follow_scale
         return cls(mean.float(), std.float(), layout, delta_next)
 
     def normalize(self, matrix: Tensor) -> Tensor:

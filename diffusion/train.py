@@ -90,20 +90,31 @@ def train(
     *,
     seed: int,
     device: torch.device,
+    initial: Path | None = None,
     info: Mapping[str, Any] | None = None,
     label: str = "diffusion",
 ) -> None:
     """Write the artifact `checkpoint`; `metrics.jsonl` and, while running, `resume.pt` are beside it.
 
+    With `initial`, another checkpoint, its averaged weights and its normalisation are where training starts.
     The same seed gives the same network on the same machine, whether or not the run was interrupted.
     """
     if is_complete(checkpoint):
         return
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     resume_file = checkpoint.parent / "resume.pt"
-    normalizer = Normalizer.fit(
-        torch.from_numpy(pool.matrix), layout, delta_next=config.delta_next, std_offset=config.std_offset
-    )
+    before = load_checkpoint(initial) if initial else None
+    if before:
+        mean, std = before["normalizer.mean"], before["normalizer.std"]
+        normalizer = Normalizer(mean, std, layout, before["train"]["delta_next"])
+    else:
+        normalizer = Normalizer.fit(
+            torch.from_numpy(pool.matrix),
+            layout,
+            delta_next=config.delta_next,
+            std_offset=config.std_offset,
+            follow_scale=config.follow_scale,
+        )
     data = normalizer.normalize(torch.from_numpy(pool.matrix)).to(device)
     task_index = torch.from_numpy(pool.task_index).to(device)
     conditions = torch.from_numpy(pool.conditions).to(device)
@@ -112,6 +123,8 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("diffusion", seed))
         network = SemanticDiT(layout, denoiser).to(device)
+    if before:
+        network.load_state_dict(before["ema"])
     ema = EMA(network, decay=config.ema_decay, every=config.ema_every)
     optimizer = torch.optim.AdamW(
         parameter_groups(network, config.weight_decay), config.learning_rate, config.betas, fused=True

@@ -34,7 +34,8 @@ class CollectConfig:
     `episodes` runs per task of `horizon` control steps. `noise` is the standard deviation of what is added to every
     action before clipping. About every `shove_every` steps (0: never) the arm is shoved: all joints move at a random
     speed for 4 to `shove_steps` steps that are not recorded, and what follows is recorded as an episode of its own. So
-    the data shows how to come back from everywhere, with clean actions; that is what makes it clonable.
+    the data shows how to come back from everywhere, with clean actions; that is what makes it clonable. Once solved
+    for `linger` steps in a row a run is over: standing still at the goal teaches nothing more.
     """
 
     episodes: int = 20
@@ -42,11 +43,14 @@ class CollectConfig:
     noise: float = 0.1
     shove_every: int = 50
     shove_steps: int = 16
+    linger: int = 30
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.horizon < 1:
-            raise ConfigError(f"episodes {self.episodes}, horizon {self.horizon}: expected positive numbers")
+        if self.episodes < 1 or self.horizon < 1 or self.linger < 1:
+            raise ConfigError(
+                f"episodes {self.episodes}, horizon {self.horizon}, linger {self.linger}: expected positive numbers"
+            )
         if self.noise < 0 or self.shove_every < 0 or self.shove_steps < _LEAST_SHOVE:
             raise ConfigError(
                 f"noise {self.noise}, shove_every {self.shove_every}, shove_steps {self.shove_steps}: "
@@ -74,6 +78,7 @@ class _Recorder:
         self._shove_left = 0
         self._shove = np.zeros(NUM_ARM_JOINTS)
         self._record_left = self._draw_length()
+        self.solved_for = 0
 
     def _draw_length(self) -> int:
         """Steps until the next shove: uniform around `shove_every`."""
@@ -89,6 +94,7 @@ class _Recorder:
 
     def add(self, observation: np.ndarray, action: np.ndarray, reward: float, success: bool, terminated: bool) -> None:
         self.total_reward += reward
+        self.solved_for = self.solved_for + 1 if success else 0
         if self._shove_left:
             self._shove_left -= 1
             return
@@ -96,7 +102,7 @@ class _Recorder:
         self._record_left -= 1
         if terminated:
             self.close(terminated=True)
-        elif self._record_left <= 0:
+        elif self._record_left <= 0 and not success:
             self.close()
             self._record_left = self._draw_length()
             self._shove_left = int(self.generator.integers(_LEAST_SHOVE, self.config.shove_steps + 1))
@@ -117,21 +123,18 @@ def record(task: Task, config: CollectConfig, numbers: Sequence[int]) -> list[Ru
     recorders = [_Recorder(config, rng("noise", config.seed, task.name, number)) for number in numbers]
     observations = group.reset([derive_seed("start", config.seed, task.name, number) for number in numbers])
     ended = np.zeros(len(numbers), dtype=bool)
-    successes = ended
     while not ended.all():
         wanted = expert(observations)
         actions = np.stack([recorder.action(action) for recorder, action in zip(recorders, wanted, strict=True)])
         following, rewards, terminated, truncated, successes = group.step(actions)
         for i in np.flatnonzero(~ended):
             recorders[i].add(observations[i], actions[i], rewards[i], successes[i], bool(terminated[i]))
-        ended = terminated | truncated
+        over = np.array([recorder.solved_for >= config.linger for recorder in recorders])
+        ended |= terminated | truncated | over
         observations = following
     for recorder in recorders:
         recorder.close()
-    return [
-        Run(recorder.episodes, recorder.total_reward, bool(success))
-        for recorder, success in zip(recorders, successes, strict=True)
-    ]
+    return [Run(recorder.episodes, recorder.total_reward, recorder.solved_for > 0) for recorder in recorders]
 
 
 def _record_chunk(work: tuple[Task, CollectConfig, list[int]]) -> tuple[Task, int, list[Run]]:

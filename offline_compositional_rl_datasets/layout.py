@@ -47,7 +47,8 @@ class FactoredLayout:
     """Factors of the state, size of the action, and where the task ids sit in a stored observation.
 
     `axes` gives each axis' elements in one-hot order; `ids_after` names the factor after which the id block stands in
-    an observation with ids. `relative_quaternions` are the slices of the state whose sign carries no meaning.
+    an observation with ids. `relative_quaternions` are the slices of the state whose sign carries no meaning,
+    `velocities` those that mostly tell what the last action was.
     """
 
     factors: tuple[Factor, ...]
@@ -55,6 +56,7 @@ class FactoredLayout:
     axes: tuple[tuple[str, tuple[str, ...]], ...]
     ids_after: str
     relative_quaternions: tuple[slice, ...] = ()
+    velocities: tuple[slice, ...] = ()
 
     @cached_property
     def state_dim(self) -> int:
@@ -161,4 +163,5 @@ COMPOSUITE = FactoredLayout(
     axes=tuple(AXES.items()),
     ids_after="goal",
     relative_quaternions=(slice(10, 14), slice(24, 28), slice(38, 42)),
+    velocities=(slice(59, 66), slice(75, 77)),
 )

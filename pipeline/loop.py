@@ -6,6 +6,7 @@ in the state file, so that the same command run again continues where it was.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import filelock
 
+from diffusion.config import TrainConfig
 from offline_compositional_rl_datasets.splits import load_split
 from offline_compositional_rl_datasets.task import Task
 from pipeline import report, tables
@@ -153,15 +155,24 @@ class Loop:
             expert_tasks=self.tasks.train,
             sources=sources,
             network=config.network,
-            training=config.training,
+            training=self._training(iteration.index),
             seed=config.diffusion_seed,
             checkpoint=self._checkpoint(iteration.index),
+            initial=self._checkpoint(iteration.index - 1) if self._starts_warm(iteration.index) else None,
             device=config.device,
         )
 
+    def _starts_warm(self, iteration: int) -> bool:
+        return iteration > 0 and self.config.training.warm_start_steps > 0
+
+    def _training(self, iteration: int) -> TrainConfig:
+        training = self.config.training
+        warm = self._starts_warm(iteration)
+        return dataclasses.replace(training, steps=training.warm_start_steps) if warm else training
+
     def _checkpoint(self, iteration: int) -> Path:
         name = self.config.model_name(iteration)
-        return model_file(self.paths.results_path, iteration, name, self.config.training.steps)
+        return model_file(self.paths.results_path, iteration, name, self._training(iteration).steps)
 
     def generation_stages(self, iteration: Iteration) -> list[Generate]:
         config = self.config

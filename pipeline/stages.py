@@ -66,6 +66,7 @@ class TrainGenerator:
     training: TrainConfig
     seed: int
     checkpoint: Path
+    initial: Path | None = None
     device: str = "auto"
     threads: int = 0
 
@@ -83,7 +84,9 @@ class TrainGenerator:
             for task in self.expert_tasks
         ]
         sources = [(task.name, _key_of(path)) for task, path in self.sources]
-        return config_hash([expert, sources, to_dict(self.network), _without_runtime(self.training), self.seed])
+        initial = _key_of(self.initial) if self.initial else None
+        settings = [to_dict(self.network), _without_runtime(self.training), self.seed, initial]
+        return config_hash([expert, sources, *settings])
 
     def progress(self) -> str:
         rows = read_metrics(self.checkpoint.parent / "metrics.jsonl")
@@ -112,6 +115,7 @@ class TrainGenerator:
                 self.checkpoint,
                 seed=self.seed,
                 device=pick_device(self.device),
+                initial=self.initial,
                 info={"key": key, "rows": len(pool.matrix), "tasks": len(parts), **provenance()},
             )
             log.info("%s: %d rows, %.0f s", self.name, len(pool.matrix), time.monotonic() - started)

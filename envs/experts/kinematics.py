@@ -87,7 +87,11 @@ def orientation_error(current: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return 0.5 * np.cross(current, wanted, axisa=1, axisb=1, axisc=1).sum(axis=2)
 
 
-def damped_least_squares(jacobian: np.ndarray, twist: np.ndarray, damping: float) -> np.ndarray:
-    """(B, 7) joint step J^T (J J^T + damping I)^-1 twist for a twist (B, 6) of translation and rotation."""
+def damped_least_squares(jacobian: np.ndarray, twist: np.ndarray, damping: float, rest: np.ndarray) -> np.ndarray:
+    """(B, 7) joint step J^+ twist + (I - J^+ J) rest, with J^+ = J^T (J J^T + damping I)^-1.
+
+    `twist` (B, 6) is translation and rotation of the tool; `rest` (B, 7) is a wish that only the redundancy serves.
+    """
     gram = jacobian @ jacobian.transpose(0, 2, 1) + damping * np.eye(6)
-    return (jacobian.transpose(0, 2, 1) @ np.linalg.solve(gram, twist[..., None]))[..., 0]
+    wanted = twist - (jacobian @ rest[..., None])[..., 0]
+    return rest + (jacobian.transpose(0, 2, 1) @ np.linalg.solve(gram, wanted[..., None]))[..., 0]
