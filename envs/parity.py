@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -208,10 +209,10 @@ def _row(report: Report) -> str:
     )
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE.npz", help="recorded traces")
-    files = parser.parse_args().files
+    files = parser.parse_args(argv).files
     print(f"{'':<38} one step at a time, worst difference      open loop")
     print(f"{'trace':<38} {'agree':<9} {'qpos':>8} {'obs':>8} {'reward':>8} {'agrees':>6} {'needed':>6}")
     reports = []

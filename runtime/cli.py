@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import functools
+import inspect
+import io
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,36 +30,37 @@ def parse_flags(main: Callable[..., Any], argv: Sequence[str] | None = None) -> 
             near = difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
             hint = f"; did you mean {near[0].replace('__', '--', 1)}?" if near else "; --help lists the flags"
             raise ConfigError(f"unknown flag {argument.split('=')[0]}{hint}")
+    asks_for_help = "--help" in arguments or "-h" in arguments
+    complaint = io.StringIO()
     try:
-        return tyro.cli(
-            main, args=arguments, use_underscores=True, console_outputs="--help" in arguments or "-h" in arguments
-        )
+        with contextlib.nullcontext() if asks_for_help else contextlib.redirect_stderr(complaint):
+            call = tyro.cli(_deferred(main), args=arguments, use_underscores=True)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise ConfigError(_complaint(main, arguments)) from None
+        raise ConfigError(_one_line(complaint.getvalue())) from None
+    return call()
+
+
+def _deferred(main: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
+    """The same flags, but parsing alone: what `main` prints must not be taken for a complaint about flags."""
+
+    @functools.wraps(main)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], Any]:
+        return functools.partial(main, *args, **kwargs)
+
+    return bind
 
 
 def _flags_of(main: Callable[..., Any]) -> set[str]:
-    import inspect
-
     names = set()
     for name in inspect.signature(main).parameters:
         names |= {f"__{name}", f"__no_{name}"}
     return names
 
 
-def _complaint(main: Callable[..., Any], arguments: Sequence[str]) -> str:
-    """What tyro has to say about wrong flags, on one line."""
-    import contextlib
-    import io
-    import re
-
-    import tyro
-
-    text = io.StringIO()
-    with contextlib.redirect_stderr(text), contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        tyro.cli(main, args=list(arguments), use_underscores=True)
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text.getvalue())
+def _one_line(complaint: str) -> str:
+    """What tyro prints about wrong flags, without its frame, on one line."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", complaint)
     plain = re.sub(r"[╭╮╰╯│─]+", " ", plain)
     return " ".join(plain.split())

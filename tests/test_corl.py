@@ -133,7 +133,7 @@ class LineWorld:
 
     def reset(self, seeds):
         self.time, self.seeds = 0, np.array(seeds)
-        return np.tile(self.seeds[:, None] % 7, (1, 77)).astype(np.float32)
+        return np.full((len(self.seeds), 77), 0.0, np.float32)
 
     def step(self, actions):
         self.time += 1

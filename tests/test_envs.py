@@ -174,7 +174,7 @@ def test_the_scripted_expert_solves_its_task(name):
     assert all(run.success for run in runs)
     for run in runs:
         (episode,) = run.episodes
-        assert len(episode.rewards) == 500
+        assert len(episode.rewards) < 500, "a run ends once it has been solved for a while"
         assert episode.rewards.min() >= 0
         assert episode.rewards.max() <= 1
 

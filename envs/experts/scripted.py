@@ -53,9 +53,9 @@ class Scene:
 class ScriptedExpert:
     """The expert of one task: observations (B, 77) to actions (B, 8) in [-1, 1]."""
 
-    # Joint gain (1/rad). A low one makes the action a gentle function of the state, which a network can represent, and
-    # costs little time: the arm moves at 0.18 rad/s under a full command.
-    gain = 8.0
+    # Joint gain (1/rad): a lower one makes the action a gentler function of the state, but then a small error of a
+    # clone's action is a large error of where it stops.
+    gain = 14.0
     damping = 2e-3
     max_translation = 0.10
     turn_gain = 0.6
@@ -84,10 +84,8 @@ class ScriptedExpert:
         away = scene.tool - point
         away_xy = np.linalg.norm(away[:, :2], axis=1)
         # How surely the object is between the fingers: near the grasp point, and the fingers stopped by it.
-        at_point = sigmoid((self.grasp.reach_xy - away_xy) / 0.003) * sigmoid(
-            (self.grasp.reach_z - np.abs(away[:, 2])) / 0.003
-        )
-        held = at_point * sigmoid((self.grasp.held_opening - scene.opening) / 0.0015)
+        at_point = sigmoid((self.grasp.reach_xy - away_xy) / 0.005) * sigmoid((self.grasp.reach_z - away[:, 2]) / 0.004)
+        held = at_point * sigmoid((self.grasp.held_opening - scene.opening) / 0.002)
 
         approach = self._approach(scene, point, away_xy)
         carry, release = self._carry(scene)
