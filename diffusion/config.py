@@ -38,7 +38,7 @@ class TrainConfig:
     normalisation of the iteration before; with 0 each starts from scratch, as published.
     `follow_scale` shrinks what follows from the positions (velocities, action, reward, s', terminal) after
     standardisation: at a given noise level the positions are then known better than the rest, which is resolved
-    after them, as a function of them.
+    after them, as a function of them. `sigma_data` shrinks alike, so the network sees unit variance everywhere.
     `action_weight` and `next_weight` weigh the action's and the next state's share of the loss against the rest's 1.
     """
 

@@ -11,18 +11,19 @@ from torch import Tensor
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def denoise(network: Network, x: Tensor, sigma: Tensor, condition: Tensor, sigma_data: float = 1.0) -> Tensor:
+def denoise(network: Network, x: Tensor, sigma: Tensor, condition: Tensor, sigma_data: float | Tensor = 1.0) -> Tensor:
     """D(x; sigma) = c_skip x + c_out F(c_in x, c_noise) for x (B, d), sigma (B,) or (1,), condition (B or 1, 16).
 
-    The network may compute in bfloat16; scaling and sum are float32.
+    `sigma_data` is the data's standard deviation, one for all dimensions or (d,): each dimension then has its own
+    preconditioning, and F sees and gives unit variance whatever the dimension's scale. The network may compute in
+    bfloat16; scaling and sum are float32.
     """
-    s2, d2 = sigma**2, sigma_data**2
-    c_skip = d2 / (s2 + d2)
-    c_out = sigma * sigma_data / torch.sqrt(s2 + d2)
-    c_in = 1 / torch.sqrt(s2 + d2)
-    c_noise = torch.log(sigma) / 4
-    output = network(c_in[:, None] * x, c_noise, condition)
-    return c_skip[:, None] * x + c_out[:, None] * output.float()
+    s = sigma[:, None]
+    total = torch.sqrt(s**2 + sigma_data**2)
+    c_skip = (sigma_data / total) ** 2
+    c_out = s * sigma_data / total
+    output = network(x / total, torch.log(sigma) / 4, condition)
+    return c_skip * x + c_out * output.float()
 
 
 def loss(
@@ -34,7 +35,7 @@ def loss(
     dim_weights: Tensor | None = None,
     P_mean: float = -1.2,
     P_std: float = 1.2,
-    sigma_data: float = 1.0,
+    sigma_data: float | Tensor = 1.0,
 ) -> Tensor:
     """Mean over batch and dimensions of lambda(sigma) (D(y + n; sigma) - y)^2, ln sigma ~ N(P_mean, P_std^2).
 
@@ -42,8 +43,7 @@ def loss(
     """
     sigma = torch.exp(P_mean + P_std * torch.randn(len(y), generator=generator, device=y.device))
     noise = torch.randn(y.shape, generator=generator, device=y.device) * sigma[:, None]
-    weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
-    error = (denoise(network, y + noise, sigma, condition, sigma_data) - y).square()
-    if dim_weights is not None:
-        error = error * dim_weights
-    return (weight * error.mean(dim=1)).mean()
+    s = sigma[:, None]
+    weight = (s**2 + sigma_data**2) / (s * sigma_data) ** 2
+    error = weight * (denoise(network, y + noise, sigma, condition, sigma_data) - y).square()
+    return (error if dim_weights is None else error * dim_weights).mean()

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffusion.config import DenoiserConfig
 from diffusion.dit import SemanticDiT
-from diffusion.normalizer import Normalizer
+from diffusion.normalizer import Normalizer, scales
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.errors import DataError
 
@@ -22,7 +23,7 @@ class DiffusionModel:
 
     network: SemanticDiT
     normalizer: Normalizer
-    sigma_data: float
+    sigma_data: Tensor
     step: int
 
     @classmethod
@@ -40,7 +41,8 @@ class DiffusionModel:
             raise DataError(f"{path}: made for {len(mean)} dimensions, expected {layout.transition_dim}")
         normalizer = Normalizer(mean, std, layout, train["delta_next"]).to(device)
         network = network.to(device).eval().requires_grad_(False)
-        return cls(network, normalizer, train["sigma_data"], checkpoint["step"])
+        sigma_data = train["sigma_data"] * scales(layout, train["follow_scale"]).to(device)
+        return cls(network, normalizer, sigma_data, checkpoint["step"])
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

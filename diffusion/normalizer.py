@@ -38,9 +38,7 @@ class Normalizer:
         std = shifted.double().std(dim=0) if len(shifted) > 1 else torch.zeros_like(mean)
         std = std + std_offset
         mean[layout.terminal], std[layout.terminal] = 0.0, 1.0
-        for part in (*layout.velocities, slice(layout.observation.stop, None)):
-            std[part] /= follow_scale
-        return cls(mean.float(), std.float(), layout, delta_next)
+        return cls(mean.float(), std.float() / scales(layout, follow_scale), layout, delta_next)
 
     def normalize(self, matrix: Tensor) -> Tensor:
         shifted = _to_delta(matrix, self.layout) if self.delta_next else matrix
@@ -54,6 +52,14 @@ class Normalizer:
 
     def to(self, device: torch.device) -> Normalizer:
         return Normalizer(self.mean.to(device), self.std.to(device), self.layout, self.delta_next)
+
+
+def scales(layout: FactoredLayout, follow_scale: float) -> Tensor:
+    """(164,) size of each dimension after normalisation: 1 for the positions of the state, else `follow_scale`."""
+    scale = torch.ones(layout.transition_dim)
+    for part in (*layout.velocities, slice(layout.observation.stop, None)):
+        scale[part] = follow_scale
+    return scale
 
 
 def _to_delta(matrix: Tensor, layout: FactoredLayout) -> Tensor:

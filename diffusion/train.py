@@ -18,7 +18,7 @@ from diffusion.config import DenoiserConfig, TrainConfig
 from diffusion.dit import SemanticDiT
 from diffusion.ema import EMA
 from diffusion.model import load_checkpoint
-from diffusion.normalizer import Normalizer
+from diffusion.normalizer import Normalizer, scales
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
 from runtime.atomic import atomic_path, commit_artifact, is_complete
@@ -156,6 +156,7 @@ def train(
     autocast = autocast_dtype(device, config.precision)
     weights = dimension_weights(config, layout)
     weights = None if weights is None else weights.to(device)
+    sigma_data = config.sigma_data * scales(layout, config.follow_scale).to(device)
     metrics = MetricsWriter(checkpoint.parent, resume_from=first)
     total_loss = torch.zeros((), device=device)
     saved = time.monotonic()
@@ -165,7 +166,15 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
             total_loss += train_step(
-                network, optimizer, data[rows], conditions[task_index[rows]], generator, config, autocast, weights
+                network,
+                optimizer,
+                data[rows],
+                conditions[task_index[rows]],
+                generator,
+                config,
+                autocast,
+                sigma_data,
+                weights,
             )
             done = step + 1
             ema.update(done)
@@ -196,6 +205,7 @@ def train_step(
     generator: torch.Generator,
     config: TrainConfig,
     autocast: torch.dtype | None,
+    sigma_data: Tensor,
     weights: Tensor | None,
 ) -> Tensor:
     """One gradient step on normalised transitions y (B, 164); returns the loss without synchronising."""
@@ -208,7 +218,7 @@ def train_step(
             dim_weights=weights,
             P_mean=config.P_mean,
             P_std=config.P_std,
-            sigma_data=config.sigma_data,
+            sigma_data=sigma_data,
         )
     optimizer.zero_grad()
     loss.backward()

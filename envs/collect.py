@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from envs.composuite.robots import NUM_ARM_JOINTS
+from envs.composuite.simulation import ACTION_DIM
 from envs.experts import expert_for
 from envs.vector import EnvGroup
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
+from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import artifact_info, commit_artifact
 from runtime.config import to_dict
@@ -25,6 +27,11 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 5  # runs that one process steps side by side, and the grain of progress
 _LEAST_SHOVE = 4
+_SLIP_STEPS = 12
+_GRIP_STEPS = 10  # an object slips only while it is being gripped
+_NUDGE = 0.6  # the arm's greatest command during a slip
+_LIFTED = 0.01  # an object less far above its first place rests (m)
+_OBJECT_HEIGHT = COMPOSUITE.factor_slices["object"].start + 2
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,11 @@ class CollectConfig:
     `episodes` runs per task of `horizon` control steps. `noise` is the standard deviation of what is added to every
     action before clipping. About every `shove_every` steps (0: never) the arm is shoved: all joints move at a random
     speed for 4 to `shove_steps` steps that are not recorded, and what follows is recorded as an episode of its own. So
-    the data shows how to come back from everywhere, with clean actions; that is what makes it clonable. Once solved
-    for `linger` steps in a row a run is over: standing still at the goal teaches nothing more.
+    the data shows how to come back from everywhere, with clean actions; that is what makes it clonable. Where the
+    expert grips an object that still rests on its place, `slip` is the chance per step that the gripper opens and the
+    arm moves a little instead, not recorded either: an expert closes within a few steps, too few to learn from that
+    open fingers about an object must close. Once solved for `linger` steps in a row a run is over: standing still at
+    the goal teaches nothing more.
     """
 
     episodes: int = 20
@@ -43,6 +53,7 @@ class CollectConfig:
     noise: float = 0.1
     shove_every: int = 50
     shove_steps: int = 16
+    slip: float = 0.1
     linger: int = 30
     seed: int = 0
 
@@ -56,6 +67,8 @@ class CollectConfig:
                 f"noise {self.noise}, shove_every {self.shove_every}, shove_steps {self.shove_steps}: "
                 f"expected at least 0, 0 and {_LEAST_SHOVE}"
             )
+        if not 0 <= self.slip < 1:
+            raise ConfigError(f"slip {self.slip}: expected a chance from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,10 @@ class _Recorder:
         self.total_reward = 0.0
         self._steps: list[tuple] = []
         self._shove_left = 0
-        self._shove = np.zeros(NUM_ARM_JOINTS)
+        self._shove = np.zeros(ACTION_DIM)
+        self._free = np.zeros(ACTION_DIM, dtype=bool)  # commands that a shove leaves to the expert
+        self._rest_height: float | None = None
+        self._gripping = 0
         self._record_left = self._draw_length()
         self.solved_for = 0
 
@@ -85,12 +101,26 @@ class _Recorder:
         every = self.config.shove_every
         return int(self.generator.integers(every // 2, every + every // 2 + 1)) if every else self.config.horizon
 
-    def action(self, expert_action: np.ndarray) -> np.ndarray:
-        """(8,) float32: the expert's action with noise, or a shove (which leaves the gripper to the expert)."""
-        noisy = expert_action + self.config.noise * self.generator.standard_normal(len(expert_action))
+    def action(self, observation: np.ndarray, expert_action: np.ndarray) -> np.ndarray:
+        """(8,) float32: the expert's action with noise, or a shove."""
+        noisy = expert_action + self.config.noise * self.generator.standard_normal(ACTION_DIM)
+        height = observation[_OBJECT_HEIGHT]
+        if self._rest_height is None:
+            self._rest_height = height
+        grips = expert_action[-1] > 0 and height < self._rest_height + _LIFTED
+        self._gripping = self._gripping + 1 if grips and not self._shove_left else 0
+        if 1 < self._gripping <= _GRIP_STEPS and self.generator.random() < self.config.slip:
+            self.close()
+            self._start_shove(_SLIP_STEPS, np.append(self.generator.uniform(-_NUDGE, _NUDGE, NUM_ARM_JOINTS), -1.0))
         if self._shove_left:
-            noisy[:NUM_ARM_JOINTS] = self._shove
+            noisy = np.where(self._free, noisy, self._shove)
         return np.clip(noisy, -1.0, 1.0).astype(np.float32)
+
+    def _start_shove(self, longest: int, action: np.ndarray) -> None:
+        """Replace the expert's action for 4 to `longest` steps, but where `action` is NaN."""
+        self._shove_left = int(self.generator.integers(_LEAST_SHOVE, longest + 1))
+        self._free = np.isnan(action)
+        self._shove = action
 
     def add(self, observation: np.ndarray, action: np.ndarray, reward: float, success: bool, terminated: bool) -> None:
         self.total_reward += reward
@@ -105,8 +135,8 @@ class _Recorder:
         elif self._record_left <= 0 and not success:
             self.close()
             self._record_left = self._draw_length()
-            self._shove_left = int(self.generator.integers(_LEAST_SHOVE, self.config.shove_steps + 1))
-            self._shove = self.generator.uniform(-1.0, 1.0, NUM_ARM_JOINTS)
+            arm = self.generator.uniform(-1.0, 1.0, NUM_ARM_JOINTS)
+            self._start_shove(self.config.shove_steps, np.append(arm, np.nan))
 
     def close(self, *, terminated: bool = False) -> None:
         """End the episode under way; one of a single step would hold no transition."""
@@ -125,7 +155,9 @@ def record(task: Task, config: CollectConfig, numbers: Sequence[int]) -> list[Ru
     ended = np.zeros(len(numbers), dtype=bool)
     while not ended.all():
         wanted = expert(observations)
-        actions = np.stack([recorder.action(action) for recorder, action in zip(recorders, wanted, strict=True)])
+        actions = np.stack(
+            [recorder.action(*seen) for recorder, *seen in zip(recorders, observations, wanted, strict=True)]
+        )
         following, rewards, terminated, truncated, successes = group.step(actions)
         for i in np.flatnonzero(~ended):
             recorders[i].add(observations[i], actions[i], rewards[i], successes[i], bool(terminated[i]))

@@ -18,6 +18,7 @@ def main(
     noise: float = 0.1,
     shove_every: int = 50,
     shove_steps: int = 16,
+    slip: float = 0.1,
     horizon: int = 500,
     seed: int = 0,
     workers: int = 0,
@@ -32,6 +33,7 @@ def main(
         noise: standard deviation of the exploration noise on every action
         shove_every: steps between shoves that throw the arm off its path; 0: none
         shove_steps: longest shove; its steps are not recorded
+        slip: chance per step of gripping that the gripper opens again; its steps are not recorded
         horizon: control steps per run (20 per second)
         seed: of start states and noise
         workers: processes (0: one per core)
@@ -51,6 +53,7 @@ def main(
         noise=noise,
         shove_every=shove_every,
         shove_steps=shove_steps,
+        slip=slip,
         seed=seed,
     )
     chosen = [Task.parse(name) for name in tasks]

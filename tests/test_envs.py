@@ -170,7 +170,7 @@ def test_the_experts_see_a_batch_as_its_rows():
 
 @pytest.mark.parametrize("name", ["IIWA_Box_None_PickPlace", "IIWA_Box_GoalWall_Trashcan", "IIWA_Box_ObjectDoor_Push"])
 def test_the_scripted_expert_solves_its_task(name):
-    runs = record(Task.parse(name), CollectConfig(noise=0.0, shove_every=0), [0, 1])
+    runs = record(Task.parse(name), CollectConfig(noise=0.0, shove_every=0, slip=0.0), [0, 1])
     assert all(run.success for run in runs)
     for run in runs:
         (episode,) = run.episodes
@@ -180,7 +180,7 @@ def test_the_scripted_expert_solves_its_task(name):
 
 
 def test_shoves_are_not_recorded_but_what_follows_them_is():
-    config = CollectConfig(horizon=120, shove_every=20, shove_steps=8)
+    config = CollectConfig(horizon=120, shove_every=20, shove_steps=8, slip=0.0)
     (run,) = record(Task.parse("IIWA_Box_None_Push"), config, [3])
     lengths = [len(episode.rewards) for episode in run.episodes]
     assert len(lengths) > 3
@@ -188,6 +188,18 @@ def test_shoves_are_not_recorded_but_what_follows_them_is():
     # Between two episodes the arm was moved further than an expert's step moves it.
     before, after = run.episodes[0].observations[-1], run.episodes[1].observations[0]
     assert np.abs(after[45:59] - before[45:59]).max() > 0.01
+
+
+def test_after_a_slip_open_fingers_about_the_object_close():
+    task = Task.parse("IIWA_Box_None_PickPlace")
+    (run,) = record(task, CollectConfig(horizon=250, noise=0.0, shove_every=0, slip=0.5), [0])
+    assert len(run.episodes) > 1, "a slip starts a new episode"
+    after = run.episodes[1].observations
+    opening = after[:, 73] - after[:, 74]
+    over_object = np.linalg.norm(after[0, 66:68] - after[0, 0:2])
+    assert opening[0] > 0.015
+    assert over_object < 0.05
+    assert opening.min() < 0.01, "and the object is gripped again"
 
 
 def test_collected_data_is_the_same_whoever_collects_it(tmp_path):
