@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 _CHUNK = 5  # runs that one process steps side by side, and the grain of progress
 _LEAST_SHOVE = 4
 _SLIP_STEPS = 12
-_GRIP_STEPS = 10  # an object slips only while it is being gripped
+_GRIP_STEPS = 10  # an object slips only while it is being gripped,
+_MOST_SLIPS = 3  # and so many times a run
 _NUDGE = 0.6  # the arm's greatest command during a slip
 _LIFTED = 0.01  # an object less far above its first place rests (m)
 _OBJECT_HEIGHT = COMPOSUITE.factor_slices["object"].start + 2
@@ -93,6 +94,7 @@ class _Recorder:
         self._free = np.zeros(ACTION_DIM, dtype=bool)  # commands that a shove leaves to the expert
         self._rest_height: float | None = None
         self._gripping = 0
+        self._slips = 0
         self._record_left = self._draw_length()
         self.solved_for = 0
 
@@ -109,7 +111,9 @@ class _Recorder:
             self._rest_height = height
         grips = expert_action[-1] > 0 and height < self._rest_height + _LIFTED
         self._gripping = self._gripping + 1 if grips and not self._shove_left else 0
-        if 1 < self._gripping <= _GRIP_STEPS and self.generator.random() < self.config.slip:
+        may_slip = 1 < self._gripping <= _GRIP_STEPS and self._slips < _MOST_SLIPS
+        if may_slip and self.generator.random() < self.config.slip:
+            self._slips += 1
             self.close()
             self._start_shove(_SLIP_STEPS, np.append(self.generator.uniform(-_NUDGE, _NUDGE, NUM_ARM_JOINTS), -1.0))
         if self._shove_left:

@@ -8,7 +8,7 @@ from diffusion.dit import SemanticDiT, attend
 from diffusion.ema import EMA
 from diffusion.generate import generate
 from diffusion.model import DiffusionModel
-from diffusion.normalizer import Normalizer
+from diffusion.normalizer import Normalizer, scales
 from diffusion.samplers import evaluations, noise_levels, sample
 from diffusion.train import Pool, dimension_weights, learning_rate, parameter_groups, train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
@@ -127,6 +127,27 @@ def test_preconditioning_has_the_limits_of_the_paper():
     torch.testing.assert_close(small, x, atol=1e-3, rtol=0)
     large = edm.denoise(network, x, torch.full((3,), 1e4), torch.zeros(3, 16))
     torch.testing.assert_close(large, torch.ones(3, 164), atol=1e-3, rtol=0)
+
+
+def test_every_dimension_is_preconditioned_by_its_own_scale():
+    x, sigma = torch.randn(3, 164), torch.tensor([0.01, 0.3, 5.0])
+    scale = scales(COMPOSUITE, 0.1)
+    assert set(scale.tolist()) == {1.0, pytest.approx(0.1)}
+    seen = []
+
+    def network(scaled, c_noise, condition):
+        seen.append(scaled)
+        return torch.ones_like(scaled)
+
+    together = edm.denoise(network, x, sigma, torch.zeros(3, 16), scale)
+    for value in (1.0, 0.1):
+        columns = scale == value
+        alone = edm.denoise(network, x, sigma, torch.zeros(3, 16), value)
+        torch.testing.assert_close(together[:, columns], alone[:, columns])
+    # What the network sees of data with these scales and noise on top has variance 1.
+    y = scale * torch.randn(20_000, 164)
+    edm.denoise(network, y + 0.1 * torch.randn_like(y), torch.full((20_000,), 0.1), torch.zeros(20_000, 16), scale)
+    assert (seen[-1].std(dim=0) - 1).abs().max() < 0.03
 
 
 MEAN, STD = 0.7, 0.4

@@ -25,7 +25,7 @@ class Grasp:
 
 
 GRASPS = {
-    "Box": Grasp(np.array([0.0, 0.0, 0.010]), 0.022, 0.016, 0.009, 0.08, 0.025, 0.05),
+    "Box": Grasp(np.array([0.0, 0.0, 0.006]), 0.024, 0.026, 0.009, 0.08, 0.025, 0.05),
     # By the wall at +y: one finger inside, one outside.
     "Hollowbox": Grasp(np.array([0.0, 0.030, 0.045]), 0.014, 0.014, -0.016, 0.08, 0.018, 0.06),
 }
