@@ -45,8 +45,7 @@ class CollectConfig:
     the data shows how to come back from everywhere, with clean actions; that is what makes it clonable. Where the
     expert grips an object that still rests on its place, `slip` is the chance per step that the gripper opens and the
     arm moves a little instead, not recorded either: an expert closes within a few steps, too few to learn from that
-    open fingers about an object must close. Once solved for `linger` steps in a row a run is over: standing still at
-    the goal teaches nothing more.
+    open fingers about an object must close. Once it has been solved in `linger` steps a run is over.
     """
 
     episodes: int = 20
@@ -55,7 +54,7 @@ class CollectConfig:
     shove_every: int = 50
     shove_steps: int = 16
     slip: float = 0.1
-    linger: int = 30
+    linger: int = 60
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -97,6 +96,7 @@ class _Recorder:
         self._slips = 0
         self._record_left = self._draw_length()
         self.solved_for = 0
+        self.success = False
 
     def _draw_length(self) -> int:
         """Steps until the next shove: uniform around `shove_every`."""
@@ -128,7 +128,8 @@ class _Recorder:
 
     def add(self, observation: np.ndarray, action: np.ndarray, reward: float, success: bool, terminated: bool) -> None:
         self.total_reward += reward
-        self.solved_for = self.solved_for + 1 if success else 0
+        self.success = success
+        self.solved_for += success
         if self._shove_left:
             self._shove_left -= 1
             return
@@ -136,7 +137,7 @@ class _Recorder:
         self._record_left -= 1
         if terminated:
             self.close(terminated=True)
-        elif self._record_left <= 0 and not success:
+        elif self._record_left <= 0:
             self.close()
             self._record_left = self._draw_length()
             arm = self.generator.uniform(-1.0, 1.0, NUM_ARM_JOINTS)
@@ -165,12 +166,12 @@ def record(task: Task, config: CollectConfig, numbers: Sequence[int]) -> list[Ru
         following, rewards, terminated, truncated, successes = group.step(actions)
         for i in np.flatnonzero(~ended):
             recorders[i].add(observations[i], actions[i], rewards[i], successes[i], bool(terminated[i]))
-        over = np.array([recorder.solved_for >= config.linger for recorder in recorders])
+        over = np.array([recorder.success and recorder.solved_for >= config.linger for recorder in recorders])
         ended |= terminated | truncated | over
         observations = following
     for recorder in recorders:
         recorder.close()
-    return [Run(recorder.episodes, recorder.total_reward, recorder.solved_for > 0) for recorder in recorders]
+    return [Run(recorder.episodes, recorder.total_reward, recorder.success) for recorder in recorders]
 
 
 def _record_chunk(work: tuple[Task, CollectConfig, list[int]]) -> tuple[Task, int, list[Run]]:

@@ -31,7 +31,7 @@ class Route:
 
 ROUTES = {
     "None": Route(),
-    "ObjectWall": Route(axis=0, centre=0.009, half=0.06, slope=0.012, top=1.12),
-    "ObjectDoor": Route(axis=0, centre=0.009, half=0.06, slope=0.012, top=1.12),
-    "GoalWall": Route(axis=1, centre=-0.01, half=0.08, slope=0.012, top=1.14),
+    "ObjectWall": Route(axis=0, centre=0.009, half=0.06, slope=0.012, top=1.14),
+    "ObjectDoor": Route(axis=0, centre=0.009, half=0.06, slope=0.012, top=1.14),
+    "GoalWall": Route(axis=1, centre=-0.01, half=0.08, slope=0.012, top=1.16),
 }

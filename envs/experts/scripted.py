@@ -113,9 +113,13 @@ class ScriptedExpert:
 
     @staticmethod
     def _travel(tool: np.ndarray, destination: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Aim at `destination` in the plane at the larger height; hold the plane back while the tool is too low."""
+        """Aim at `destination` in the plane at the larger height; hold the plane back while the tool is too low.
+
+        The height aimed at is well past the height that lets go, as in all gates here: a clone's small error must not
+        leave it waiting for ever just before one.
+        """
         height = np.logaddexp(low / 0.01, high / 0.01) * 0.01
-        ready = sigmoid((tool[:, 2] - (height - 0.03)) / 0.008)
+        ready = sigmoid((tool[:, 2] - (height - 0.05)) / 0.012)
         target = np.empty_like(tool)
         target[:, :2] = tool[:, :2] + ready[:, None] * (destination[:, :2] - tool[:, :2])
         target[:, 2] = height

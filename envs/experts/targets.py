@@ -29,7 +29,7 @@ class Aim:
         """(B,) 0 hold .. 1 let go."""
         if not self.let_go:
             return np.zeros(len(to_goal))
-        return 0.5 * (1 + np.tanh((self.let_go - to_goal) / 0.006))
+        return 0.5 * (1 + np.tanh((self.let_go - to_goal) / 0.010))
 
     def rest(self, goal: np.ndarray) -> np.ndarray:
         """(B, 3) where the tool waits after letting go."""
@@ -50,5 +50,5 @@ class Aim:
 AIMS = {
     "PickPlace": Aim(travel=1.06, place=0.03),
     "Push": Aim(travel=0.0, place=0.02, on_table=True),
-    "Trashcan": Aim(travel=1.12, place=0.20, funnel=0.05, let_go=0.03),
+    "Trashcan": Aim(travel=1.12, place=0.20, funnel=0.05, let_go=0.045),
 }
