@@ -72,6 +72,18 @@ class Attempt:
     not_before: float = 0.0
     started: float = 0.0
     job: submitit.Job | None = None
+    seen: tuple[float, float] | None = None  # time and fraction of the first progress of this try
+
+    def status(self, now: float) -> str:
+        """One line: what the stage says of itself, the time it has taken and the time it still needs."""
+        progress = self.stage.progress()
+        times = f"{duration(now - self.started)} so far"
+        if progress.fraction and self.seen is None:
+            self.seen = (now, progress.fraction)
+        elif self.seen and progress.fraction > self.seen[1]:
+            rate = (progress.fraction - self.seen[1]) / (now - self.seen[0])
+            times += f", ETA {duration((1 - progress.fraction) / rate)}"
+        return f"{self.stage.name}: {progress.text} ({times})"
 
 
 class Launcher:
@@ -173,7 +185,7 @@ def run_jobs(
                 waiting.remove(attempt)
                 attempt.job = launcher.submit(attempt)
                 attempt.tries += 1
-                attempt.started = time.monotonic()
+                attempt.started, attempt.seen = time.monotonic(), None
                 running.append(attempt)
             time.sleep(launcher.poll_seconds)
             for attempt in [a for a in running if a.job.done()]:
@@ -198,8 +210,7 @@ def run_jobs(
             if running and time.monotonic() - last_status > _STATUS_SECONDS:
                 last_status = time.monotonic()
                 for attempt in running[:4]:
-                    spent = duration(last_status - attempt.started)
-                    log.info("        %s: %s (%s so far)", attempt.stage.name, attempt.stage.progress(), spent)
+                    log.info("        %s", attempt.status(last_status))
                 if len(running) > 4:
                     log.info("        and %d more running, %d waiting", len(running) - 4, len(waiting))
     except BaseException:

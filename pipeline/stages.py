@@ -55,6 +55,14 @@ def policy_folder(results_path: Path, iteration: int, model_name: str, task: Tas
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a running stage is: for people, and as a fraction (0 while nothing is known)."""
+
+    text: str
+    fraction: float = 0.0
+
+
+@dataclass(frozen=True)
 class TrainGenerator:
     """Stage 1: train the generator on the expert sets of `expert_tasks` and the accepted sample files `sources`."""
 
@@ -88,13 +96,12 @@ class TrainGenerator:
         settings = [to_dict(self.network), _without_runtime(self.training), self.seed, initial]
         return config_hash([expert, sources, *settings])
 
-    def progress(self) -> str:
+    def progress(self) -> Progress:
         rows = read_metrics(self.checkpoint.parent / "metrics.jsonl")
-        return (
-            f"step {rows[-1]['step']:,}/{self.training.steps:,}, loss {rows[-1]['loss']:.4f}"
-            if rows
-            else "reading data"
-        )
+        if not rows:
+            return Progress("reading data")
+        step, steps = rows[-1]["step"], self.training.steps
+        return Progress(f"step {step:,}/{steps:,}, loss {rows[-1]['loss']:.4f}", step / steps)
 
     def __call__(self) -> None:
         from diffusion.train import Pool, train
@@ -147,8 +154,8 @@ class Generate:
     def key(self) -> str:
         return config_hash([_key_of(self.checkpoint), self.task.name, to_dict(self.sampling), self.seed])
 
-    def progress(self) -> str:
-        return f"{self.sampling.num_samples:,} samples"
+    def progress(self) -> Progress:
+        return Progress(f"{self.sampling.num_samples:,} samples")
 
     def __call__(self) -> None:
         from diffusion.generate import generate
@@ -192,12 +199,12 @@ class TrainPolicy:
         data = _key_of(self.data) if self.synthetic else self.data.stat().st_size
         return config_hash([data, self.task.name, to_dict(self.policy), self.seed])
 
-    def progress(self) -> str:
+    def progress(self) -> Progress:
         rows = read_metrics(self.folder / "metrics.jsonl")
         if not rows:
-            return f"training on {self.data.name}"
-        last = rows[-1]
-        return f"step {last['step']:,}/{self.policy.max_timesteps:,}, success {last['success_rate']:.2f}"
+            return Progress(f"training on {self.data.name}")
+        step, steps = rows[-1]["step"], self.policy.max_timesteps
+        return Progress(f"step {step:,}/{steps:,}, success {rows[-1]['success_rate']:.2f}", step / steps)
 
     def scores(self) -> PolicyScores:
         """The result of a finished job."""
