@@ -22,7 +22,7 @@ demo: $(READY)  ## the whole loop on this machine, from nothing: table and page 
 	$(BIN)/python -u -m scripts.automated_iterative_diffusion_dits_iiwa --config config/pipeline/demo.yaml --cluster local
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 lint: $(READY)  ## ruff, lint and format
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from corl.networks import Actor
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
 from runtime.atomic import atomic_path
+from runtime.checkpoint import save_torch
 from runtime.errors import DataError
 
 
@@ -54,7 +55,7 @@ def save_checkpoint(path: Path, values: Mapping[str, Any], *, hidden: Sequence[i
         "state_std": torch.from_numpy(data.std),
     }
     with atomic_path(path) as temporary:
-        torch.save(checkpoint, temporary)
+        save_torch(checkpoint, temporary)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

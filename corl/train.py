@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,10 @@ from runtime.logs import progress
 from runtime.metrics import MetricsWriter
 from runtime.seeds import derive_seed
 
+log = logging.getLogger(__name__)
+
 ALGORITHMS = ("td3_bc",)
+RESUME_FILE = "resume.pt"
 
 Evaluate = Callable[[Policy, Sequence[int]], Evaluation]
 
@@ -48,7 +52,7 @@ class PolicyConfig:
         if self.algorithm not in ALGORITHMS:
             raise ConfigError(f"algorithm {self.algorithm!r}: expected one of {', '.join(ALGORITHMS)}")
         for name in ("max_timesteps", "batch_size", "eval_freq", "n_episodes", "horizon"):
-            if getattr(self, name) < 1:
+            if not getattr(self, name) >= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
 
 
@@ -95,20 +99,24 @@ def train_policy(
     device: torch.device,
     layout: FactoredLayout = COMPOSUITE,
     label: str = "policy",
+    key: str | None = None,
 ) -> PolicyScores:
     """Train on `transitions` alone, evaluating in the simulator by `evaluate(policy, seeds)`.
 
     Writes the two best checkpoints and `metrics.jsonl` into `folder`. A run that was killed continues from its last
-    evaluation and ends with the same numbers as one that was not.
+    evaluation, if it had the same `key`, and ends with the same numbers as one that was not; the caller removes
+    `resume.pt` once it has written the scores down.
     """
     folder.mkdir(parents=True, exist_ok=True)
     data = ReplayData(transitions, layout, device, hide_velocities=config.hide_velocities)
     learner = TD3BC(layout.state_dim, layout.action_dim, config.td3_bc, seed=seed, device=device)
     indices = torch.Generator(device).manual_seed(derive_seed("replay", seed))
-    resume_file = folder / "resume.pt"
+    resume_file = folder / RESUME_FILE
     best: dict[str, Any] = {"return": float("-inf"), "solved": -1, "last_return": 0.0, "last_solved": 0}
-    if resume_file.exists():
-        state = load_checkpoint(resume_file)
+    state = load_checkpoint(resume_file) if resume_file.exists() else None
+    if state and state.get("key") != key:
+        log.warning("%s: made from other inputs or settings; training starts anew", resume_file)
+    elif state:
         learner.load_state_dict(state["learner"])
         indices.set_state(state["indices"])
         best = state["best"]
@@ -140,7 +148,7 @@ def train_policy(
             bar.update(0, success=f"{result.solved}/{result.episodes}", mean_return=result.mean_return)
             save_checkpoint(
                 resume_file,
-                {"learner": networks, "indices": indices.get_state(), "best": best},
+                {"learner": networks, "indices": indices.get_state(), "best": best, "key": key},
                 hidden=config.td3_bc.hidden,
                 data=data,
             )
@@ -155,7 +163,6 @@ def train_policy(
             "fresh_solved": result.solved,
             "fresh_return": result.mean_return,
         }
-    resume_file.unlink(missing_ok=True)
     return PolicyScores(
         episodes=config.n_episodes,
         best_solved=best["solved"],

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from runtime.errors import ConfigError
 
 DENOISERS = ("dit",)
+PRECISIONS = ("auto", "float32", "bfloat16")
+RUNTIME_SETTINGS = ("checkpoint_seconds", "log_every")  # of TrainConfig: these change no result
 SOLVERS = ("heun_churn", "heun", "dpmpp_2m")
 
 
@@ -25,6 +27,9 @@ class DenoiserConfig:
     time_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("hidden", "depth", "heads", "mlp_ratio", "time_scale"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
         if self.hidden % self.heads or self.hidden % 2:
             raise ConfigError(f"hidden {self.hidden}: expected an even multiple of heads ({self.heads})")
 
@@ -68,9 +73,12 @@ class TrainConfig:
     log_every: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "small_batch_size", "learning_rate", "log_every"):
-            if getattr(self, name) <= 0:
+        positive = ("steps", "batch_size", "small_batch_size", "learning_rate", "log_every", "grad_clip", "ema_every")
+        for name in (*positive, "P_std", "sigma_data", "follow_scale", "action_weight", "next_weight"):
+            if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision {self.precision!r}: expected one of {', '.join(PRECISIONS)}")
         if self.episode_ends not in ("drop", "self", "reference"):
             raise ConfigError(f"episode_ends {self.episode_ends!r}: expected drop, self or reference")
 
@@ -95,5 +103,5 @@ class SamplerConfig:
         if self.solver not in SOLVERS:
             raise ConfigError(f"solver {self.solver!r}: expected one of {', '.join(SOLVERS)}")
         for name, least in (("steps", 2), ("num_samples", 1), ("batch_size", 1)):
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected at least {least}")

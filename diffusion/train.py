@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -22,12 +23,15 @@ from diffusion.normalizer import Normalizer, scales
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
 from runtime.atomic import atomic_path, commit_artifact, is_complete
+from runtime.checkpoint import save_torch
 from runtime.config import to_dict
 from runtime.device import autocast_dtype
 from runtime.errors import DataError
 from runtime.logs import progress
 from runtime.metrics import MetricsWriter
 from runtime.seeds import derive_seed
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,9 @@ def train(
 ) -> None:
     """Write the artifact `checkpoint`; `metrics.jsonl` and, while running, `resume.pt` are beside it.
 
-    With `initial`, another checkpoint, its averaged weights and its normalisation are where training starts.
-    The same seed gives the same network on the same machine, whether or not the run was interrupted.
+    A killed run with the same `key` in `info` is continued. With `initial`, another checkpoint, its averaged weights
+    and its normalisation are where training starts. The same seed gives the same network on the same machine, whether
+    or not the run was interrupted.
     """
     if is_complete(checkpoint):
         return
@@ -131,13 +136,16 @@ def train(
     )
     generator = torch.Generator(device).manual_seed(derive_seed("noise", seed))
     first = 0
-    if resume_file.exists():
-        state = load_checkpoint(resume_file)
-        network.load_state_dict(state["model"])
-        ema.model.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["opt"])
-        generator.set_state(state["generator"])
-        first = state["step"]
+    key = (info or {}).get("key")
+    resumed = load_checkpoint(resume_file) if resume_file.exists() else None
+    if resumed and resumed.get("key") != key:
+        log.warning("%s: made from other inputs or settings; training starts anew", resume_file)
+    elif resumed:
+        network.load_state_dict(resumed["model"])
+        ema.model.load_state_dict(resumed["ema"])
+        optimizer.load_state_dict(resumed["opt"])
+        generator.set_state(resumed["generator"])
+        first = resumed["step"]
 
     def state(step: int) -> dict[str, Any]:
         return {
@@ -151,6 +159,7 @@ def train(
             "denoiser": to_dict(denoiser),
             "train": to_dict(config),
             "seed": seed,
+            "key": key,
         }
 
     autocast = autocast_dtype(device, config.precision)
@@ -186,12 +195,12 @@ def train(
             # On a multiple of log_every, so that the running mean of the loss needs no place in the checkpoint.
             if done % config.log_every == 0 and time.monotonic() - saved > config.checkpoint_seconds:
                 with atomic_path(resume_file) as temporary:
-                    torch.save(state(done), temporary)
+                    save_torch(state(done), temporary)
                 saved = time.monotonic()
 
     commit_artifact(
         checkpoint,
-        lambda temporary: torch.save(state(config.steps), temporary),
+        lambda temporary: save_torch(state(config.steps), temporary),
         {"steps": config.steps, **(info or {})},
     )
     resume_file.unlink(missing_ok=True)

@@ -186,6 +186,8 @@ def collect(
 
     A file that the same configuration made is kept. Raises `StateError` for one that was made otherwise.
     """
+    for task in tasks:
+        expert_for(task)  # raises for a task without one before hours of recording, not after
     info = to_dict(config)
     rates: dict[Task, float] = {}
     missing = []

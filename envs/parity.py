@@ -87,7 +87,8 @@ class Errors:
 
     @property
     def agrees(self) -> bool:
-        return max(self.qpos, self.observation, self.reward) <= TOLERANCE and self.success
+        # Each by itself: a maximum would hide not-a-number.
+        return all(e <= TOLERANCE for e in (self.qpos, self.observation, self.reward)) and self.success
 
 
 class Replay:
@@ -201,7 +202,7 @@ def examine(path: Path) -> Report:
 def _row(report: Report) -> str:
     steps = len(report.one_step)
     good = steps - len(report.exceptions)
-    worst = [max(getattr(e, key) for e in report.one_step) for key in ("qpos", "observation", "reward")]
+    worst = [np.max([getattr(e, key) for e in report.one_step]) for key in ("qpos", "observation", "reward")]
     verdict = "pass" if report.passes else "MISS"
     return (
         f"{report.name:<38} {good:>4}/{steps:<4} {worst[0]:8.1e} {worst[1]:8.1e} {worst[2]:8.1e} "

@@ -12,7 +12,7 @@ import numpy as np
 
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.task import Task
-from offline_compositional_rl_datasets.transitions import TERMINAL_THRESHOLD, Transitions
+from offline_compositional_rl_datasets.transitions import TERMINAL_THRESHOLD, Transitions, check_array
 from runtime.atomic import commit_artifact
 from runtime.errors import DataError
 
@@ -44,7 +44,9 @@ def read_samples(path: Path, task: Task | None, layout: FactoredLayout = COMPOSU
         raise DataError(f"{path}: no such sample file") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable npz file, perhaps truncated ({error})") from error
-    terminals = arrays.pop("terminals") > TERMINAL_THRESHOLD
+    flags = arrays.pop("terminals")
+    check_array(flags, (len(arrays["observations"]),), f"{path}: terminals")
+    terminals = flags > TERMINAL_THRESHOLD
     transitions = Transitions(**arrays, terminals=terminals, timeouts=np.zeros(len(terminals), dtype=bool), task=task)
     transitions.validate(str(path), layout)
     return transitions

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from corl.train import PolicyConfig
-from diffusion.config import DENOISERS, DenoiserConfig, SamplerConfig, TrainConfig
+from diffusion.config import DENOISERS, RUNTIME_SETTINGS, DenoiserConfig, SamplerConfig, TrainConfig
 from envs.collect import CollectConfig
-from runtime.config import config_hash, from_mapping, load_yaml, to_dict
+from runtime.config import from_mapping, load_yaml, to_dict
 from runtime.errors import ConfigError
 from runtime.paths import machine_settings
 
@@ -148,15 +148,23 @@ class PipelineConfig:
         How many iterations to run is not in it: a finished run can be continued with more of them.
         """
         ignored = ("paths", "resources", "cluster", "retry", "max_iterations", "device")
-        return {key: value for key, value in to_dict(self).items() if key not in ignored}
-
-    @property
-    def hash(self) -> str:
-        return config_hash(self.identity)
+        identity = {key: value for key, value in to_dict(self).items() if key not in ignored}
+        training = identity["training"]
+        return identity | {"training": {key: training[key] for key in training if key not in RUNTIME_SETTINGS}}
 
 
 def load_pipeline_config(path: Path | None, overrides: Mapping[str, Any]) -> PipelineConfig:
-    """The configuration of a YAML (or JSON) file with flags laid over it."""
+    """The configuration of a YAML (or JSON) file with those flags laid over it that are not None."""
+    overrides = _given(overrides)
     if path is None:
         return from_mapping(PipelineConfig, overrides, source="flags")
     return load_yaml(PipelineConfig, path, overrides)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without None, in nested mappings too."""
+    return {
+        key: _given(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if value is not None
+    }

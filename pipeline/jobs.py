@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import submitit
+import torch
 
 from pipeline.config import ClusterConfig, Resources, RetryConfig
 from pipeline.stages import Stage, is_done
@@ -117,6 +118,9 @@ class Launcher:
         }
         if self.kind == "slurm":
             parameters |= self._slurm_parameters(resources)
+        elif torch.cuda.is_available():
+            # Without this submitit hides the GPUs from local jobs.
+            parameters["gpus_per_node"] = min(resources.gpus, torch.cuda.device_count())
         executor.update_parameters(**parameters)
         with _importable_project():
             return executor.submit(JobCall(stage))
@@ -137,7 +141,7 @@ class Launcher:
 
 @contextlib.contextmanager
 def _importable_project() -> Iterator[None]:
-    """Jobs import this project wherever the loop was started, and keep to the threads that they are given."""
+    """Jobs import this project wherever the loop was started."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT_ROOT), *([before] if before else [])])
     try:
@@ -176,6 +180,15 @@ def run_jobs(
     running: list[Attempt] = []
     failed: dict[str, str] = {}
     begun = last_status = time.monotonic()
+
+    def settle(attempt: Attempt, reason: str, cause: str) -> None:
+        verdict = _after_failure(attempt, retry, reason, cause)
+        if verdict is None:
+            waiting.append(attempt)
+        else:
+            failed[attempt.stage.name] = verdict
+            log.error("%s failed for good: %s", attempt.stage.name, verdict)
+
     try:
         while waiting or running:
             now = time.monotonic()
@@ -183,8 +196,12 @@ def run_jobs(
                 if not launcher.fits(attempt, running):
                     break
                 waiting.remove(attempt)
-                attempt.job = launcher.submit(attempt)
                 attempt.tries += 1
+                try:
+                    attempt.job = launcher.submit(attempt)
+                except submitit.core.utils.FailedJobError as error:  # sbatch refused
+                    settle(attempt, one_line(error), "system")
+                    continue
                 attempt.started, attempt.seen = time.monotonic(), None
                 running.append(attempt)
             time.sleep(launcher.poll_seconds)
@@ -201,12 +218,7 @@ def run_jobs(
                     )
                     last_status = time.monotonic()
                     continue
-                verdict = _after_failure(attempt, retry)
-                if verdict is None:
-                    waiting.append(attempt)
-                else:
-                    failed[stage.name] = verdict
-                    log.error("%s failed for good: %s", stage.name, verdict)
+                settle(attempt, *_reason(attempt.job))
             if running and time.monotonic() - last_status > _STATUS_SECONDS:
                 last_status = time.monotonic()
                 for attempt in running[:4]:
@@ -221,9 +233,10 @@ def run_jobs(
     return failed
 
 
-def _after_failure(attempt: Attempt, retry: RetryConfig) -> str | None:
+def _after_failure(attempt: Attempt, retry: RetryConfig, reason: str, cause: str) -> str | None:
     """Decide by the cause what follows a failed try: None to try again, else the reason for giving up."""
-    reason, cause = _reason(attempt.job)
+    if cause == "user":
+        return reason
     if attempt.tries > retry.max_retries:
         return f"{reason} (after {attempt.tries} tries)"
     resources = attempt.resources
@@ -244,7 +257,7 @@ def _after_failure(attempt: Attempt, retry: RetryConfig) -> str | None:
 
 
 def _reason(job: submitit.Job) -> tuple[str, str]:
-    """A line on why a job failed, and the kind of cause: memory, time, program or system."""
+    """A line on why a job failed, and the kind of cause: memory, time, user, program or system."""
     state = str(job.state)
     if "OUT_OF_ME" in state:
         return state, "memory"
@@ -254,10 +267,18 @@ def _reason(job: submitit.Job) -> tuple[str, str]:
         error = job.exception()
     except (submitit.core.utils.UncompletedJobError, OSError, EOFError):
         error = None
-    if error is not None:
-        text = str(error).strip().splitlines()
-        last = text[-1].strip() if text else type(error).__name__
-        if "killed" in last.lower() or "has not produced any output" in str(error):
-            return f"{last} (state {state})", "system"
+    if isinstance(error, submitit.core.utils.FailedJobError):
+        last = _last_line_of_trace(str(error))
+        for kind in UserError.__subclasses__():
+            prefix = f"{kind.__module__}.{kind.__name__}: "
+            if last.startswith(prefix):
+                return last.removeprefix(prefix), "user"
         return last, "program"
     return f"no result (state {state})", "system"
+
+
+def _last_line_of_trace(message: str) -> str:
+    """The line that names the exception: submitit puts the trace between two dashed rules."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    rules = [i for i, line in enumerate(lines) if set(line) == {"-"}]
+    return lines[rules[-1] - 1] if len(rules) > 1 else lines[-1]

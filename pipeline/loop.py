@@ -37,7 +37,7 @@ from pipeline.state import Iteration, LoopState, load_state, save_state
 from runtime.atomic import write_json
 from runtime.config import to_dict
 from runtime.cpus import cpu_count
-from runtime.errors import ConfigError, JobError, StateError
+from runtime.errors import ConfigError, JobError, StateError, one_line
 from runtime.logs import duration
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,10 @@ def task_sets(config: PipelineConfig, tasks_path: Path) -> TaskSets:
     split = load_split(tasks_path, config.experiment_type, config.task_list_seed)
     if config.num_train > len(split.train):
         raise ConfigError(f"num_train {config.num_train}: the split has {len(split.train)} train tasks")
-    return TaskSets(split.train[: config.num_train], split.train[config.num_train :], split.test)
+    sets = TaskSets(split.train[: config.num_train], split.train[config.num_train :], split.test)
+    if not sets.test:
+        raise ConfigError(f"experiment_type {config.experiment_type}: its split holds out no task")
+    return sets
 
 
 class Loop:
@@ -88,12 +91,17 @@ class Loop:
             self._open()
             self._announce()
             self._prepare_data()
-            iterate(self)
+            try:
+                iterate(self)
+            except JobError as error:
+                report.write_report(self, failure=one_line(error))
+                raise
             self._close()
         return self.state
 
     def _open(self) -> None:
         if not self.state_file.exists():
+            tables.claim(self)
             write_json(self.folder / "config.json", to_dict(self.config))
             self.save(self.state)
             return
@@ -107,6 +115,8 @@ class Loop:
                 f"{self.state_file}: made by another configuration ({', '.join(differing)} differ: "
                 f"{key} was {recorded.get(key)}, is {here.get(key)}); choose another results_path"
             )
+        tables.claim(self)
+        tables.write_iteration_tables(self)
 
     def save(self, state: LoopState) -> None:
         self.state = state

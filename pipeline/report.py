@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import logging
@@ -38,8 +37,11 @@ def report_file(loop: Loop) -> Path:
     return loop.folder / "report.html"
 
 
-def write_report(loop: Loop, *, pictures: bool = False) -> None:
-    """Write the page for the present state; with `pictures` also film strips of the best held-out policies."""
+def write_report(loop: Loop, *, pictures: bool = False, failure: str = "") -> None:
+    """Write the page for the present state; with `pictures` also film strips of the best held-out policies.
+
+    `failure` is why the run stopped before its end.
+    """
     state = loop.state
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
@@ -47,6 +49,7 @@ def write_report(loop: Loop, *, pictures: bool = False) -> None:
     page = template.render(
         title=loop.config.run_name,
         outcome=state.outcome,
+        failure=failure,
         written=time.strftime("%Y-%m-%d %H:%M:%S"),
         iterations=[it.index for it in state.iterations],
         tests=[row for row in rows if row["kind"] == "held out"],
@@ -182,5 +185,5 @@ def _strips(loop: Loop) -> list[dict[str, str]]:
             continue
         caption = f"{task}: iteration {iteration}, success {float(rate):.2f}; this episode was "
         caption += "solved" if solved else "not solved"
-        strips.append({"png": base64.b64encode(picture).decode(), "caption": html.unescape(caption)})
+        strips.append({"png": base64.b64encode(picture).decode(), "caption": caption})
     return strips

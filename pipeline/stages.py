@@ -7,8 +7,10 @@ whose artifact is there with the same key is done; one that was made otherwise i
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +20,8 @@ from typing import Any
 import filelock
 import torch
 
-from corl.train import PolicyConfig, PolicyScores, train_policy
-from diffusion.config import DenoiserConfig, SamplerConfig, TrainConfig
+from corl.train import RESUME_FILE, PolicyConfig, PolicyScores, train_policy
+from diffusion.config import RUNTIME_SETTINGS, DenoiserConfig, SamplerConfig, TrainConfig
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples, write_samples
@@ -28,7 +30,7 @@ from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.atomic import artifact_info, commit_artifact
 from runtime.config import config_hash, to_dict
 from runtime.device import pick_device
-from runtime.errors import StateError
+from runtime.errors import DataError, StateError
 from runtime.metrics import read_metrics
 from runtime.provenance import provenance
 from runtime.seeds import derive_seed
@@ -36,6 +38,7 @@ from runtime.seeds import derive_seed
 log = logging.getLogger(__name__)
 
 RESULT_FILE = "result.json"
+_END_BYTES = 1 << 20
 
 
 def model_folder(results_path: Path, iteration: int, model_name: str) -> Path:
@@ -55,7 +58,7 @@ def policy_folder(results_path: Path, iteration: int, model_name: str, task: Tas
 
 
 @dataclass(frozen=True)
-class Progress:
+class StageProgress:
     """How far a running stage is: for people, and as a fraction (0 while nothing is known)."""
 
     text: str
@@ -88,20 +91,19 @@ class TrainGenerator:
 
     def key(self) -> str:
         expert = [
-            (task.name, find_task_file(self.data_path, self.dataset_type, task).stat().st_size)
-            for task in self.expert_tasks
+            (task.name, _key_of(find_task_file(self.data_path, self.dataset_type, task))) for task in self.expert_tasks
         ]
         sources = [(task.name, _key_of(path)) for task, path in self.sources]
         initial = _key_of(self.initial) if self.initial else None
         settings = [to_dict(self.network), _without_runtime(self.training), self.seed, initial]
         return config_hash([expert, sources, *settings])
 
-    def progress(self) -> Progress:
+    def progress(self) -> StageProgress:
         rows = read_metrics(self.checkpoint.parent / "metrics.jsonl")
         if not rows:
-            return Progress("reading data")
+            return StageProgress("reading data")
         step, steps = rows[-1]["step"], self.training.steps
-        return Progress(f"step {step:,}/{steps:,}, loss {rows[-1]['loss']:.4f}", step / steps)
+        return StageProgress(f"step {step:,}/{steps:,}, loss {rows[-1]['loss']:.4f}", step / steps)
 
     def __call__(self) -> None:
         from diffusion.train import Pool, train
@@ -154,8 +156,8 @@ class Generate:
     def key(self) -> str:
         return config_hash([_key_of(self.checkpoint), self.task.name, to_dict(self.sampling), self.seed])
 
-    def progress(self) -> Progress:
-        return Progress(f"{self.sampling.num_samples:,} samples")
+    def progress(self) -> StageProgress:
+        return StageProgress(f"{self.sampling.num_samples:,} samples")
 
     def __call__(self) -> None:
         from diffusion.generate import generate
@@ -166,9 +168,10 @@ class Generate:
                 return
             _use_threads(self.threads)
             model = DiffusionModel.load(self.checkpoint, COMPOSUITE, pick_device(self.device))
-            # A task has noise of its own: equal noise would tie all tasks' sets together.
-            seed = derive_seed("generate", self.seed, self.task.name)
+            # Every task of every iteration has noise of its own: equal noise would tie the sets together.
+            seed = derive_seed("generate", self.seed, self.task.name, self.checkpoint.parent.name)
             matrix = generate(model, self.task.one_hot, self.sampling, seed=seed, label=self.name)
+            matrix[:, COMPOSUITE.action] = matrix[:, COMPOSUITE.action].clip(-1.0, 1.0)
             info = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
             write_samples(self.output, Transitions.from_matrix(matrix, self.task), info)
 
@@ -196,15 +199,14 @@ class TrainPolicy:
         return self.folder / RESULT_FILE
 
     def key(self) -> str:
-        data = _key_of(self.data) if self.synthetic else self.data.stat().st_size
-        return config_hash([data, self.task.name, to_dict(self.policy), self.seed])
+        return config_hash([_key_of(self.data), self.task.name, to_dict(self.policy), self.seed])
 
-    def progress(self) -> Progress:
+    def progress(self) -> StageProgress:
         rows = read_metrics(self.folder / "metrics.jsonl")
         if not rows:
-            return Progress(f"training on {self.data.name}")
+            return StageProgress(f"training on {self.data.name}")
         step, steps = rows[-1]["step"], self.policy.max_timesteps
-        return Progress(f"step {step:,}/{steps:,}, success {rows[-1]['success_rate']:.2f}", step / steps)
+        return StageProgress(f"step {step:,}/{steps:,}, success {rows[-1]['success_rate']:.2f}", step / steps)
 
     def scores(self) -> PolicyScores:
         """The result of a finished job."""
@@ -230,10 +232,12 @@ class TrainPolicy:
                     seed=self.seed,
                     device=pick_device(self.device),
                     label=self.name,
+                    key=key,
                 )
             record = {"task": self.task.name, "seed": self.seed, "scores": asdict(scores), "data": str(self.data)}
             text = json.dumps(record, indent=2) + "\n"
             commit_artifact(self.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
+            (self.folder / RESUME_FILE).unlink(missing_ok=True)
             log.info(
                 "%s: %d/%d solved (best evaluation %d/%d), return %.0f",
                 self.name,
@@ -276,14 +280,27 @@ def _stage(stage: Stage, folder: Path) -> Iterator[str | None]:
 
 
 def _key_of(artifact: Path) -> str:
-    """The key of an input: the one in its side file, else (a file made elsewhere) its size."""
+    """The key of an input: the one in its side file, else (a file made elsewhere) its size and ends.
+
+    Raises `DataError` where there is no such file.
+    """
     info = artifact_info(artifact)
-    return info["key"] if info and "key" in info else f"size {artifact.stat().st_size}"
+    if info and "key" in info:
+        return info["key"]
+    try:
+        with artifact.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            ends = file.read(_END_BYTES)
+            file.seek(max(0, size - _END_BYTES))
+            return hashlib.sha256(ends + file.read() + str(size).encode()).hexdigest()
+    except FileNotFoundError as error:
+        raise DataError(f"{artifact}: no such file; the stage before makes it") from error
 
 
 def _without_runtime(training: TrainConfig) -> Mapping[str, Any]:
     """Settings that change the result; how often to log or save does not."""
-    return {k: v for k, v in to_dict(training).items() if k not in ("checkpoint_seconds", "log_every")}
+    return {key: value for key, value in to_dict(training).items() if key not in RUNTIME_SETTINGS}
 
 
 def _use_threads(threads: int) -> None:

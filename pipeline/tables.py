@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from offline_compositional_rl_datasets.task import Task
 from pipeline.stages import samples_file
 from pipeline.state import Iteration
-from runtime.atomic import side_file, write_json
+from runtime.atomic import side_file, write_json, write_text
+from runtime.config import config_hash
+from runtime.errors import StateError
 from runtime.metrics import write_csv
 
 if TYPE_CHECKING:
@@ -30,9 +32,28 @@ def final_table_file(loop: Loop) -> Path:
     return policies_folder(loop) / f"final_test_task_table_iter{last}.csv"
 
 
+def claim(loop: Loop) -> None:
+    """Note whose tables these are: their folder is named by the diffusion seed alone.
+
+    Raises `StateError` where the tables of another run or configuration are there.
+    """
+    owner, run = policies_folder(loop) / "run.txt", f"{loop.config.run_name} {config_hash(loop.config.identity)}\n"
+    if owner.exists() and owner.read_text(encoding="utf-8") != run:
+        other = owner.read_text(encoding="utf-8").strip()
+        raise StateError(f"{owner.parent}: holds the tables of another run ({other}); choose another logs_path")
+    write_text(owner, run)
+
+
 def write_iteration_tables(loop: Loop) -> None:
-    """Scores per seed of the last iteration's test and middle tasks, and the test tasks' history so far."""
-    config, iteration = loop.config, loop.state.iterations[-1]
+    """The tables of all finished iterations: a run killed between deciding and writing makes up for it here."""
+    finished = [it for it in loop.state.iterations if it.selection is not None]
+    for count in range(1, len(finished) + 1):
+        _write_iteration(loop, finished[:count])
+
+
+def _write_iteration(loop: Loop, iterations: list[Iteration]) -> None:
+    """Scores per seed of the last iteration's test and middle tasks, and the test tasks' history up to it."""
+    config, iteration = loop.config, iterations[-1]
     i, folder = iteration.index, policies_folder(loop)
     stem = f"{config.policy.algorithm.replace('_', '')}_diffusionseed{config.diffusion_seed}"
     test_folder = folder / f"policies_slurm_test_{i}" / "logs"
@@ -40,12 +61,13 @@ def write_iteration_tables(loop: Loop) -> None:
     middle = folder / f"policies_slurm_middle_{i}" / "logs" / f"{stem}_diffusiontraining{i}_middle.csv"
     if loop.tasks.middle:
         _write_scores(middle, iteration, loop.tasks.middle, config.middle_seeds)
-    columns = ["task", *(f"success_rate_iter{it.index}" for it in loop.state.iterations), "best_success_rate"]
+    columns = ["task", *(f"success_rate_iter{it.index}" for it in iterations), "best_success_rate"]
     rows = []
     for task in loop.tasks.test:
-        best = loop.state.best(task)
-        row = {f"success_rate_iter{it.index}": _number(it.rate(task)) for it in loop.state.iterations}
-        rows.append({"task": task.name, **row, "best_success_rate": _number(best[0] if best else None)})
+        rates = [it.rate(task) for it in iterations]
+        row = {f"success_rate_iter{it.index}": _number(rate) for it, rate in zip(iterations, rates, strict=True)}
+        best = max((rate for rate in rates if rate is not None), default=None)
+        rows.append({"task": task.name, **row, "best_success_rate": _number(best)})
     rows.sort(key=lambda row: float(row["best_success_rate"] or -1), reverse=True)
     write_csv(test_folder / f"test_tasks_history_iter{i}.csv", columns, rows)
 

@@ -29,8 +29,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and (error.filename is None or error.filename == name):
+            error.filename = str(path)  # what a full disk stopped
         raise
 
 
@@ -79,7 +81,8 @@ def side_file(path: Path | str) -> Path:
 def commit_artifact(path: Path | str, write: Callable[[Path], None], info: Mapping[str, Any]) -> None:
     """Write an artifact: the file by `write(temporary_path)`, then its side file with size, checksum and `info`.
 
-    An older side file goes first, so that at no moment a side file vouches for another file than the one beside it.
+    An older pair goes first and the side file comes before the file: whenever this is interrupted, there is no side
+    file that vouches for another file than the one beside it, and no file without one.
     """
     path = Path(path)
     side_file(path).unlink(missing_ok=True)
@@ -91,7 +94,8 @@ def commit_artifact(path: Path | str, write: Callable[[Path], None], info: Mappi
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "info": dict(info),
         }
-    write_json(side_file(path), record)
+        path.unlink(missing_ok=True)
+        write_json(side_file(path), record)
 
 
 def artifact_info(path: Path | str) -> dict[str, Any] | None:

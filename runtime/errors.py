@@ -9,7 +9,16 @@ from collections.abc import Callable
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-_USERS_TO_MEND = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+_USERS_TO_MEND = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+)
 
 
 class UserError(Exception):
@@ -59,6 +68,6 @@ def run_main(main: Callable[[], int | None]) -> None:
         if error.errno not in _USERS_TO_MEND:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror}{where}", file=sys.stderr, flush=True)
+        print(f"error: {' '.join(str(error.strerror).split())}{where}", file=sys.stderr, flush=True)
         status = EXIT_USER_ERROR
     sys.exit(status)

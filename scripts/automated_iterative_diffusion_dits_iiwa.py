@@ -87,26 +87,19 @@ def main(
         "threshold_reduction_amount": threshold_reduction_amount,
         "threshold_reduction_cycle": threshold_reduction_cycle,
         "min_threshold": min_threshold,
-        "cluster": _given({"kind": cluster}),
-        "paths": _given({"data_path": data_path, "results_path": results_path}),
-        "retry": _given(
-            {
-                "max_retries": max_retries,
-                "retry_delay": retry_delay,
-                "retry_memory_multiplier": retry_memory_multiplier,
-                "retry_time_multiplier": retry_time_multiplier,
-                "max_memory_gb": max_memory_gb,
-                "max_time_hours": max_time_hours,
-            }
-        ),
+        "cluster": {"kind": cluster},
+        "paths": {"data_path": data_path, "results_path": results_path},
+        "retry": {
+            "max_retries": max_retries,
+            "retry_delay": retry_delay,
+            "retry_memory_multiplier": retry_memory_multiplier,
+            "retry_time_multiplier": retry_time_multiplier,
+            "max_memory_gb": max_memory_gb,
+            "max_time_hours": max_time_hours,
+        },
     }
     configure_logging()
-    Loop(load_pipeline_config(config or config_file, _given(flags))).run()
-
-
-def _given(values: dict) -> dict:
-    """Only what was set."""
-    return {key: value for key, value in values.items() if value is not None and value != {}}
+    Loop(load_pipeline_config(config or config_file, flags)).run()
 
 
 if __name__ == "__main__":

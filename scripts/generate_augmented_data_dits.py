@@ -13,19 +13,21 @@ from runtime.errors import run_main
 
 
 def main(
-    num_train: int = 14,
+    num_train: int | None = None,
     config: Path | None = None,
     base_results_folder: Path | None = None,
-    denoiser: str = "dit",
+    denoiser: str | None = None,
     task_list_path: Path | None = None,
-    task_list_seed: int = 0,
-    experiment_type: str = "component-wise",
-    seed: int = 0,
+    task_list_seed: int | None = None,
+    experiment_type: str | None = None,
+    seed: int | None = None,
     diffusion_training_run: int = 0,
     target_task: str | None = None,
-    device: str = "auto",
+    device: str | None = None,
 ) -> None:
     """Draw the sample files of one task or of all held-out tasks. No expert data is read.
+
+    What is not given comes from --config, else it is what the published code takes.
 
     Args:
         num_train: part of the generator's name
@@ -54,11 +56,7 @@ def main(
         "experiment_type": experiment_type,
         "diffusion_seed": seed,
         "device": device,
-        "paths": {
-            key: value
-            for key, value in (("results_path", base_results_folder), ("tasks_path", task_list_path))
-            if value
-        },
+        "paths": {"results_path": base_results_folder, "tasks_path": task_list_path},
     }
     loop = Loop(load_pipeline_config(config, overrides))
     targets = (Task.parse(target_task),) if target_task else loop.tasks.test

@@ -14,21 +14,23 @@ from runtime.errors import run_main
 
 
 def main(
-    num_train: int = 14,
+    num_train: int | None = None,
     config: Path | None = None,
     base_data_path: Path | None = None,
     base_results_folder: Path | None = None,
-    denoiser: str = "dit",
+    denoiser: str | None = None,
     task_list_path: Path | None = None,
-    task_list_seed: int = 0,
-    dataset_type: str = "expert",
-    experiment_type: str = "component-wise",
-    seed: int = 0,
+    task_list_seed: int | None = None,
+    dataset_type: str | None = None,
+    experiment_type: str | None = None,
+    seed: int | None = None,
     diffusion_training_run: int = 0,
     source_tasks: list[str] = [],  # noqa: B006 - tyro reads the default
-    device: str = "auto",
+    device: str | None = None,
 ) -> None:
     """Train the generator on the expert sets of the first `num_train` tasks and on accepted generated sets.
+
+    What is not given comes from --config, else it is what the published code takes.
 
     Args:
         num_train: the first so many train tasks of the split give expert data
@@ -61,13 +63,9 @@ def main(
         "diffusion_seed": seed,
         "device": device,
         "paths": {
-            key: value
-            for key, value in (
-                ("data_path", base_data_path),
-                ("results_path", base_results_folder),
-                ("tasks_path", task_list_path),
-            )
-            if value
+            "data_path": base_data_path,
+            "results_path": base_results_folder,
+            "tasks_path": task_list_path,
         },
     }
     loop = Loop(load_pipeline_config(config, overrides))

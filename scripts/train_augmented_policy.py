@@ -29,14 +29,16 @@ def main(
     batch_size: int | None = None,
     n_episodes: int | None = None,
     seed: int = 0,
-    denoiser: str = "dit",
-    task_list_seed: int = 0,
-    num_train: int = 14,
-    diffusion_seed: int = 0,
+    denoiser: str | None = None,
+    task_list_seed: int | None = None,
+    num_train: int | None = None,
+    diffusion_seed: int | None = None,
     diffusion_training_run: int = 0,
-    device: str = "auto",
+    device: str | None = None,
 ) -> None:
     """Train on generated data (`--dataset_type synthetic`) or on a task's recorded data, and evaluate.
+
+    What is not given comes from --config, else it is what the published code takes.
 
     Args:
         robot: IIWA, Jaco, Panda or Kinova3
@@ -67,13 +69,6 @@ def main(
     from runtime.logs import configure_logging
 
     configure_logging()
-    policy = {
-        "algorithm": algorithm,
-        "max_timesteps": max_timesteps,
-        "batch_size": batch_size,
-        "n_episodes": n_episodes,
-    }
-    paths = {"data_path": base_agent_data_path, "results_path": base_results_folder}
     settings = load_pipeline_config(
         config,
         {
@@ -82,8 +77,13 @@ def main(
             "num_train": num_train,
             "diffusion_seed": diffusion_seed,
             "device": device,
-            "policy": {key: value for key, value in policy.items() if value is not None},
-            "paths": {key: value for key, value in paths.items() if value},
+            "policy": {
+                "algorithm": algorithm,
+                "max_timesteps": max_timesteps,
+                "batch_size": batch_size,
+                "n_episodes": n_episodes,
+            },
+            "paths": {"data_path": base_agent_data_path, "results_path": base_results_folder},
         },
     )
     task = Task(robot, obj, obst, subtask)
@@ -95,7 +95,7 @@ def main(
         folder = policy_folder(where.results_path, diffusion_training_run, model, task, seed)
     else:
         data = find_task_file(where.data_path, dataset_type, task)
-        folder = where.results_path / dataset_type / f"seed_{task_list_seed}" / f"{task.name}_RLseed{seed}"
+        folder = where.results_path / dataset_type / f"seed_{settings.task_list_seed}" / f"{task.name}_RLseed{seed}"
     stage = TrainPolicy(
         task=task,
         data=data,
@@ -103,7 +103,7 @@ def main(
         policy=settings.policy,
         seed=seed,
         folder=folder,
-        device=device,
+        device=settings.device,
         env_workers=cpu_count(),
     )
     stage()

@@ -162,3 +162,14 @@ def test_samples_that_are_not_finite_are_neither_written_nor_read(tmp_path):
     with pytest.raises(DataError, match="actions has a value that is not finite in row 1"):
         write_samples(path, bad, {})
     assert not path.exists()
+
+
+def test_terminals_that_are_not_finite_are_refused(tmp_path):
+    path = tmp_path / "samples_0.npz"
+    write_samples(path, _transitions(), {})
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    arrays["terminals"][2] = np.nan
+    np.savez(path, **arrays)
+    with pytest.raises(DataError, match="terminals has a value that is not finite in row 2"):
+        read_samples(path, TASK)

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,31 @@ def test_derived_seeds_are_stable_and_in_range(parts):
 
 def test_durations_read_well():
     assert [duration(s) for s in (3, 187, 7500, 360000)] == ["3s", "3m07s", "2h05m", "4d04h"]
+
+
+def test_an_artifact_interrupted_before_its_renaming_leaves_no_file_without_a_voucher(tmp_path, monkeypatch):
+    path = tmp_path / "x.bin"
+    commit_artifact(path, lambda p: p.write_bytes(b"old"), {"key": "old"})
+    rename = Path.replace
+
+    def interrupted(self, target):
+        if Path(target) == path:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        commit_artifact(path, lambda p: p.write_bytes(b"new"), {"key": "new"})
+    assert not path.exists()
+    assert not is_complete(path)
+    monkeypatch.undo()
+    commit_artifact(path, lambda p: p.write_bytes(b"new"), {"key": "new"})
+    assert artifact_info(path) == {"key": "new"}
+
+
+def test_what_a_full_disk_stopped_is_named(tmp_path):
+    path = tmp_path / "x.bin"
+    with pytest.raises(OSError, match="No space left") as caught, atomic_path(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(path)
+    assert not any(tmp_path.iterdir())

@@ -7,5 +7,8 @@ from offline_compositional_rl_datasets.task import Task
 
 
 def expert_for(task: Task) -> ScriptedExpert:
-    """The expert of a task: a callable from observations (B, 77) to actions (B, 8) in [-1, 1]."""
+    """The expert of a task: a callable from observations (B, 77) to actions (B, 8) in [-1, 1].
+
+    Raises `TaskError` for an object or objective that no expert is written for.
+    """
     return ScriptedExpert(task)

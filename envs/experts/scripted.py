@@ -19,6 +19,7 @@ from envs.experts.paths import ROUTES, Route
 from envs.experts.targets import AIMS, Aim
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
+from runtime.errors import TaskError
 
 TOOL_DOWN = np.diag([1.0, -1.0, -1.0])
 
@@ -63,6 +64,11 @@ class ScriptedExpert:
     saturation = 4.0
 
     def __init__(self, task: Task) -> None:
+        if task.object not in GRASPS or task.objective not in AIMS:
+            raise TaskError(
+                f"{task}: there is no scripted expert, expected an object of {', '.join(GRASPS)} "
+                f"and an objective of {', '.join(AIMS)}"
+            )
         self.task = task
         self.arm = arm_of(task.robot)
         self.posture = np.array(ROBOT_SPECS[task.robot].initial_qpos)
