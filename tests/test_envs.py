@@ -207,14 +207,15 @@ def test_shoves_are_not_recorded_but_what_follows_them_is():
 
 def test_after_a_slip_open_fingers_about_the_object_close():
     task = Task.parse("IIWA_Box_None_PickPlace")
-    (run,) = record(task, CollectConfig(horizon=250, noise=0.0, shove_every=0, slip=0.5), [0])
-    assert len(run.episodes) > 1, "a slip starts a new episode"
-    after = run.episodes[1].observations
-    opening = after[:, 73] - after[:, 74]
-    over_object = np.linalg.norm(after[0, 66:68] - after[0, 0:2])
-    assert opening[0] > 0.015
-    assert over_object < 0.05
-    assert opening.min() < 0.01, "and the object is gripped again"
+    runs = record(task, CollectConfig(noise=0.0, shove_every=0, slip=0.3), [0, 2, 3])
+    for run in runs:
+        assert len(run.episodes) > 1, "a slip starts a new episode"
+        first = run.episodes[1].observations[0]
+        assert first[73] - first[74] > 0.015
+        assert np.linalg.norm(first[66:68] - first[0:2]) < 0.05
+        last = run.episodes[-1].observations[-1]
+        assert last[73] - last[74] < 0.01, "and the object is gripped again"
+        assert run.success
 
 
 def test_collected_data_is_the_same_whoever_collects_it(tmp_path):
