@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import xml.etree.ElementTree as ET
 from importlib.metadata import version
@@ -26,6 +27,8 @@ TIMESTEP = 0.002
 
 def task_xml(task: Task) -> str:
     """The MJCF of a task (imports robosuite for the arm, the gripper and the mount)."""
+    # On its first import robosuite advises at length to make a settings file that nothing here needs.
+    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     from robosuite.models.world import MujocoWorldBase
 
     world = MujocoWorldBase()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from envs.experts.grasps import GRASPS
 from envs.experts.scripted import ScriptedExpert
+from envs.experts.targets import AIMS
 from offline_compositional_rl_datasets.task import Task
 
 
@@ -12,3 +14,8 @@ def expert_for(task: Task) -> ScriptedExpert:
     Raises `TaskError` for an object or objective that no expert is written for.
     """
     return ScriptedExpert(task)
+
+
+def has_expert(task: Task) -> bool:
+    """Whether `expert_for(task)` gives an expert."""
+    return task.object in GRASPS and task.objective in AIMS

@@ -1,0 +1,80 @@
+"""How good the scripted experts are, and whether their recordings can be cloned.
+
+Examples:
+    python -m scripts.evaluate_experts --robot IIWA --episodes 20 --json experts.json
+    python -m scripts.evaluate_experts --tasks IIWA_Box_None_PickPlace --clone
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.cli import parse_flags
+from runtime.errors import run_main
+
+
+def main(
+    robot: str = "IIWA",
+    tasks: list[str] = [],  # noqa: B006 - tyro reads the default
+    episodes: int = 20,
+    clone: bool = False,
+    clone_runs: int = 20,
+    config: Path = Path("config/pipeline/demo.yaml"),
+    results_path: Path | None = None,
+    workers: int = 0,
+    json: Path | None = None,
+) -> None:
+    """Print a table: success at the last step and mean return of each expert, undisturbed.
+
+    Args:
+        robot: all tasks of this robot that have an expert
+        tasks: or just these
+        episodes: per task, seeded
+        clone: also record each expert and train TD3+BC (4,000 steps of 512) on the recording alone
+        clone_runs: runs of the expert in a recording
+        config: YAML file of the pipeline, for how to record and train
+        results_path: where recordings and policies go; default: expert_clones in results_path of config/paths.yaml
+        workers: processes (0: one per core)
+        json: file for the figures
+    """
+    import dataclasses
+
+    from envs.collect import CollectConfig
+    from envs.experts import has_expert
+    from offline_compositional_rl_datasets.task import Task, all_tasks
+    from pipeline.config import load_pipeline_config
+    from pipeline.experts import CloneConfig, score_experts
+    from runtime.atomic import write_json
+    from runtime.cpus import cpu_count
+    from runtime.errors import TaskError
+    from runtime.logs import configure_logging
+    from runtime.paths import machine_settings
+
+    configure_logging()
+    chosen = [Task.parse(name) for name in tasks] or [t for t in all_tasks() if t.robot == robot and has_expert(t)]
+    if not chosen:
+        raise TaskError(f"--robot {robot!r}: no task of it has an expert")
+    cloning = None
+    if clone:
+        settings = load_pipeline_config(config, {})
+        policy = dataclasses.replace(
+            settings.policy, max_timesteps=4000, batch_size=512, eval_freq=2000, n_episodes=10, fresh_episodes=episodes
+        )
+        recording = dataclasses.replace(settings.collect or CollectConfig(), episodes=clone_runs)
+        folder = results_path or machine_settings().results_path / "expert_clones"
+        cloning = CloneConfig(recording, policy, folder)
+    rows = []
+    print(f"{'task':40s} {'success':>8s} {'return':>7s}" + (f" {'clone':>8s}" if clone else ""), flush=True)
+    for score in score_experts(chosen, episodes, workers=workers or cpu_count(), clone=cloning):
+        cloned = f" {f'{score.clone_solved}/{score.clone_episodes}':>8s}" if clone else ""
+        solved = f"{score.solved}/{score.episodes}"
+        print(f"{score.task.name:40s} {solved:>8s} {score.mean_return:7.0f}{cloned}", flush=True)
+        rows.append({**dataclasses.asdict(score), "task": score.task.name})
+    short = [row["task"] for row in rows if row["solved"] < 0.9 * row["episodes"]]
+    print(f"{len(rows)} tasks; success below 0.9: {', '.join(short) or 'none'}")
+    if json:
+        write_json(json, rows)
+
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))
