@@ -72,7 +72,7 @@ def _clone(task: Task, config: CloneConfig, workers: int) -> tuple[int, int]:
         policy=config.policy,
         seed=0,
         folder=config.folder / "policies" / task.name,
-        env_workers=workers,
+        threads=workers,
     )
     stage()
     scores = stage.scores()

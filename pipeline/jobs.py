@@ -101,6 +101,16 @@ class Launcher:
             return len(running) < self.cluster.max_parallel
         return not running or sum(map(self._cores, running)) + self._cores(attempt) <= self.cores
 
+    def share(self, resources: Resources, jobs: int) -> Resources:
+        """Resources of one of so many jobs: where they are fewer than this machine's cores, each gets more of these.
+
+        That follows from the stage alone, not from what is left of it, so that a run which was stopped and one which
+        was not compute with as many threads and so the same numbers.
+        """
+        if self.kind == "slurm" or not resources.cpus:
+            return resources
+        return dataclasses.replace(resources, cpus=max(resources.cpus, self.cores // jobs))
+
     def _cores(self, attempt: Attempt) -> int:
         return min(attempt.resources.cpus or self.cores, self.cores)
 
@@ -173,7 +183,7 @@ def run_jobs(
             done += 1
             on_done(stage)
         else:
-            waiting.append(Attempt(stage, resources))
+            waiting.append(Attempt(stage, launcher.share(resources, total)))
     if done:
         log.info("%d of %d jobs were finished before", done, total)
     first_done = done

@@ -29,6 +29,7 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.atomic import artifact_info, commit_artifact
 from runtime.config import config_hash, to_dict
+from runtime.cpus import cpu_count
 from runtime.device import pick_device
 from runtime.errors import DataError, StateError
 from runtime.metrics import read_metrics
@@ -188,7 +189,6 @@ class TrainPolicy:
     folder: Path
     device: str = "auto"
     threads: int = 0
-    env_workers: int = 0
 
     @property
     def name(self) -> str:
@@ -222,8 +222,9 @@ class TrainPolicy:
             _use_threads(self.threads)
             transitions = read_samples(self.data, self.task) if self.synthetic else read_expert(self.data, self.task)
             episodes = max(self.policy.n_episodes, min(self.policy.fresh_episodes, 50))
-            options = {"workers": self.env_workers, "horizon": self.policy.horizon}
-            with VectorEnv(self.task, episodes, **options) as environment:
+            cores = self.threads or cpu_count()
+            workers = cores if cores > 1 else 0
+            with VectorEnv(self.task, episodes, workers=workers, horizon=self.policy.horizon) as environment:
                 scores = train_policy(
                     transitions,
                     self.policy,

@@ -65,7 +65,6 @@ def main(
     from offline_compositional_rl_datasets.task import Task
     from pipeline.config import load_pipeline_config
     from pipeline.stages import TrainPolicy, policy_folder, samples_file
-    from runtime.cpus import cpu_count
     from runtime.logs import configure_logging
 
     configure_logging()
@@ -104,7 +103,6 @@ def main(
         seed=seed,
         folder=folder,
         device=settings.device,
-        env_workers=cpu_count(),
     )
     stage()
     scores = stage.scores()

@@ -1,5 +1,3 @@
-import json
-
 import gymnasium
 import mujoco
 import numpy as np
@@ -7,8 +5,6 @@ import pytest
 
 import envs
 from envs.collect import CollectConfig, collect, record
-from envs.composuite.placement import goal_position, obstacle_pose, sample_object_position
-from envs.composuite.scene import compiled_model
 from envs.experts import expert_for
 from envs.experts.kinematics import arm_of
 from envs.vector import VectorEnv
@@ -84,16 +80,6 @@ def test_stepping_an_ended_episode_or_a_wrong_action_is_refused():
         env.step(np.zeros(8))
 
 
-def test_model_facts_equal_the_original_simulators(shared):
-    for path in sorted((shared / "golden" / "models").glob("*.json")):
-        golden = json.loads(path.read_text())
-        model = compiled_model(Task.parse(path.stem))
-        for key, kind in (("bodies", mujoco.mjtObj.mjOBJ_BODY), ("actuators", mujoco.mjtObj.mjOBJ_ACTUATOR)):
-            count = model.nbody if key == "bodies" else model.nu
-            names = [mujoco.mj_id2name(model, kind, i) for i in range(count)]
-            assert len(names) == len(golden["order"][key]), (path.stem, key)
-
-
 def test_traces_of_the_original_simulator_are_reproduced(shared):
     from envs.parity import main
 
@@ -116,16 +102,6 @@ def test_a_task_without_an_expert_is_named_before_anything_is_recorded(tmp_path)
     with pytest.raises(TaskError, match="IIWA_Plate_None_Push: there is no scripted expert"):
         collect(tasks, CollectConfig(episodes=1, horizon=5), tmp_path)
     assert not any(tmp_path.iterdir())
-
-
-def test_placements_equal_the_recorded_ones(shared):
-    golden = json.loads((shared / "golden" / "placements.json").read_text())
-    assert golden
-    task = Task.parse(SOME[3])
-    assert goal_position(task).shape == (3,)
-    assert obstacle_pose(task) is not None
-    position = sample_object_position(task, np.random.RandomState(0))
-    np.testing.assert_array_equal(position, sample_object_position(task, np.random.RandomState(0)))
 
 
 def test_a_second_environment_of_a_task_shares_the_compiled_model():

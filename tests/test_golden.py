@@ -1,0 +1,132 @@
+"""Models and placements against what was recorded from the original simulator."""
+
+import json
+from functools import cache
+
+import mujoco
+import numpy as np
+import pytest
+
+import envs
+from envs.composuite.placement import goal_position, obstacle_pose, sample_object_position
+from envs.composuite.scene import compiled_model
+from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
+from tests.conftest import SHARED
+
+GOLDEN = SHARED / "golden"
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs the recordings in shared/golden")
+MODELS = sorted(path.stem for path in (GOLDEN / "models").glob("*.json"))
+
+_GEOM = ("size", "pos", "quat", "friction", "solref", "solimp", "margin", "gap", "rgba")
+_GEOM_EXACT = ("contype", "conaffinity", "condim", "group", "priority")
+_JOINT_DOF = ("damping", "armature", "frictionloss")
+
+
+@cache
+def _golden(name):
+    return json.loads((GOLDEN / "models" / f"{name}.json").read_text())
+
+
+def _names(model, kind, count):
+    return [mujoco.mj_id2name(model, kind, i) for i in range(count)]
+
+
+@needs_golden
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_has_the_parts_of_the_original_in_its_order(name):
+    model, golden = compiled_model(Task.parse(name)), _golden(name)
+    for key, count in golden["sizes"].items():
+        if key != "nmesh":  # meshes of parts that are drawn only
+            assert getattr(model, key) == count, key
+    kinds = {"bodies": ("BODY", model.nbody), "joints": ("JOINT", model.njnt), "actuators": ("ACTUATOR", model.nu)}
+    for key, (kind, count) in kinds.items():
+        assert _names(model, getattr(mujoco.mjtObj, f"mjOBJ_{kind}"), count) == golden["order"][key], key
+
+
+@needs_golden
+@pytest.mark.parametrize("name", MODELS)
+def test_a_models_options_are_those_of_the_original(name):
+    option, golden = compiled_model(Task.parse(name)).opt, _golden(name)["option"]
+    for key, value in golden.items():
+        np.testing.assert_allclose(getattr(option, key), value, rtol=0, atol=1e-15, err_msg=key)
+
+
+@needs_golden
+@pytest.mark.parametrize("name", MODELS)
+def test_bodies_and_geoms_equal_the_originals(name):
+    model, golden = compiled_model(Task.parse(name)), _golden(name)
+    for body in golden["bodies"]:
+        index = model.body(body["name"]).id
+        for key, array in (("mass", model.body_mass), ("inertia", model.body_inertia), ("pos", model.body_pos)):
+            np.testing.assert_allclose(array[index], body[key], atol=1e-12, err_msg=f"{body['name']} {key}")
+        np.testing.assert_allclose(model.body_quat[index], body["quat"], atol=1e-12)
+        for geom in body["geoms"]:
+            i, label = geom["id"], f"{body['name']} geom {geom['id']} {geom['name']}"
+            assert model.geom_bodyid[i] == index, label
+            for key in _GEOM_EXACT:
+                assert getattr(model, f"geom_{key}")[i] == geom[key], f"{label} {key}"
+            for key in _GEOM:
+                recorded = getattr(model, f"geom_{key}")[i]
+                np.testing.assert_allclose(recorded, geom[key], atol=1e-7, err_msg=f"{label} {key}")
+
+
+@needs_golden
+@pytest.mark.parametrize("name", MODELS)
+def test_arm_gripper_and_motors_equal_the_originals(name):
+    model, golden = compiled_model(Task.parse(name)), _golden(name)
+    for joint in golden["robot"]["joints"]:
+        i = model.joint(joint["name"]).id
+        np.testing.assert_allclose(model.jnt_range[i], joint["range"], atol=1e-12)
+        for key in _JOINT_DOF:
+            np.testing.assert_allclose(getattr(model, f"dof_{key}")[model.jnt_dofadr[i]], joint[key], err_msg=key)
+    for actuator in golden["actuators"]:
+        i = model.actuator(actuator["name"]).id
+        assert i == actuator["id"]
+        for key in ("gear", "ctrlrange", "forcerange"):
+            np.testing.assert_allclose(getattr(model, f"actuator_{key}")[i], actuator[key], err_msg=key)
+        for key in ("gainprm", "biasprm"):
+            np.testing.assert_allclose(getattr(model, f"actuator_{key}")[i, :3], actuator[key], err_msg=key)
+
+
+@needs_golden
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_objects_start_where_the_original_places_them_with_the_same_seed(robot):
+    placements = json.loads((GOLDEN / "placements.json").read_text())["tasks"]
+    assert len(placements) == 64
+    for name, golden in placements.items():
+        task = Task.parse(f"{robot}_{name}")
+        for seed, position in enumerate(golden["object"]):
+            sampled = sample_object_position(task, np.random.RandomState(seed))
+            np.testing.assert_allclose(sampled, position, rtol=0, atol=1e-12, err_msg=f"{task} seed {seed}")
+        np.testing.assert_allclose(goal_position(task), golden["goal"][:3], atol=1e-12)
+        pose = obstacle_pose(task)
+        assert (pose is None) == (golden["obstacle"] is None)
+        if pose is not None:
+            np.testing.assert_allclose(np.concatenate(pose), golden["obstacle"], atol=1e-12)
+
+
+@needs_golden
+def test_two_thousand_placements_span_the_recorded_ranges():
+    placements = json.loads((GOLDEN / "placements.json").read_text())["tasks"]
+    random = np.random.RandomState(7)
+    for name in ("Box_None_PickPlace", "Plate_ObjectWall_Shelf", "Hollowbox_ObjectDoor_Push"):
+        task = Task.parse(f"IIWA_{name}")
+        drawn = np.array([sample_object_position(task, random) for _ in range(2000)])
+        np.testing.assert_allclose(drawn.min(axis=0), placements[name]["observed_min"], atol=2e-3)
+        np.testing.assert_allclose(drawn.max(axis=0), placements[name]["observed_max"], atol=2e-3)
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_every_task_builds_resets_with_its_seed_and_steps(robot):
+    for task in all_tasks():
+        if task.robot != robot:
+            continue
+        env = envs.make(task, task_ids=True)
+        first, _ = env.reset(seed=3)
+        again, _ = env.reset(seed=3)
+        np.testing.assert_array_equal(first, again)
+        observation, reward, terminated, truncated, _ = env.step(np.full(8, 0.5))
+        assert env.observation_space.contains(observation)
+        assert 0 <= reward <= 1
+        assert not terminated
+        assert not truncated
