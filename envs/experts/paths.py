@@ -33,5 +33,5 @@ ROUTES = {
     "None": Route(),
     "ObjectWall": Route(axis=0, centre=0.009, half=0.06, slope=0.012, top=1.14),
     "ObjectDoor": Route(axis=0, centre=0.009, half=0.06, slope=0.012, top=1.14),
-    "GoalWall": Route(axis=1, centre=-0.01, half=0.08, slope=0.012, top=1.16),
+    "GoalWall": Route(axis=1, centre=-0.01, half=0.08, slope=0.012, top=1.20),
 }

@@ -48,7 +48,7 @@ class Aim:
 
 
 AIMS = {
-    "PickPlace": Aim(travel=1.06, place=0.03),
+    "PickPlace": Aim(travel=1.06, place=0.0, funnel=0.10),
     "Push": Aim(travel=0.0, place=0.02, on_table=True),
     "Trashcan": Aim(travel=1.12, place=0.20, funnel=0.05, let_go=0.045),
 }
