@@ -87,8 +87,6 @@ class VectorEnv:
             theirs.close()
             self._pipes.append(pipe)
             self._processes.append(process)
-        # Worker w owns the contiguous block bounds[w]:bounds[w + 1] of the batch.
-        self._bounds = np.linspace(0, num_envs, max(workers, 1) + 1).astype(int)
         self.assign(task)
 
     def assign(self, task: Task) -> None:
@@ -97,7 +95,7 @@ class VectorEnv:
         if not self._pipes:
             self._group = EnvGroup(task, self.num_envs, self._options)
             return
-        for pipe, count in zip(self._pipes, np.diff(self._bounds), strict=True):
+        for pipe, count in zip(self._pipes, np.diff(self._split(self.num_envs)), strict=True):
             pipe.send(("task", task, int(count)))
         self._answers(self._pipes)
 
@@ -108,11 +106,17 @@ class VectorEnv:
         if self._group is not None:
             self._cuts = []
             return self._group.reset(seeds)
-        # Spread a short batch evenly as well.
-        self._cuts = np.minimum(
-            np.ceil(np.linspace(0, len(seeds), len(self._pipes) + 1)).astype(int), len(seeds)
-        ).tolist()
+        self._cuts = self._split(len(seeds))
         return np.concatenate(self._broadcast("reset", list(seeds)))
+
+    def _split(self, count: int) -> list[int]:
+        """Bounds of the workers' contiguous blocks of a batch: worker w has [w]:[w + 1].
+
+        Blocks differ by one at most, the larger ones first, so that a short batch needs no more of any worker than the
+        full one.
+        """
+        share, rest = divmod(count, len(self._pipes))
+        return [w * share + min(w, rest) for w in range(len(self._pipes) + 1)]
 
     def step(self, actions: np.ndarray) -> Step:
         """actions (B, 8) -> observations (B, 77) float32, rewards (B,), terminated, truncated, successes (B,) bool."""

@@ -6,6 +6,7 @@ Keys: `observations` (N, 93) float32 with task ids, `actions` (N, 8) float32, `r
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ class Episode:
 
 def write_expert(path: Path, episodes: Sequence[Episode], task: Task, layout: FactoredLayout = COMPOSUITE) -> None:
     """Write episodes (observations (T, 77), ids are added) to an HDF5 file, whole or not at all."""
+    if not episodes:
+        raise DataError(f"{path}: no episode of two steps or more to write")
     lengths = np.array([len(episode.rewards) for episode in episodes])
     last = np.cumsum(lengths) - 1
     terminated = np.array([episode.terminated for episode in episodes])
@@ -66,9 +69,13 @@ def write_expert(path: Path, episodes: Sequence[Episode], task: Task, layout: Fa
         "terminals": terminals,
         "timeouts": timeouts,
     }
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    # Built in memory: where the disk is full the HDF5 library ends the process instead of raising an error.
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
         for key, array in arrays.items():
             file.create_dataset(key, data=array, compression="gzip", compression_opts=1, shuffle=True)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_arrays(path: Path, layout: FactoredLayout = COMPOSUITE) -> dict[str, np.ndarray]:
@@ -79,6 +86,9 @@ def read_arrays(path: Path, layout: FactoredLayout = COMPOSUITE) -> dict[str, np
             missing = [key for key in keys if key not in file]
             if missing:
                 raise DataError(f"{path}: lacks {', '.join(missing)}, expected the keys {', '.join(keys)}")
+            groups = [key for key in keys if not isinstance(file[key], h5py.Dataset)]
+            if groups:
+                raise DataError(f"{path}: {groups[0]} is a group, expected a data set")
             arrays = {key: file[key][()] for key in keys}
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such data file") from error

@@ -29,6 +29,7 @@ from pipeline.stages import (
     TrainGenerator,
     TrainPolicy,
     expert_files,
+    key_of,
     model_file,
     policy_folder,
     samples_file,
@@ -76,11 +77,13 @@ class Loop:
         self.tasks = task_sets(config, self.paths.tasks_path)
         self.folder = self.paths.results_path / "loops" / config.run_name
         self.state_file = self.folder / "state.json"
-        self.launcher = Launcher(config.cluster, self.paths.logs_path / "slurm")
-        self.state = LoopState(config.identity, Threshold(_decimal(config.success_threshold)))
+        self.identity = config.identity | {"tasks": to_dict(dataclasses.asdict(self.tasks))}
+        self.launcher: Launcher | None = None
+        self.state = LoopState(self.identity, Threshold(_decimal(config.success_threshold)))
 
     def run(self) -> LoopState:
-        """Raises `StateError` where another loop holds the folder or another configuration made it."""
+        """Raises `StateError` where another loop holds the folder or another configuration or other data made it."""
+        self.launcher = Launcher(self.config.cluster, self.paths.logs_path / "slurm")
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.folder / "lock")
         try:
@@ -107,7 +110,7 @@ class Loop:
             return
         self.state = load_state(self.state_file)
         # Through JSON, as the recorded one went.
-        here, recorded = to_dict(self.config.identity), dict(self.state.identity)
+        here, recorded = to_dict(self.identity), dict(self.state.identity)
         differing = sorted(key for key in here.keys() | recorded.keys() if here.get(key) != recorded.get(key))
         if differing:
             key = differing[0]
@@ -133,19 +136,28 @@ class Loop:
             log.info("continuing %s", where)
 
     def _prepare_data(self) -> None:
-        """Record what is missing, or raise `DataError` for the first missing file before anything runs."""
-        if self.config.collect is None:
-            expert_files(self.paths.data_path, self.config.dataset_type, self.tasks.train)
-            return
-        from envs.collect import collect
+        """Record what is missing, or raise `DataError` for the first missing file before anything runs.
 
-        collect(
-            self.tasks.train,
-            self.config.collect,
-            self.paths.data_path,
-            dataset_type=self.config.dataset_type,
-            workers=cpu_count(),
-        )
+        Raises `StateError` where the run was begun with other data.
+        """
+        if self.config.collect is not None:
+            from envs.collect import collect
+
+            collect(
+                self.tasks.train,
+                self.config.collect,
+                self.paths.data_path,
+                dataset_type=self.config.dataset_type,
+                workers=cpu_count(),
+            )
+        files = expert_files(self.paths.data_path, self.config.dataset_type, self.tasks.train)
+        keys = {task.name: key_of(file) for task, file in zip(self.tasks.train, files, strict=True)}
+        for task, file in zip(self.tasks.train, files, strict=True):
+            if self.state.expert_data.get(task.name, keys[task.name]) != keys[task.name]:
+                raise StateError(
+                    f"{file}: not the file that {self.state_file} was begun with; choose another results_path"
+                )
+        self.save(dataclasses.replace(self.state, expert_data=keys))
 
     def seeds(self, task: Task) -> tuple[int, ...]:
         return self.config.rl_seeds if task in self.tasks.test else self.config.middle_seeds

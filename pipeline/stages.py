@@ -92,10 +92,10 @@ class TrainGenerator:
 
     def key(self) -> str:
         expert = [
-            (task.name, _key_of(find_task_file(self.data_path, self.dataset_type, task))) for task in self.expert_tasks
+            (task.name, key_of(find_task_file(self.data_path, self.dataset_type, task))) for task in self.expert_tasks
         ]
-        sources = [(task.name, _key_of(path)) for task, path in self.sources]
-        initial = _key_of(self.initial) if self.initial else None
+        sources = [(task.name, key_of(path)) for task, path in self.sources]
+        initial = key_of(self.initial) if self.initial else None
         settings = [to_dict(self.network), _without_runtime(self.training), self.seed, initial]
         return config_hash([expert, sources, *settings])
 
@@ -155,7 +155,7 @@ class Generate:
         return self.checkpoint.parent / self.task.name / SAMPLES_FILE
 
     def key(self) -> str:
-        return config_hash([_key_of(self.checkpoint), self.task.name, to_dict(self.sampling), self.seed])
+        return config_hash([key_of(self.checkpoint), self.task.name, to_dict(self.sampling), self.seed])
 
     def progress(self) -> StageProgress:
         return StageProgress(f"{self.sampling.num_samples:,} samples")
@@ -199,7 +199,7 @@ class TrainPolicy:
         return self.folder / RESULT_FILE
 
     def key(self) -> str:
-        return config_hash([_key_of(self.data), self.task.name, to_dict(self.policy), self.seed])
+        return config_hash([key_of(self.data), self.task.name, to_dict(self.policy), self.seed])
 
     def progress(self) -> StageProgress:
         rows = read_metrics(self.folder / "metrics.jsonl")
@@ -280,7 +280,7 @@ def _stage(stage: Stage, folder: Path) -> Iterator[str | None]:
         yield None if is_done(stage) else stage.key()
 
 
-def _key_of(artifact: Path) -> str:
+def key_of(artifact: Path) -> str:
     """The key of an input: the one in its side file, else (a file made elsewhere) its size and ends.
 
     Raises `DataError` where there is no such file.

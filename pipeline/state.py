@@ -46,12 +46,16 @@ class Iteration:
 
 @dataclass(frozen=True)
 class LoopState:
-    """All iterations so far and the threshold for the next one. `outcome` once the loop has ended: why."""
+    """All iterations so far and the threshold for the next one. `outcome` once the loop has ended: why.
+
+    `expert_data`: task name -> key of the file that it was begun with.
+    """
 
     identity: Mapping[str, Any]
     threshold: Threshold
     iterations: tuple[Iteration, ...] = ()
     outcome: str | None = None
+    expert_data: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def current(self) -> Iteration | None:
@@ -112,6 +116,7 @@ def _encode(state: LoopState) -> dict[str, Any]:
         "identity": dict(state.identity),
         "threshold": _encode_threshold(state.threshold),
         "outcome": state.outcome,
+        "expert_data": dict(state.expert_data),
         "iterations": [
             {
                 "index": it.index,
@@ -147,6 +152,7 @@ def _decode(raw: Mapping[str, Any]) -> LoopState:
         identity=raw["identity"],
         threshold=_decode_threshold(raw["threshold"]),
         outcome=raw["outcome"],
+        expert_data=raw["expert_data"],
         iterations=tuple(
             Iteration(
                 index=it["index"],

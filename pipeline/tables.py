@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from offline_compositional_rl_datasets.task import Task
 from pipeline.stages import samples_file
 from pipeline.state import Iteration
-from runtime.atomic import side_file, write_json, write_text
+from runtime.atomic import atomic_path, side_file, write_json, write_text
 from runtime.config import config_hash
 from runtime.errors import StateError
 from runtime.metrics import write_csv
@@ -35,12 +35,14 @@ def final_table_file(loop: Loop) -> Path:
 def claim(loop: Loop) -> None:
     """Note whose tables these are: their folder is named by the diffusion seed alone.
 
-    Raises `StateError` where the tables of another run or configuration are there.
+    Raises `StateError` where the tables of another run, configuration or results folder are there.
     """
-    owner, run = policies_folder(loop) / "run.txt", f"{loop.config.run_name} {config_hash(loop.config.identity)}\n"
+    owner = policies_folder(loop) / "run.txt"
+    where = os.path.relpath(loop.folder, owner.parent)
+    run = f"{loop.config.run_name} {config_hash(loop.identity)} in {where}\n"
     if owner.exists() and owner.read_text(encoding="utf-8") != run:
         other = owner.read_text(encoding="utf-8").strip()
-        raise StateError(f"{owner.parent}: holds the tables of another run ({other}); choose another logs_path")
+        raise StateError(f"{owner.parent}: holds the tables of another run ({other}); choose another --logs_path")
     write_text(owner, run)
 
 
@@ -149,8 +151,12 @@ def write_best_datasets(loop: Loop) -> None:
             continue
         source = samples_file(loop.paths.results_path, best[1], config.model_name(best[1]), task)
         target = folder / task.name / source.name
-        _link(source, target)
-        _link(side_file(source), side_file(target))
+        if not source.exists() and not target.exists():
+            failed.append(f"{task.name}: {source} is gone")
+            continue
+        if source.exists():
+            _link(source, target)
+            _link(side_file(source), side_file(target))
         best_iterations[task.name] = best[1]
     summary = {
         "dataset_name": name,
@@ -173,12 +179,14 @@ def write_best_datasets(loop: Loop) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    if target.exists() and target.samefile(source):
+        return
+    with atomic_path(target) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copy2(source, temporary)
 
 
 def _number(rate: Fraction | None) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,7 +57,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
     """An instance of the dataclass `cls` from nested mappings; `source` names where they come from in errors."""
     _check_keys(cls, values, source, prefix="")
     try:
-        return dacite.from_dict(cls, dict(values), _DACITE)
+        return dacite.from_dict(cls, _over_defaults(cls, values), _DACITE)
     except (dacite.DaciteError, TypeError, ValueError) as error:
         raise ConfigError(f"{source}: {error}") from error
 
@@ -69,10 +70,32 @@ def _check_keys(cls: type, values: Mapping[str, Any], source: str, prefix: str) 
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(known)}"
             raise ConfigError(f"{source}: unknown key {prefix + str(key)!r}{hint}")
-        if dataclasses.is_dataclass(hints[key]):
+        alternatives = _alternatives(hints[key])
+        if value is None and type(None) in alternatives:
+            continue
+        nested = next((kind for kind in alternatives if dataclasses.is_dataclass(kind)), None)
+        if nested is not None:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{source}: {prefix + key!r} is {value!r}, expected a mapping")
-            _check_keys(hints[key], value, source, prefix=f"{prefix}{key}.")
+            _check_keys(nested, value, source, prefix=f"{prefix}{key}.")
+        elif any(typing.get_origin(kind) is tuple for kind in alternatives) and not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{source}: {prefix + key!r} is {value!r}, expected a list")
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _over_defaults(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` laid over the defaults of nested dataclasses, so that a part of one may be given."""
+    result = dict(values)
+    for field in dataclasses.fields(cls):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        value = result.get(field.name)
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(default):
+            result[field.name] = {**vars(default), **_over_defaults(type(default), value)}
+    return result
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def main(
     max_time_hours: float | None = None,
     data_path: Path | None = None,
     results_path: Path | None = None,
+    logs_path: Path | None = None,
     config_file: Path | None = None,
 ) -> None:
     """Train the generator, generate data for unseen tasks, validate it in the simulator, keep what is good; repeat.
@@ -67,6 +68,7 @@ def main(
         max_time_hours: cap on a job's time [72]
         data_path: expert data; default from config/paths.yaml
         results_path: where results go; default from config/paths.yaml
+        logs_path: where job logs and tables go; default from config/paths.yaml
         config_file: the same as config
     """
     from pipeline.config import load_pipeline_config
@@ -88,7 +90,7 @@ def main(
         "threshold_reduction_cycle": threshold_reduction_cycle,
         "min_threshold": min_threshold,
         "cluster": {"kind": cluster},
-        "paths": {"data_path": data_path, "results_path": results_path},
+        "paths": {"data_path": data_path, "results_path": results_path, "logs_path": logs_path},
         "retry": {
             "max_retries": max_retries,
             "retry_delay": retry_delay,
