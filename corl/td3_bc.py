@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from corl.networks import Actor, TwinCritic
 from corl.replay import Batch
+from runtime.errors import ConfigError
 
 CHECKPOINT_PREFIX = "td3_bc"
 
@@ -28,6 +29,13 @@ class TD3BCConfig:
     policy_freq: int = 2
     alpha: float = 2.5
     hidden: tuple[int, ...] = (256, 256)
+
+    def __post_init__(self) -> None:
+        if self.policy_freq < 1 or not self.learning_rate > 0 or not self.hidden:
+            raise ConfigError(
+                f"policy_freq {self.policy_freq}, learning_rate {self.learning_rate}, hidden {self.hidden}: expected "
+                "at least 1, a positive number and one or more sizes"
+            )
 
 
 class TD3BC:

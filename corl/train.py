@@ -54,6 +54,8 @@ class PolicyConfig:
         for name in ("max_timesteps", "batch_size", "eval_freq", "n_episodes", "horizon"):
             if not getattr(self, name) >= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
+        if self.fresh_episodes < 0:
+            raise ConfigError(f"fresh_episodes {self.fresh_episodes}: expected 0 or more")
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,9 @@ class TrainConfig:
         for name in (*positive, "P_std", "sigma_data", "follow_scale", "action_weight", "next_weight"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
+        for name in ("warm_start_steps", "warmup_steps", "weight_decay", "std_offset"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision!r}: expected one of {', '.join(PRECISIONS)}")
         if self.episode_ends not in ("drop", "self", "reference"):
@@ -105,3 +108,8 @@ class SamplerConfig:
         for name, least in (("steps", 2), ("num_samples", 1), ("batch_size", 1)):
             if not getattr(self, name) >= least:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected at least {least}")
+        if not 0 < self.sigma_min < self.sigma_max or not self.rho > 0:
+            raise ConfigError(
+                f"sigma_min {self.sigma_min}, sigma_max {self.sigma_max}, rho {self.rho}: expected "
+                "0 < sigma_min < sigma_max and a positive rho"
+            )

@@ -22,7 +22,6 @@ def generate(
     config: SamplerConfig,
     *,
     seed: int,
-    precision: str = "auto",
     label: str = "samples",
 ) -> np.ndarray:
     """(num_samples, 164) float32 transition vectors of the task with `condition` (16,).
@@ -34,7 +33,7 @@ def generate(
     generator = torch.Generator(device).manual_seed(seed)
     task = torch.from_numpy(np.asarray(condition, np.float32)).to(device)[None]
     dim = normalizer.layout.transition_dim
-    autocast = autocast_dtype(device, precision)
+    autocast = autocast_dtype(device, model.precision)
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
         # One noise level and one task for the whole batch: its modulation is computed once, not per sample.

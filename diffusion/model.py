@@ -25,6 +25,7 @@ class DiffusionModel:
     normalizer: Normalizer
     sigma_data: Tensor
     step: int
+    precision: str = "auto"
 
     @classmethod
     def load(cls, path: Path, layout: FactoredLayout, device: torch.device) -> DiffusionModel:
@@ -42,7 +43,7 @@ class DiffusionModel:
         normalizer = Normalizer(mean, std, layout, train["delta_next"]).to(device)
         network = network.to(device).eval().requires_grad_(False)
         sigma_data = train["sigma_data"] * scales(layout, train["follow_scale"]).to(device)
-        return cls(network, normalizer, sigma_data, checkpoint["step"])
+        return cls(network, normalizer, sigma_data, checkpoint["step"], train["precision"])
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def read_samples(path: Path, task: Task | None, layout: FactoredLayout = COMPOSU
     """Raises `DataError` where the file is missing, truncated, of other dimensions or not finite."""
     try:
         with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
             missing = [key for key in _KEYS if key not in archive.files]
             if missing:
                 raise DataError(f"{path}: lacks {', '.join(missing)}, expected the keys {', '.join(_KEYS)}")

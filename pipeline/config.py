@@ -24,6 +24,10 @@ class Resources:
     cpus: int
     gpus: int = 1
 
+    def __post_init__(self) -> None:
+        if self.memory_gb < 1 or not self.hours > 0 or self.cpus < 0 or self.gpus < 0:
+            raise ConfigError(f"{self}: expected memory and hours above 0, cpus and gpus of 0 or more")
+
 
 @dataclass(frozen=True)
 class StageResources:
@@ -54,6 +58,10 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("auto", "slurm", "local"):
             raise ConfigError(f"cluster {self.kind!r}: expected auto, slurm or local")
+        if self.max_parallel < 1 or not self.poll_seconds > 0:
+            raise ConfigError(
+                f"max_parallel {self.max_parallel}, poll_seconds {self.poll_seconds}: expected positive numbers"
+            )
 
 
 @dataclass(frozen=True)

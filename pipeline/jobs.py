@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _LOCAL_POLL_SECONDS = 0.2
 _STATUS_SECONDS = 20.0
 _PROGRAM_ERROR_RETRIES = 1
+_REFUSALS = 3
 
 
 def resolve_cluster(kind: str) -> str:
@@ -70,9 +71,11 @@ class Attempt:
     resources: Resources
     tries: int = 0
     program_errors: int = 0
+    refusals: int = 0
     not_before: float = 0.0
     started: float = 0.0
     job: submitit.Job | None = None
+    gpus: tuple[int, ...] = ()  # of this machine, while a local job runs on them
     seen: tuple[float, float] | None = None  # time and fraction of the first progress of this try
 
     def status(self, now: float) -> str:
@@ -87,6 +90,14 @@ class Attempt:
         return f"{self.stage.name}: {progress.text} ({times})"
 
 
+def visible_gpus() -> tuple[int, ...]:
+    """Numbers of the GPUs that this process may use; `CUDA_VISIBLE_DEVICES` is respected."""
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    numbers = tuple(int(name) for name in named if name.strip().isdigit())
+    return numbers[:count] if numbers else tuple(range(count))
+
+
 class Launcher:
     """Submits stages; knows how many more may run now."""
 
@@ -94,12 +105,22 @@ class Launcher:
         self.kind = resolve_cluster(cluster.kind)
         self.cluster, self.folder = cluster, folder
         self.cores = cpu_count()
+        self.gpus = visible_gpus() if self.kind == "local" else ()
         self.poll_seconds = cluster.poll_seconds if self.kind == "slurm" else _LOCAL_POLL_SECONDS
 
     def fits(self, attempt: Attempt, running: Sequence[Attempt]) -> bool:
         if self.kind == "slurm":
             return len(running) < self.cluster.max_parallel
+        if self._gpu_count(attempt) > len(self._free_gpus(running)):
+            return False
         return not running or sum(map(self._cores, running)) + self._cores(attempt) <= self.cores
+
+    def _gpu_count(self, attempt: Attempt) -> int:
+        return min(attempt.resources.gpus, len(self.gpus))
+
+    def _free_gpus(self, running: Sequence[Attempt]) -> list[int]:
+        taken = {gpu for attempt in running for gpu in attempt.gpus}
+        return [gpu for gpu in self.gpus if gpu not in taken]
 
     def share(self, resources: Resources, jobs: int) -> Resources:
         """Resources of one of so many jobs: where they are fewer than this machine's cores, each gets more of these.
@@ -114,7 +135,7 @@ class Launcher:
     def _cores(self, attempt: Attempt) -> int:
         return min(attempt.resources.cpus or self.cores, self.cores)
 
-    def submit(self, attempt: Attempt) -> submitit.Job:
+    def submit(self, attempt: Attempt, running: Sequence[Attempt]) -> submitit.Job:
         stage = attempt.stage
         resources = attempt.resources
         if self.kind == "local":
@@ -128,9 +149,9 @@ class Launcher:
         }
         if self.kind == "slurm":
             parameters |= self._slurm_parameters(resources)
-        elif torch.cuda.is_available():
-            # Without this submitit hides the GPUs from local jobs.
-            parameters["gpus_per_node"] = min(resources.gpus, torch.cuda.device_count())
+        elif self.gpus:
+            attempt.gpus = tuple(self._free_gpus(running)[: self._gpu_count(attempt)])
+            parameters |= {"gpus_per_node": len(attempt.gpus), "local_visible_gpus": attempt.gpus}
         executor.update_parameters(**parameters)
         with _importable_project():
             return executor.submit(JobCall(stage))
@@ -173,7 +194,7 @@ def run_jobs(
     """Run all stages; calls `on_done(stage)`, which gives a phrase for the log, as each one finishes.
 
     Finished work is not run again. Returns the names of stages that failed for good with the reason. On Ctrl-C local
-    jobs are stopped; jobs of a cluster go on and are found again.
+    jobs are stopped; jobs of a cluster go on, and a stage's lock keeps a second job from doing the same work beside it.
     """
     total = len(stages)
     waiting: deque[Attempt] = deque()
@@ -208,9 +229,9 @@ def run_jobs(
                 waiting.remove(attempt)
                 attempt.tries += 1
                 try:
-                    attempt.job = launcher.submit(attempt)
-                except submitit.core.utils.FailedJobError as error:  # sbatch refused
-                    settle(attempt, one_line(error), "system")
+                    attempt.job = launcher.submit(attempt, running)
+                except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+                    settle(attempt, one_line(error), "refused")
                     continue
                 attempt.started, attempt.seen = time.monotonic(), None
                 running.append(attempt)
@@ -255,11 +276,20 @@ def _after_failure(attempt: Attempt, retry: RetryConfig, reason: str, cause: str
         attempt.program_errors += 1
         if attempt.program_errors > _PROGRAM_ERROR_RETRIES:
             return reason
+    elif cause == "refused":
+        # A wrong partition or account stays wrong; a scheduler that is down for a while comes back.
+        attempt.refusals += 1
+        if attempt.refusals >= _REFUSALS:
+            return reason
     elif cause == "memory":
         grown = min(round(resources.memory_gb * retry.retry_memory_multiplier), retry.max_memory_gb)
+        if grown <= resources.memory_gb:
+            return f"{reason} with {resources.memory_gb} GB (max_memory_gb is {retry.max_memory_gb})"
         attempt.resources = dataclasses.replace(resources, memory_gb=grown)
     elif cause == "time":
         grown_hours = min(resources.hours * retry.retry_time_multiplier, retry.max_time_hours)
+        if grown_hours <= resources.hours:
+            return f"{reason} after {resources.hours} hours (max_time_hours is {retry.max_time_hours})"
         attempt.resources = dataclasses.replace(resources, hours=grown_hours)
     attempt.not_before = time.monotonic() + (0.0 if cause == "program" else retry.retry_delay)
     log.warning("%s failed (%s); trying again (%d of %d)", attempt.stage.name, reason, attempt.tries, retry.max_retries)
@@ -267,7 +297,10 @@ def _after_failure(attempt: Attempt, retry: RetryConfig, reason: str, cause: str
 
 
 def _reason(job: submitit.Job) -> tuple[str, str]:
-    """A line on why a job failed, and the kind of cause: memory, time, user, program or system."""
+    """A line on why a job failed, and the kind of cause: memory, time, user, program or system.
+
+    (A submission that the scheduler refuses is the cause `refused`; there is no job then.)
+    """
     state = str(job.state)
     if "OUT_OF_ME" in state:
         return state, "memory"
@@ -279,6 +312,8 @@ def _reason(job: submitit.Job) -> tuple[str, str]:
         error = None
     if isinstance(error, submitit.core.utils.FailedJobError):
         last = _last_line_of_trace(str(error))
+        if "timed-out too many times" in last:  # submitit's own end of a job that it had queued again
+            return last, "time"
         for kind in UserError.__subclasses__():
             prefix = f"{kind.__module__}.{kind.__name__}: "
             if last.startswith(prefix):

@@ -10,10 +10,11 @@ from runtime.errors import ConfigError
 
 def parse_sources(items: Sequence[str]) -> dict[int, tuple[Task, ...]]:
     """Iteration -> tasks. Raises `ConfigError` for an item of another form, `TaskError` for an unknown task."""
-    sources = {}
+    sources: dict[int, tuple[Task, ...]] = {}
     for item in items:
         run, colon, names = item.partition(":")
         if not colon or not run.isdigit() or not names:
             raise ConfigError(f"--source_tasks {item!r}: expected RUN:TASK,TASK, for example 0:IIWA_Box_None_Push")
-        sources[int(run)] = tuple(Task.parse(name) for name in names.split(","))
+        tasks = tuple(Task.parse(name) for name in names.split(","))
+        sources[int(run)] = (*sources.get(int(run), ()), *tasks)
     return sources

@@ -43,9 +43,12 @@ def main(
     from envs.collect import CollectConfig, collect
     from offline_compositional_rl_datasets.task import Task
     from runtime.cpus import cpu_count
+    from runtime.errors import ConfigError
     from runtime.logs import configure_logging
     from runtime.paths import machine_settings
 
+    if workers < 0:
+        raise ConfigError(f"--workers {workers}: expected 0 or more")
     configure_logging()
     config = CollectConfig(
         episodes=episodes,

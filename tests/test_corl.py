@@ -196,17 +196,21 @@ def test_the_best_evaluation_is_kept_apart_from_the_last_and_from_fresh_episodes
 
 
 def test_a_saved_policy_acts_as_the_trained_one_without_the_data(tmp_path):
-    seen = {}
+    states = np.random.default_rng(0).normal(size=(4, 77)).astype(np.float32)
+    acted = []
 
     def record(policy, seeds):
-        states = np.random.default_rng(0).normal(size=(4, 77)).astype(np.float32)
-        seen["states"], seen["actions"] = states, policy(states)
-        return Evaluation(np.arange(3.0) + len(seen), np.ones(3, bool))
+        """Every evaluation is better than the one before, so that the last is the one kept."""
+        acted.append(policy(states))
+        return Evaluation(np.full(len(seeds), float(len(acted))), np.ones(len(seeds), bool))
 
     _train(tmp_path, record)
-    policy = Policy.load(checkpoint_file(tmp_path, "td3_bc", "best_successrate"))
-    assert policy(seen["states"]).shape == (4, 8)
-    assert np.abs(policy(seen["states"])).max() <= 1.0
+    assert len(acted) == 40 // 10 + 1, "four evaluations, and the kept policy on fresh episodes"
+    for which in ("best_successrate", "best_eval"):
+        policy = Policy.load(checkpoint_file(tmp_path, "td3_bc", which))
+        np.testing.assert_allclose(policy(states), acted[3], atol=1e-6)
+    assert np.abs(acted[3] - acted[0]).max() > 1e-4
+    assert np.abs(acted[3]).max() <= 1.0
 
 
 def test_a_policy_does_not_care_about_the_sign_of_relative_quaternions(tmp_path):

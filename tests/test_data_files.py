@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.atomic import is_complete
 from runtime.errors import DataError
+from tests.conftest import ROOT
 
 TASK = Task.parse("IIWA_Box_None_Push")
 
@@ -58,6 +62,29 @@ def test_the_published_pairing_across_episodes_can_be_reproduced(data_file):
     assert len(data) == 11
     assert data.next_observations[4, 0] == 100
     assert data.timeouts[4]
+
+
+def test_a_full_disk_stops_the_writing_with_an_error_and_leaves_no_file(tmp_path):
+    """In a process of its own, whose files may not grow beyond 20 kB: the HDF5 library must not take it down."""
+    code = (
+        "import resource, signal, sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from offline_compositional_rl_datasets.hdf5 import Episode, write_expert\n"
+        "from offline_compositional_rl_datasets.task import Task\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "x = np.random.default_rng(0).normal(size=(500, 77)).astype(np.float32)\n"
+        "e = Episode(x, x[:, :8], x[:, 0], x[:, 0], False)\n"
+        "try:\n"
+        "    write_expert(Path(sys.argv[1]), [e], Task.parse('IIWA_Box_None_Push'))\n"
+        "except OSError as error:\n"
+        "    print('stopped at', error.filename)\n"
+    )
+    path = tmp_path / "data.hdf5"
+    result = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == f"stopped at {path}"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_both_published_folder_layouts_are_found(tmp_path, data_file):

@@ -124,6 +124,26 @@ def test_forward_kinematics_and_jacobian_agree_with_the_simulator(robot):
     np.testing.assert_allclose(jacobian[0], expected[:, :7], atol=1e-12)
 
 
+@pytest.mark.parametrize("workers", range(1, 9))
+def test_no_worker_gets_more_episodes_than_it_has_environments(workers):
+    env = VectorEnv.__new__(VectorEnv)
+    env._pipes = [None] * workers
+    for num_envs in range(workers, 25):
+        own = np.diff(env._split(num_envs))
+        assert own.sum() == num_envs
+        for batch in range(1, num_envs + 1):
+            given = np.diff(env._split(batch))
+            assert given.sum() == batch
+            assert (given <= own).all()
+
+
+@pytest.mark.parametrize("batch", [5, 3, 1])
+def test_a_batch_that_workers_cannot_share_evenly_is_run_whole(batch):
+    with VectorEnv(Task.parse(SOME[0]), 5, workers=2, horizon=2) as env:
+        assert env.reset(list(range(batch))).shape == (batch, 77)
+        assert env.step(np.zeros((batch, 8)))[1].shape == (batch,)
+
+
 def test_worker_processes_give_the_same_episodes_as_none():
     task = Task.parse(SOME[0])
     actions = np.random.default_rng(0).uniform(-1, 1, (4, 3, 8))

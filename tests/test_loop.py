@@ -183,6 +183,38 @@ def test_a_wrong_flag_ends_in_one_line(finished, arguments, message):
     assert "Traceback" not in result.stdout + result.stderr
 
 
+def test_other_data_or_another_split_under_a_begun_run_is_refused(finished, tmp_path):
+    folder = _copy(finished, tmp_path)
+    data = folder / "data" / "expert-iiwa-offline-comp-data" / "IIWA_Box_None_Push" / "data.hdf5"
+    others = _run([*LOOP, *TINY, "--data_path", str(tmp_path / "other")], folder)
+    assert others.returncode == 0, "the same data, recorded again elsewhere, are the same data"
+    content = bytearray(data.read_bytes())
+    content[-1] ^= 1
+    data.write_bytes(content)
+    result = _run([*LOOP, *TINY], folder)
+    assert result.returncode == 2
+    assert "data.hdf5: not the file that" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_tables_of_another_results_folder_are_not_overwritten(finished, tmp_path):
+    folder = _copy(finished, tmp_path)
+    result = _run([*LOOP, *TINY, "--results_path", str(tmp_path / "elsewhere")], folder)
+    assert result.returncode == 2
+    assert "holds the tables of another run" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_best_set_outlives_the_files_that_it_was_linked_to(finished, tmp_path):
+    folder = _copy(finished, tmp_path)
+    for i in (0, 1):
+        shutil.rmtree(folder / "results" / f"augmented_{i}" / "diffusion" / f"{RUN}_{i}" / TEST_TASKS[0])
+    result = _run([*LOOP, *TINY], folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    best = folder / "results" / "best_testtask_dataset" / f"{RUN}_iters1" / TEST_TASKS[0] / "samples_0.npz"
+    assert len(read_samples(best, Task.parse(TEST_TASKS[0]))) == 200
+
+
 def test_a_wrong_configuration_file_ends_in_one_line(tmp_path):
     (tmp_path / "typo.yaml").write_text("sampling: {num_sample: 5}\n")
     for name, message in (("typo.yaml", "did you mean 'num_samples'?"), ("absent.yaml", "no such configuration file")):

@@ -57,11 +57,19 @@ class Inner:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sized:
+    size: int
+    unit: str = "MB"
+
+
+@dataclasses.dataclass(frozen=True)
 class Outer:
     rate: float = 0.5
     names: tuple[str, ...] = ("a",)
     inner: Inner = dataclasses.field(default_factory=Inner)
     where: Path | None = None
+    perhaps: Inner | None = None
+    sized: Sized = Sized(size=4)
 
 
 def _yaml(tmp_path, text):
@@ -82,6 +90,9 @@ def test_yaml_and_overrides_make_a_dataclass(tmp_path):
         ("rat: 1", "unknown key 'rat'; did you mean 'rate'"),
         ("inner: {sise: 1}", "unknown key 'inner.sise'; did you mean 'size'"),
         ("inner: 3", "'inner' is 3, expected a mapping"),
+        ("perhaps: {sise: 1}", "unknown key 'perhaps.sise'; did you mean 'size'"),
+        ("names: ab", "'names' is 'ab', expected a list"),
+        ("names: 5", "'names' is 5, expected a list"),
         ("rate: fast", "rate"),
         ("inner: {size: 1.5}", "size"),
         ("- 1", "expected a mapping"),
@@ -93,6 +104,12 @@ def test_a_wrong_configuration_names_file_and_key(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as error:
         load_yaml(Outer, path)
     assert str(path) in str(error.value)
+
+
+def test_a_part_of_a_nested_mapping_keeps_the_defaults_of_the_rest(tmp_path):
+    config = load_yaml(Outer, _yaml(tmp_path, "sized: {unit: GB}\nperhaps: null\n"))
+    assert config.sized == Sized(size=4, unit="GB")
+    assert config.perhaps is None
 
 
 @given(st.integers(), st.integers())
