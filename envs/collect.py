@@ -50,10 +50,10 @@ class CollectConfig:
 
     episodes: int = 20
     horizon: int = 500
-    noise: float = 0.1
+    noise: float = 0.03
     shove_every: int = 50
-    shove_steps: int = 16
-    slip: float = 0.1
+    shove_steps: int = 14
+    slip: float = 0.3
     linger: int = 60
     seed: int = 0
 

@@ -15,10 +15,10 @@ from runtime.errors import run_main
 def main(
     tasks: list[str],
     episodes: int = 20,
-    noise: float = 0.1,
+    noise: float = 0.03,
     shove_every: int = 50,
-    shove_steps: int = 16,
-    slip: float = 0.1,
+    shove_steps: int = 14,
+    slip: float = 0.3,
     horizon: int = 500,
     seed: int = 0,
     workers: int = 0,
