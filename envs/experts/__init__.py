@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from envs.experts.grasps import GRASPS
-from envs.experts.scripted import ScriptedExpert
-from envs.experts.targets import AIMS
+from envs.experts.scripted import ScriptedExpert, has_expert
 from offline_compositional_rl_datasets.task import Task
+
+__all__ = ["ScriptedExpert", "expert_for", "has_expert"]
 
 
 def expert_for(task: Task) -> ScriptedExpert:
@@ -14,8 +14,3 @@ def expert_for(task: Task) -> ScriptedExpert:
     Raises `TaskError` for an object or objective that no expert is written for.
     """
     return ScriptedExpert(task)
-
-
-def has_expert(task: Task) -> bool:
-    """Whether `expert_for(task)` gives an expert."""
-    return task.object in GRASPS and task.objective in AIMS

@@ -51,6 +51,11 @@ class Scene:
         )
 
 
+def has_expert(task: Task) -> bool:
+    """Whether a `ScriptedExpert` is written for the task's object and objective."""
+    return task.object in GRASPS and task.objective in AIMS
+
+
 class ScriptedExpert:
     """The expert of one task: observations (B, 77) to actions (B, 8) in [-1, 1]."""
 
@@ -64,7 +69,7 @@ class ScriptedExpert:
     saturation = 4.0
 
     def __init__(self, task: Task) -> None:
-        if task.object not in GRASPS or task.objective not in AIMS:
+        if not has_expert(task):
             raise TaskError(
                 f"{task}: there is no scripted expert, expected an object of {', '.join(GRASPS)} "
                 f"and an objective of {', '.join(AIMS)}"
