@@ -1,7 +1,8 @@
 """One task's physics under the joint-position controller: MuJoCo stepped directly, no observations, no rewards.
 
 Each of the 25 substeps of a control step runs the first half of MuJoCo's step (kinematics, mass matrix, bias), the
-controller, and the second half. That gives bit for bit what the benchmark's three forward passes per substep give.
+controller, and the second half (`substeps.py`). That gives bit for bit what the benchmark's three forward passes per
+substep give.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from envs.composuite.objects import object_joint
 from envs.composuite.robots import GRIPPER_OPEN_QPOS, NUM_ARM_JOINTS, ROBOT_SPECS
 from envs.composuite.scene import TIMESTEP, compiled_model
+from envs.composuite.substeps import run_substeps
 from offline_compositional_rl_datasets.task import Task
 
 CONTROL_FREQUENCY = 20
@@ -24,11 +26,6 @@ _FINGERS_CTRL = slice(NUM_ARM_JOINTS, NUM_ARM_JOINTS + 2)
 
 MAX_JOINT_STEP = 0.05
 """Largest change of an arm joint's goal per control step (rad)."""
-
-_KP = 50.0
-_KD = 2 * np.sqrt(_KP)
-_GRIPPER_SPEED = 0.01
-_GRIPPER_SIGNS = np.array([1.0, -1.0])
 
 
 class Simulation:
@@ -45,35 +42,34 @@ class Simulation:
         self.gripper_state = np.zeros(2)
         joint = self.model.joint(object_joint(task.object))
         self._object_qpos = slice(joint.qposadr[0], joint.qposadr[0] + 7)
-        self._full_mass = np.zeros((self.model.nv, self.model.nv))
-        self._arm_block = self._full_mass[_ARM, _ARM]
+        self._mass_rows = self.model.dof_Madr[_ARM].copy()
         # Column-major, as the benchmark has it: BLAS then adds in the same order and the product is equal to the bit.
-        self._arm_mass = np.zeros((NUM_ARM_JOINTS, NUM_ARM_JOINTS), order="F")
+        self._mass = np.zeros((NUM_ARM_JOINTS, NUM_ARM_JOINTS), order="F")
+        self._mass_is_given = False
         self._torque_limit = self.model.actuator_ctrlrange[_ARM, 1].copy()
         finger_range = self.model.actuator_ctrlrange[_FINGERS_CTRL]
-        self._finger_mid = finger_range.mean(axis=1)
+        self._finger_middle = finger_range.mean(axis=1)
         self._finger_half = 0.5 * (finger_range[:, 1] - finger_range[:, 0])
         # Persistent views into MuJoCo's memory: attribute access through the bindings costs more than the arithmetic.
         self._q = self.data.qpos[_ARM]
         self._qd = self.data.qvel[_ARM]
         self._bias = self.data.qfrc_bias[_ARM]
-        self._ctrl_arm = self.data.ctrl[_ARM]
-        self._ctrl_fingers = self.data.ctrl[_FINGERS_CTRL]
         self._qM = self.data.qM
+        self._ctrl = self.data.ctrl
         self._initial_qpos = np.array(ROBOT_SPECS[task.robot].initial_qpos)
         self._reset_mass = self._mass_with_closed_fingers()
-        self._stale_mass: np.ndarray | None = None
 
     def _mass_with_closed_fingers(self) -> np.ndarray:
-        """(7, 7) column-major: the mass matrix that the benchmark's controller caches at reset and uses once.
+        """(7, 7): the mass matrix that the benchmark's controller caches at reset and uses once.
 
         It is taken before the fingers are opened. Nothing but arm and fingers enters it, so one serves all episodes.
         """
         mujoco.mj_resetData(self.model, self.data)
         self._q[:] = self._initial_qpos
         mujoco.mj_forward(self.model, self.data)
-        mujoco.mj_fullM(self.model, self._full_mass, self._qM)
-        return np.asfortranarray(self._arm_block)
+        full = np.zeros((self.model.nv, self.model.nv))
+        mujoco.mj_fullM(self.model, full, self._qM)
+        return full[_ARM, _ARM].copy()
 
     def reset(self, object_position: np.ndarray) -> None:
         """Arm at its start pose, fingers open, the object upright at `object_position` (3,), everything at rest."""
@@ -82,7 +78,7 @@ class Simulation:
         self.data.qpos[_FINGERS_QPOS] = GRIPPER_OPEN_QPOS
         self.data.qpos[self._object_qpos] = (*object_position, 1.0, 0.0, 0.0, 0.0)
         self.gripper_state[:] = 0.0
-        self._stale_mass = self._reset_mass
+        self._give_mass(self._reset_mass)
         mujoco.mj_forward(self.model, self.data)
 
     def restore(
@@ -101,44 +97,23 @@ class Simulation:
         mujoco.mj_forward(self.model, self.data)
         self.data.qacc_warmstart[:] = 0.0 if warmstart is None else warmstart
         self.gripper_state[:] = 0.0 if gripper_state is None else gripper_state
-        self._stale_mass = None if first_mass is None else np.asfortranarray(first_mass)
+        self._give_mass(first_mass)
 
-    def step(self, action: np.ndarray, *, record_ctrl: list[np.ndarray] | None = None) -> None:
+    def _give_mass(self, mass: np.ndarray | None) -> None:
+        """What the next substep alone takes for the mass matrix (7, 7); None: the state's own."""
+        self._mass_is_given = mass is not None
+        if mass is not None:
+            self._mass[:] = mass
+
+    def step(self, action: np.ndarray) -> None:
         """One control step (50 ms): the arm's goal is set once, torques and gripper command at every substep.
 
         `action` (8,): joint commands in [-1, 1] (clipped), then the gripper command, of which only the sign counts.
         """
-        model, data = self.model, self.data
-        q, qd, bias, arm_mass = self._q, self._qd, self._bias, self._arm_mass
-        goal = q + MAX_JOINT_STEP * np.clip(action[_ARM], -1.0, 1.0)
-        limit, ctrl_arm, ctrl_fingers = self._torque_limit, self._ctrl_arm, self._ctrl_fingers
-        for finger_command in self._finger_commands(float(action[NUM_ARM_JOINTS])):
-            mujoco.mj_step1(model, data)
-            if self._stale_mass is None:
-                mujoco.mj_fullM(model, self._full_mass, self._qM)
-                arm_mass[:] = self._arm_block
-                mass = arm_mass
-            else:
-                mass, self._stale_mass = self._stale_mass, None
-            torque = mass.dot((goal - q) * _KP + -qd * _KD)
-            torque += bias
-            np.minimum(torque, limit, out=torque)
-            np.maximum(torque, -limit, out=ctrl_arm)
-            ctrl_fingers[:] = finger_command
-            mujoco.mj_step2(model, data)
-            if record_ctrl is not None:
-                record_ctrl.append(data.ctrl.copy())
-
-    def _finger_commands(self, command: float) -> np.ndarray:
-        """(25, 2) finger targets of the substeps; moves the gripper's command state on by a control step.
-
-        The state moves by 0.01 per substep towards the command's sign and stops at +-1; since it moves one way only,
-        clipping the running sum equals clipping at every substep.
-        """
-        step = _GRIPPER_SPEED * np.sign(command) * _GRIPPER_SIGNS
-        states = np.empty((SUBSTEPS + 1, 2))
-        states[0] = self.gripper_state
-        states[1:] = step
-        states = np.clip(np.add.accumulate(states, axis=0)[1:], -1.0, 1.0)
-        self.gripper_state[:] = states[-1]
-        return self._finger_mid + self._finger_half * states
+        goal = self._q + MAX_JOINT_STEP * np.clip(action[_ARM], -1.0, 1.0)
+        run_substeps(
+            SUBSTEPS, self.model._address, self.data._address, goal, np.sign(action[NUM_ARM_JOINTS]),
+            self.gripper_state, self._q, self._qd, self._bias, self._qM, self._mass_rows, self._mass,
+            self._mass_is_given, self._ctrl, self._torque_limit, self._finger_middle, self._finger_half,
+        )  # fmt: skip
+        self._mass_is_given = False
