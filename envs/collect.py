@@ -1,229 +1,147 @@
-"""Record episodes of the scripted experts in the published data layout, with several processes."""
+"""Record data sets in the published layout, with several processes, in parts that survive a kill.
+
+Each process writes the runs it has recorded as a small file of the same layout; when a task's parts are all there they
+are joined. So memory does not grow with the size of the data, and what is recorded is never recorded twice.
+"""
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from envs.composuite.robots import NUM_ARM_JOINTS
-from envs.composuite.simulation import ACTION_DIM
 from envs.experts import expert_for
-from envs.vector import EnvGroup
-from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from envs.recording import CollectConfig, record
+from offline_compositional_rl_datasets.hdf5 import join_expert, task_file, write_expert
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import artifact_info, commit_artifact
 from runtime.config import to_dict
-from runtime.errors import ConfigError, StateError
+from runtime.errors import StateError
 from runtime.logs import progress
-from runtime.seeds import derive_seed, rng
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 5  # runs that one process steps side by side, and the grain of progress
-_LEAST_SHOVE = 4
-_SLIP_STEPS = 12
-_GRIP_STEPS = 10  # an object slips only while it is being gripped,
-_MOST_SLIPS = 3  # and so many times a run
-_NUDGE = 0.6  # the arm's greatest command during a slip
-_LIFTED = 0.01  # an object less far above its first place rests (m)
-_OBJECT_HEIGHT = COMPOSUITE.factor_slices["object"].start + 2
+_RUNS_PER_PART = 5
+"""Runs that one process steps side by side, and the grain of what a kill can cost."""
 
 
 @dataclass(frozen=True)
-class CollectConfig:
-    """How many runs of which length, and how far the expert is thrown off its path in them.
+class _Part:
+    """Runs `numbers` of a task, recorded by one process into one file. Callable in any process."""
 
-    `episodes` runs per task of `horizon` control steps. `noise` is the standard deviation of what is added to every
-    action before clipping. About every `shove_every` steps (0: never) the arm is shoved: all joints move at a random
-    speed for 4 to `shove_steps` steps that are not recorded, and what follows is recorded as an episode of its own. So
-    the data shows how to come back from everywhere, with clean actions; that is what makes it clonable. Where the
-    expert grips an object that still rests on its place, `slip` is the chance per step that the gripper opens and the
-    arm moves a little instead, not recorded either: an expert closes within a few steps, too few to learn from that
-    open fingers about an object must close. Once it has been solved in `linger` steps a run is over.
-    """
+    task: Task
+    config: CollectConfig
+    numbers: tuple[int, ...]
+    policy: Path | None
+    path: Path
+    info: Mapping[str, Any]
 
-    episodes: int = 20
-    horizon: int = 500
-    noise: float = 0.03
-    shove_every: int = 50
-    shove_steps: int = 14
-    slip: float = 0.3
-    linger: int = 60
-    seed: int = 0
+    def is_done(self) -> bool:
+        known = artifact_info(self.path)
+        return known is not None and _agrees(known, self.info)
 
-    def __post_init__(self) -> None:
-        if self.episodes < 1 or self.horizon < 1 or self.linger < 1:
-            raise ConfigError(
-                f"episodes {self.episodes}, horizon {self.horizon}, linger {self.linger}: expected positive numbers"
-            )
-        if self.noise < 0 or self.shove_every < 0 or self.shove_steps < _LEAST_SHOVE:
-            raise ConfigError(
-                f"noise {self.noise}, shove_every {self.shove_every}, shove_steps {self.shove_steps}: "
-                f"expected at least 0, 0 and {_LEAST_SHOVE}"
-            )
-        if not 0 <= self.slip < 1:
-            raise ConfigError(f"slip {self.slip}: expected a chance from 0 to below 1")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of the expert: its recorded episodes, the return of all its steps, success at the last one."""
-
-    episodes: list[Episode]
-    total_reward: float
-    success: bool
-
-
-class _Recorder:
-    """Decides step by step whether a run records or shoves, and cuts it into episodes."""
-
-    def __init__(self, config: CollectConfig, generator: np.random.Generator) -> None:
-        self.config, self.generator = config, generator
-        self.episodes: list[Episode] = []
-        self.total_reward = 0.0
-        self._steps: list[tuple] = []
-        self._shove_left = 0
-        self._shove = np.zeros(ACTION_DIM)
-        self._free = np.zeros(ACTION_DIM, dtype=bool)  # commands that a shove leaves to the expert
-        self._rest_height: float | None = None
-        self._gripping = 0
-        self._slips = 0
-        self._record_left = self._draw_length()
-        self.solved_for = 0
-        self.success = False
-
-    def _draw_length(self) -> int:
-        """Steps until the next shove: uniform around `shove_every`."""
-        every = self.config.shove_every
-        return int(self.generator.integers(every // 2, every + every // 2 + 1)) if every else self.config.horizon
-
-    def action(self, observation: np.ndarray, expert_action: np.ndarray) -> np.ndarray:
-        """(8,) float32: the expert's action with noise, or a shove."""
-        noisy = expert_action + self.config.noise * self.generator.standard_normal(ACTION_DIM)
-        height = observation[_OBJECT_HEIGHT]
-        if self._rest_height is None:
-            self._rest_height = height
-        grips = expert_action[-1] > 0 and height < self._rest_height + _LIFTED
-        self._gripping = self._gripping + 1 if grips and not self._shove_left else 0
-        may_slip = 1 < self._gripping <= _GRIP_STEPS and self._slips < _MOST_SLIPS
-        if may_slip and self.generator.random() < self.config.slip:
-            self._slips += 1
-            self.close()
-            self._start_shove(_SLIP_STEPS, np.append(self.generator.uniform(-_NUDGE, _NUDGE, NUM_ARM_JOINTS), -1.0))
-        if self._shove_left:
-            noisy = np.where(self._free, noisy, self._shove)
-        return np.clip(noisy, -1.0, 1.0).astype(np.float32)
-
-    def _start_shove(self, longest: int, action: np.ndarray) -> None:
-        """Replace the expert's action for 4 to `longest` steps, but where `action` is NaN."""
-        self._shove_left = int(self.generator.integers(_LEAST_SHOVE, longest + 1))
-        self._free = np.isnan(action)
-        self._shove = action
-
-    def add(self, observation: np.ndarray, action: np.ndarray, reward: float, success: bool, terminated: bool) -> None:
-        self.total_reward += reward
-        self.success = success
-        self.solved_for += success
-        if self._shove_left:
-            self._shove_left -= 1
-            return
-        self._steps.append((observation, action, reward, success))
-        self._record_left -= 1
-        if terminated:
-            self.close(terminated=True)
-        elif self._record_left <= 0:
-            self.close()
-            self._record_left = self._draw_length()
-            arm = self.generator.uniform(-1.0, 1.0, NUM_ARM_JOINTS)
-            self._start_shove(self.config.shove_steps, np.append(arm, np.nan))
-
-    def close(self, *, terminated: bool = False) -> None:
-        """End the episode under way; one of a single step would hold no transition."""
-        if len(self._steps) > 1:
-            columns = (np.array(column, dtype=np.float32) for column in zip(*self._steps, strict=True))
-            self.episodes.append(Episode(*columns, terminated=terminated))
-        self._steps = []
-
-
-def record(task: Task, config: CollectConfig, numbers: Sequence[int]) -> list[Run]:
-    """Run the expert side by side; a run's start, noise and shoves depend on its number alone."""
-    expert = expert_for(task)
-    group = EnvGroup(task, len(numbers), {"horizon": config.horizon})
-    recorders = [_Recorder(config, rng("noise", config.seed, task.name, number)) for number in numbers]
-    observations = group.reset([derive_seed("start", config.seed, task.name, number) for number in numbers])
-    ended = np.zeros(len(numbers), dtype=bool)
-    while not ended.all():
-        wanted = expert(observations)
-        actions = np.stack(
-            [recorder.action(*seen) for recorder, *seen in zip(recorders, observations, wanted, strict=True)]
+    def __call__(self) -> None:
+        runs = record(self.task, self.config, self.numbers, expert_for(self.task, self.policy))
+        episodes = [episode for run in runs for episode in run.episodes]
+        outcome = {
+            "successes": [bool(run.success) for run in runs],
+            "returns": [float(run.total_reward) for run in runs],
+        }
+        commit_artifact(
+            self.path, lambda temporary: write_expert(temporary, episodes, self.task), {**self.info, **outcome}
         )
-        following, rewards, terminated, truncated, successes = group.step(actions)
-        for i in np.flatnonzero(~ended):
-            recorders[i].add(observations[i], actions[i], rewards[i], successes[i], bool(terminated[i]))
-        over = np.array([recorder.success and recorder.solved_for >= config.linger for recorder in recorders])
-        ended |= terminated | truncated | over
-        observations = following
-    for recorder in recorders:
-        recorder.close()
-    return [Run(recorder.episodes, recorder.total_reward, recorder.success) for recorder in recorders]
 
 
-def _record_chunk(work: tuple[Task, CollectConfig, list[int]]) -> tuple[Task, int, list[Run]]:
-    task, config, numbers = work
-    return task, numbers[0], record(task, config, numbers)
+def _agrees(known: Mapping[str, Any], info: Mapping[str, Any]) -> bool:
+    return {key: known.get(key) for key in info} == dict(info)
+
+
+def _run_part(part: _Part) -> _Part:
+    part()
+    return part
+
+
+def _parts_folder(path: Path) -> Path:
+    return path.with_name(f".{path.stem}_parts")
 
 
 def collect(
-    tasks: Sequence[Task], config: CollectConfig, data_path: Path, *, dataset_type: str = "expert", workers: int = 1
+    tasks: Sequence[Task],
+    config: CollectConfig,
+    data_path: Path,
+    *,
+    dataset_type: str = "expert",
+    workers: int = 1,
+    policies: Mapping[Task, Path] | None = None,
 ) -> dict[Task, float]:
     """Write each task's file; returns the success rate (of the last step) per task.
 
-    A file that the same configuration made is kept. Raises `StateError` for one that was made otherwise.
+    `policies` names a published policy's file per task, to be recorded instead of the scripted expert. A file that the
+    same configuration made is kept. Raises `StateError` for one that was made otherwise.
     """
+    policies = policies or {}
     for task in tasks:
-        expert_for(task)  # raises for a task without one before hours of recording, not after
-    info = to_dict(config)
+        expert_for(task, policies.get(task))  # raises for a task without one before hours of recording, not after
     rates: dict[Task, float] = {}
-    missing = []
+    parts: dict[Task, list[_Part]] = {}
     for task in tasks:
         path = task_file(data_path, dataset_type, task)
+        info = to_dict(config) | ({"policy": str(policies[task])} if task in policies else {})
         if path.exists():
             known = artifact_info(path)
-            if known is None or {key: known.get(key) for key in info} != info:
+            if known is None or not _agrees(known, info):
                 raise StateError(f"{path}: made by another configuration ({known}), expected {info}; move it away")
             rates[task] = known["success_rate"]
-        else:
-            missing.append(task)
-    chunks = [
-        (task, config, list(range(start, min(start + _CHUNK, config.episodes))))
-        for task in missing
-        for start in range(0, config.episodes, _CHUNK)
-    ]
-    if not chunks:
-        return rates
-    parts: dict[Task, dict[int, list[Run]]] = {task: {} for task in missing}
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(workers, len(chunks))) as pool, progress(len(chunks) * _CHUNK, "expert runs") as bar:
-        for task, start, recorded in pool.imap_unordered(_record_chunk, chunks):
-            parts[task][start] = recorded
-            bar.update(_CHUNK, task=task.name)
-            if len(parts[task]) * _CHUNK < config.episodes:
-                continue
-            runs = [run for first in sorted(parts[task]) for run in parts[task][first]]
-            episodes = [episode for run in runs for episode in run.episodes]
-            rates[task] = float(np.mean([run.success for run in runs]))
-            returns = float(np.mean([run.total_reward for run in runs]))
-            commit_artifact(
-                task_file(data_path, dataset_type, task),
-                lambda temporary, episodes=episodes, task=task: write_expert(temporary, episodes, task),
-                {**info, "success_rate": rates[task], "mean_return": returns},
+            continue
+        parts[task] = [
+            _Part(
+                task=task,
+                config=config,
+                numbers=tuple(range(start, min(start + _RUNS_PER_PART, config.episodes))),
+                policy=policies.get(task),
+                path=_parts_folder(path) / f"{start:06d}.hdf5",
+                info=info,
             )
-            log.info("%s: %d runs, success %.2f, return %.0f", task, len(runs), rates[task], returns)
-            parts[task] = {}
+            for start in range(0, config.episodes, _RUNS_PER_PART)
+        ]
+    every = [part for of_task in parts.values() for part in of_task]
+    missing = [part for part in every if not part.is_done()]
+    left = {task: sum(part.task == task for part in missing) for task in parts}
+    for task, count in left.items():
+        if not count:
+            rates[task] = _join(task_file(data_path, dataset_type, task), parts[task])
+    if missing:
+        done = sum(len(part.numbers) for part in every) - sum(len(part.numbers) for part in missing)
+        context = multiprocessing.get_context("spawn")
+        with (
+            context.Pool(min(workers, len(missing))) as pool,
+            progress(len(parts) * config.episodes, "runs", done=done) as bar,
+        ):
+            for part in pool.imap_unordered(_run_part, missing):
+                bar.update(len(part.numbers), task=part.task.name)
+                left[part.task] -= 1
+                if not left[part.task]:
+                    rates[part.task] = _join(task_file(data_path, dataset_type, part.task), parts[part.task])
     return {task: rates[task] for task in tasks}
+
+
+def _join(path: Path, parts: Sequence[_Part]) -> float:
+    """Make a task's file of its parts, which are removed; returns the success rate."""
+    outcomes = [artifact_info(part.path) or {} for part in parts]
+    successes = [success for outcome in outcomes for success in outcome["successes"]]
+    rate = float(np.mean(successes))
+    returns = float(np.mean([value for outcome in outcomes for value in outcome["returns"]]))
+    commit_artifact(
+        path,
+        lambda temporary: join_expert([part.path for part in parts], temporary),
+        {**parts[0].info, "success_rate": rate, "mean_return": returns},
+    )
+    shutil.rmtree(_parts_folder(path))
+    log.info("%s: %d runs, success %.2f, return %.0f", parts[0].task, len(successes), rate, returns)
+    return rate

@@ -18,7 +18,11 @@ class Renderer:
     def __init__(self, model: mujoco.MjModel, camera: str = "frontview", width: int = 256, height: int = 256) -> None:
         """`camera` is one of the model's, or `film`: a view from the front that both tables fill.
 
-        Raises `RenderError` where the machine has no off-screen OpenGL (neither EGL nor OSMesa)."""
+        Raises `RenderError` for another camera and where the machine has no off-screen OpenGL (no EGL, no OSMesa).
+        """
+        cameras = [model.camera(i).name for i in range(model.ncam)]
+        if camera != "film" and camera not in cameras:
+            raise RenderError(f"camera {camera!r}: expected film or one of {', '.join(cameras)}")
         self._model = without_hidden_copies(model)
         self._model.vis.global_.offwidth = max(width, self._model.vis.global_.offwidth)
         self._model.vis.global_.offheight = max(height, self._model.vis.global_.offheight)

@@ -6,11 +6,14 @@ Keys: `observations` (N, 93) float32 with task ids, `actions` (N, 8) float32, `r
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -20,6 +23,10 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions, check_array
 from runtime.atomic import atomic_path
 from runtime.errors import DataError
+
+KEYS = ("observations", "actions", "rewards", "successes", "terminals", "timeouts")
+_COMPRESSION: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+_ROWS_PER_CHUNK = 4096
 
 EpisodeEnds = Literal["drop", "self", "reference"]
 
@@ -73,14 +80,39 @@ def write_expert(path: Path, episodes: Sequence[Episode], task: Task, layout: Fa
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         for key, array in arrays.items():
-            file.create_dataset(key, data=array, compression="gzip", compression_opts=1, shuffle=True)
+            file.create_dataset(key, data=array, **_COMPRESSION)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.getbuffer())
 
 
+def join_expert(parts: Sequence[Path], path: Path, layout: FactoredLayout = COMPOSUITE) -> None:
+    """Write the rows of several files, one after the other, to one, whole or not at all; in memory one at a time.
+
+    Raises `DataError` for a part that `read_arrays` refuses, `OSError` where the disk has no room for the parts twice.
+    """
+    room = sum(part.stat().st_size for part in parts)
+    if shutil.disk_usage(path.parent).free < 1.2 * room:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for part in parts:
+            for key, array in read_arrays(part, layout).items():
+                if key not in file:
+                    file.create_dataset(
+                        key,
+                        shape=(0, *array.shape[1:]),
+                        maxshape=(None, *array.shape[1:]),
+                        dtype=array.dtype,
+                        chunks=(_ROWS_PER_CHUNK, *array.shape[1:]),
+                        **_COMPRESSION,
+                    )
+                rows = len(file[key])
+                file[key].resize(rows + len(array), axis=0)
+                file[key][rows:] = array
+
+
 def read_arrays(path: Path, layout: FactoredLayout = COMPOSUITE) -> dict[str, np.ndarray]:
     """The arrays of a file, checked. Raises `DataError` for a missing, truncated or differently shaped file."""
-    keys = ("observations", "actions", "rewards", "successes", "terminals", "timeouts")
+    keys = KEYS
     try:
         with h5py.File(path, "r") as file:
             missing = [key for key in keys if key not in file]

@@ -87,3 +87,10 @@ class Task:
 def all_tasks() -> list[Task]:
     """All 256 tasks in CompoSuite's order of enumeration (the last axis runs fastest)."""
     return [Task(*elements) for elements in itertools.product(*_ENUMERATION)]
+
+
+def tasks_of(robot: str) -> list[Task]:
+    """The 64 tasks of a robot, in CompoSuite's order. Raises `TaskError` for an unknown robot."""
+    if robot not in ROBOTS:
+        raise TaskError(f"unknown robot {robot!r}: expected one of {', '.join(ROBOTS)}")
+    return [task for task in all_tasks() if task.robot == robot]

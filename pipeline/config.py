@@ -9,7 +9,7 @@ from typing import Any
 
 from corl.train import PolicyConfig
 from diffusion.config import DENOISERS, RUNTIME_SETTINGS, DenoiserConfig, SamplerConfig, TrainConfig
-from envs.collect import CollectConfig
+from envs.recording import CollectConfig
 from runtime.config import from_mapping, load_yaml, to_dict
 from runtime.errors import ConfigError
 from runtime.paths import machine_settings

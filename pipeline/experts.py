@@ -8,8 +8,9 @@ from pathlib import Path
 
 from corl.evaluate import evaluate
 from corl.train import PolicyConfig
-from envs.collect import CollectConfig, collect
+from envs.collect import collect
 from envs.experts import expert_for
+from envs.recording import CollectConfig
 from envs.vector import VectorEnv
 from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import Task

@@ -1,8 +1,9 @@
-"""Film strips of a policy at work."""
+"""Pictures of a policy at work: frames of an episode, film strips, a contact sheet of tasks."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,25 +28,43 @@ def film_strip(task: Task, folder: Path, config: PolicyConfig, seed: int) -> tup
 
     policy = Policy.load(checkpoint_file(folder, config.algorithm, "best_successrate"))
     for attempt in range(_ATTEMPTS):
-        frames, success = _episode(task, policy, config.horizon, derive_seed("film", seed, attempt))
+        frames, success = episode_frames(
+            task, policy, horizon=config.horizon, seed=derive_seed("film", seed, attempt), size=_SIZE
+        )
         if success:
             break
-    chosen = [frames[i] for i in np.linspace(0, len(frames) - 1, _FRAMES).round().astype(int)]
     buffer = io.BytesIO()
-    imageio.imwrite(buffer, np.concatenate(chosen, axis=1), extension=".png")
+    imageio.imwrite(buffer, np.concatenate(evenly(frames, _FRAMES), axis=1), extension=".png")
     return buffer.getvalue(), success
 
 
-def _episode(task: Task, policy: Policy, horizon: int, seed: int) -> tuple[list[np.ndarray], bool]:
-    """Every tenth frame of an episode, which ends a second after its first success."""
+def evenly(frames: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """`count` of the frames, from the first to the last."""
+    return [frames[i] for i in np.linspace(0, len(frames) - 1, count).round().astype(int)]
+
+
+def episode_frames(
+    task: Task,
+    policy: Callable[[np.ndarray], np.ndarray],
+    *,
+    horizon: int,
+    seed: int,
+    size: tuple[int, int],
+    every: int = 10,
+    camera: str = "film",
+) -> tuple[list[np.ndarray], bool]:
+    """Every `every`-th frame (height, width, 3) uint8 of an episode, which ends a second after its first success.
+
+    `size` is (width, height). Also tells whether it succeeded. Raises `RenderError` where the machine cannot draw.
+    """
     import envs
 
-    environment = envs.make(task, horizon=horizon, camera="film", width=_SIZE[0], height=_SIZE[1])
+    environment = envs.make(task, horizon=horizon, camera=camera, width=size[0], height=size[1])
     try:
         observation, _ = environment.reset(seed=seed)
         frames, success, since = [], False, 0
         while True:
-            if len(frames) * 10 == environment.steps:
+            if len(frames) * every == environment.steps:
                 frames.append(environment.render())
             observation, _, terminated, truncated, info = environment.step(policy(observation[None])[0])
             success = info["success"]
@@ -54,3 +73,26 @@ def _episode(task: Task, policy: Policy, horizon: int, seed: int) -> tuple[list[
                 return [*frames, environment.render()], success
     finally:
         environment.close()
+
+
+def contact_sheet(tasks: Sequence[Task], *, columns: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """The start of each task in one picture, row by row, with its name; (height, width, 3) uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    import envs
+
+    rows = -(-len(tasks) // columns)
+    figure = Figure(figsize=(columns * size[0] / 100, rows * (size[1] / 100 + 0.22)), dpi=100)
+    for place, task in enumerate(tasks):
+        environment = envs.make(task, camera="film", width=size[0], height=size[1])
+        environment.reset(seed=seed)
+        axes = figure.add_subplot(rows, columns, place + 1)
+        axes.imshow(environment.render())
+        axes.set_title(task.name.split("_", 1)[1].replace("_", " "), fontsize=7, pad=2)
+        axes.axis("off")
+        environment.close()
+    figure.subplots_adjust(0.005, 0.005, 0.995, 0.985, wspace=0.02, hspace=0.12)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]

@@ -1,7 +1,9 @@
-"""Record expert data with the scripted experts, in the published HDF5 layout.
+"""Record data sets in the published HDF5 layout, with scripted experts or with published policies.
 
-Example:
+Examples:
     python -m scripts.collect_expert_data --tasks IIWA_Box_None_PickPlace IIWA_Box_None_Push --episodes 20
+    python -m scripts.collect_expert_data --robot IIWA --episodes 2000 --workers 16
+    python -m scripts.collect_expert_data --tasks IIWA_Box_None_Push --policies ppo_policies --dataset_type medium
 """
 
 from __future__ import annotations
@@ -13,35 +15,44 @@ from runtime.errors import run_main
 
 
 def main(
-    tasks: list[str],
+    tasks: list[str] = [],  # noqa: B006 - tyro reads the default
+    robot: str = "",
     episodes: int = 20,
+    dataset_type: str = "expert",
+    policies: Path | None = None,
     noise: float = 0.03,
     shove_every: int = 50,
     shove_steps: int = 14,
     slip: float = 0.3,
+    linger: int = 60,
     horizon: int = 500,
     seed: int = 0,
     workers: int = 0,
     data_path: Path | None = None,
-    dataset_type: str = "expert",
 ) -> None:
-    """Record expert data of tasks with the scripted experts.
+    """Record data sets; the same command run again continues where it was stopped.
 
     Args:
         tasks: names such as IIWA_Box_None_PickPlace
+        robot: or all tasks of this robot
         episodes: runs per task
+        dataset_type: expert, medium, random or medium-replay-subsampled (envs/qualities.py tells how they are made)
+        policies: folder of published CompoSuite policies; each task's best one is recorded, not the scripted expert
         noise: standard deviation of the exploration noise on every action
         shove_every: steps between shoves that throw the arm off its path; 0: none
         shove_steps: longest shove; its steps are not recorded
         slip: chance per step of gripping that the gripper opens again; its steps are not recorded
+        linger: steps after success at which a run of expert data ends
         horizon: control steps per run (20 per second)
         seed: of start states and noise
         workers: processes (0: one per core)
         data_path: root of the data; default: data_path of config/paths.yaml
-        dataset_type: first part of the folder's name
     """
-    from envs.collect import CollectConfig, collect
-    from offline_compositional_rl_datasets.task import Task
+    from envs.collect import collect
+    from envs.experts import best_policy, expert_for
+    from envs.qualities import config_of_kind
+    from envs.recording import CollectConfig
+    from offline_compositional_rl_datasets.task import Task, tasks_of
     from runtime.cpus import cpu_count
     from runtime.errors import ConfigError
     from runtime.logs import configure_logging
@@ -49,6 +60,8 @@ def main(
 
     if workers < 0:
         raise ConfigError(f"--workers {workers}: expected 0 or more")
+    if bool(tasks) == bool(robot):
+        raise ConfigError("expected either --tasks or --robot")
     configure_logging()
     config = CollectConfig(
         episodes=episodes,
@@ -57,18 +70,20 @@ def main(
         shove_every=shove_every,
         shove_steps=shove_steps,
         slip=slip,
+        linger=linger,
         seed=seed,
     )
-    chosen = [Task.parse(name) for name in tasks]
-    rates = collect(
-        chosen,
-        config,
-        data_path or machine_settings().data_path,
-        dataset_type=dataset_type,
-        workers=workers or cpu_count(),
-    )
-    for task, rate in rates.items():
-        print(f"{task.name:40s} success {rate:.2f}")
+    for task in [Task.parse(name) for name in tasks] or tasks_of(robot):
+        policy = best_policy(policies, task) if policies else None
+        rates = collect(
+            [task],
+            config_of_kind(dataset_type, task, config, expert_for(task, policy)),
+            data_path or machine_settings().data_path,
+            dataset_type=dataset_type,
+            workers=workers or cpu_count(),
+            policies={task: policy} if policy else {},
+        )
+        print(f"{task.name:40s} success {rates[task]:.2f}", flush=True)
 
 
 if __name__ == "__main__":

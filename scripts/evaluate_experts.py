@@ -39,8 +39,8 @@ def main(
     """
     import dataclasses
 
-    from envs.collect import CollectConfig
     from envs.experts import has_expert
+    from envs.recording import CollectConfig
     from offline_compositional_rl_datasets.task import Task, all_tasks
     from pipeline.config import load_pipeline_config
     from pipeline.experts import CloneConfig, score_experts

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 import envs
-from envs.collect import CollectConfig, collect, record
+from envs.collect import collect
 from envs.experts import expert_for
 from envs.experts.kinematics import arm_of
+from envs.recording import CollectConfig, record
 from envs.vector import VectorEnv
-from offline_compositional_rl_datasets.hdf5 import read_expert, task_file
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
-from runtime.errors import ConfigError, StateError, TaskError
+from runtime.errors import TaskError
 
 # Every element of every axis at least once.
 SOME = [
@@ -181,7 +181,8 @@ def test_the_experts_see_a_batch_as_its_rows():
 
 @pytest.mark.parametrize("name", ["IIWA_Box_None_PickPlace", "IIWA_Box_GoalWall_Trashcan", "IIWA_Box_ObjectDoor_Push"])
 def test_the_scripted_expert_solves_its_task(name):
-    runs = record(Task.parse(name), CollectConfig(noise=0.0, shove_every=0, slip=0.0), [0, 1])
+    task = Task.parse(name)
+    runs = record(task, CollectConfig(noise=0.0, shove_every=0, slip=0.0), [0, 1], expert_for(task))
     assert all(run.success for run in runs)
     for run in runs:
         (episode,) = run.episodes
@@ -192,7 +193,8 @@ def test_the_scripted_expert_solves_its_task(name):
 
 def test_shoves_are_not_recorded_but_what_follows_them_is():
     config = CollectConfig(horizon=120, shove_every=20, shove_steps=8, slip=0.0)
-    (run,) = record(Task.parse("IIWA_Box_None_Push"), config, [3])
+    task = Task.parse("IIWA_Box_None_Push")
+    (run,) = record(task, config, [3], expert_for(task))
     lengths = [len(episode.rewards) for episode in run.episodes]
     assert len(lengths) > 3
     assert 120 - 8 * len(lengths) <= sum(lengths) <= 120 - 4 * (len(lengths) - 1)
@@ -203,7 +205,7 @@ def test_shoves_are_not_recorded_but_what_follows_them_is():
 
 def test_after_a_slip_open_fingers_about_the_object_close():
     task = Task.parse("IIWA_Box_None_PickPlace")
-    runs = record(task, CollectConfig(noise=0.0, shove_every=0, slip=0.3), [0, 2, 3])
+    runs = record(task, CollectConfig(noise=0.0, shove_every=0, slip=0.3), [0, 2, 3], expert_for(task))
     for run in runs:
         assert len(run.episodes) > 1, "a slip starts a new episode"
         first = run.episodes[1].observations[0]
@@ -212,27 +214,3 @@ def test_after_a_slip_open_fingers_about_the_object_close():
         last = run.episodes[-1].observations[-1]
         assert last[73] - last[74] < 0.01, "and the object is gripped again"
         assert run.success
-
-
-def test_collected_data_is_the_same_whoever_collects_it(tmp_path):
-    tasks = [Task.parse("IIWA_Box_None_Push"), Task.parse("IIWA_Box_None_Trashcan")]
-    config = CollectConfig(episodes=6, horizon=6)
-    collect(tasks, config, tmp_path / "one", workers=1)
-    collect(tasks, config, tmp_path / "two", workers=2)
-    for task in tasks:
-        a, b = (read_expert(task_file(tmp_path / root, "expert", task), task) for root in ("one", "two"))
-        assert len(a) == 6 * 5, "six runs of six steps, each a pair less"
-        np.testing.assert_array_equal(a.observations, b.observations)
-        np.testing.assert_array_equal(a.actions, b.actions)
-    before = task_file(tmp_path / "one", "expert", tasks[0]).stat().st_mtime_ns
-    collect(tasks, config, tmp_path / "one", workers=1)
-    assert task_file(tmp_path / "one", "expert", tasks[0]).stat().st_mtime_ns == before
-    with pytest.raises(StateError, match="made by another configuration"):
-        collect(tasks, CollectConfig(episodes=7, horizon=6), tmp_path / "one", workers=1)
-
-
-def test_a_collection_that_cannot_be_is_refused():
-    with pytest.raises(ConfigError, match="episodes 0"):
-        CollectConfig(episodes=0)
-    with pytest.raises(ConfigError, match="noise"):
-        CollectConfig(noise=-1)

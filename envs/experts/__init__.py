@@ -1,16 +1,23 @@
-"""Experts that need no download: scripted, memoryless and smooth."""
+"""Experts: scripted ones that need no download, and the policies published with CompoSuite."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from envs.experts.published import PublishedExpert, best_policy
 from envs.experts.scripted import ScriptedExpert, has_expert
 from offline_compositional_rl_datasets.task import Task
 
-__all__ = ["ScriptedExpert", "expert_for", "has_expert"]
+__all__ = ["PublishedExpert", "ScriptedExpert", "best_policy", "expert_for", "has_expert"]
 
 
-def expert_for(task: Task) -> ScriptedExpert:
+def expert_for(task: Task, policy: Path | None = None) -> Callable[[np.ndarray], np.ndarray]:
     """The expert of a task: a callable from observations (B, 77) to actions (B, 8) in [-1, 1].
 
-    Raises `TaskError` for an object or objective that no expert is written for.
+    It is the scripted one, or a published policy where its file is given. Raises `TaskError` for an object or objective
+    that no expert is written for, `DataError` for a file that is no published policy.
     """
-    return ScriptedExpert(task)
+    return ScriptedExpert(task) if policy is None else PublishedExpert(policy, task)

@@ -1,0 +1,192 @@
+"""Runs of an expert or of a worse policy, disturbed on purpose, and cut into episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.composuite.robots import NUM_ARM_JOINTS
+from envs.composuite.simulation import ACTION_DIM
+from envs.vector import EnvGroup
+from offline_compositional_rl_datasets.hdf5 import Episode
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.task import Task
+from runtime.errors import ConfigError
+from runtime.seeds import derive_seed, rng
+
+_LEAST_SHOVE = 4
+_BURST_STEPS = 10  # a random action is held so long: white noise would hardly move the arm
+_SLIP_STEPS = 12
+_GRIP_STEPS = 10  # an object slips only while it is being gripped,
+_MOST_SLIPS = 3  # and so many times a run
+_NUDGE = 0.6  # the arm's greatest command during a slip
+_LIFTED = 0.01  # an object less far above its first place rests (m)
+_OBJECT_HEIGHT = COMPOSUITE.factor_slices["object"].start + 2
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """How many runs of which length, and how far the expert is thrown off its path in them.
+
+    `episodes` runs per task of `horizon` control steps. `noise` is the standard deviation of what is added to every
+    action before clipping. About every `shove_every` steps (0: never) the arm is shoved: all joints move at a random
+    speed for 4 to `shove_steps` steps that are not recorded, and what follows is recorded as an episode of its own. So
+    the data shows how to come back from everywhere, with clean actions; that is what makes it clonable. Where the
+    expert grips an object that still rests on its place, `slip` is the chance per step that the gripper opens and the
+    arm moves a little instead, not recorded either: an expert closes within a few steps, too few to learn from that
+    open fingers about an object must close. Once it has been solved in `linger` steps a run is over.
+
+    `random_share` makes worse policies of the expert: the share of its time that it acts at random (uniformly, each
+    action held for 10 steps), from the first run's to the last one's.
+    """
+
+    episodes: int = 20
+    horizon: int = 500
+    noise: float = 0.03
+    shove_every: int = 50
+    shove_steps: int = 14
+    slip: float = 0.3
+    linger: int = 60
+    seed: int = 0
+    random_share: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.horizon < 1 or self.linger < 1:
+            raise ConfigError(
+                f"episodes {self.episodes}, horizon {self.horizon}, linger {self.linger}: expected positive numbers"
+            )
+        if self.noise < 0 or self.shove_every < 0 or self.shove_steps < _LEAST_SHOVE:
+            raise ConfigError(
+                f"noise {self.noise}, shove_every {self.shove_every}, shove_steps {self.shove_steps}: "
+                f"expected at least 0, 0 and {_LEAST_SHOVE}"
+            )
+        if not 0 <= self.slip < 1:
+            raise ConfigError(f"slip {self.slip}: expected a chance from 0 to below 1")
+        if len(self.random_share) != 2 or not all(0 <= share <= 1 for share in self.random_share):
+            raise ConfigError(f"random_share {self.random_share}: expected two shares from 0 to 1")
+
+    def share_of(self, number: int) -> float:
+        """The share of random actions in run `number`."""
+        first, last = self.random_share
+        return first + (last - first) * number / max(1, self.episodes - 1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the expert: its recorded episodes, the return of all its steps, success at the last one."""
+
+    episodes: list[Episode]
+    total_reward: float
+    success: bool
+
+
+class _Recorder:
+    """Decides step by step whether a run records or shoves, and cuts it into episodes."""
+
+    def __init__(self, config: CollectConfig, generator: np.random.Generator, random_share: float = 0.0) -> None:
+        self.config, self.generator, self.random_share = config, generator, random_share
+        self.episodes: list[Episode] = []
+        self.total_reward = 0.0
+        self._steps: list[tuple] = []
+        self._shove_left = 0
+        self._shove = np.zeros(ACTION_DIM)
+        self._free = np.zeros(ACTION_DIM, dtype=bool)  # commands that a shove leaves to the expert
+        self._rest_height: float | None = None
+        self._gripping = 0
+        self._slips = 0
+        self._record_left = self._draw_length()
+        self._burst_left = 0
+        self._burst: np.ndarray | None = None
+        self.solved_for = 0
+        self.success = False
+
+    def _draw_length(self) -> int:
+        """Steps until the next shove: uniform around `shove_every`."""
+        every = self.config.shove_every
+        return int(self.generator.integers(every // 2, every + every // 2 + 1)) if every else self.config.horizon
+
+    def action(self, observation: np.ndarray, expert_action: np.ndarray) -> np.ndarray:
+        """(8,) float32: the expert's action with noise, or a shove."""
+        if self.random_share:
+            expert_action = self._worse(expert_action)
+        noisy = expert_action + self.config.noise * self.generator.standard_normal(ACTION_DIM)
+        height = observation[_OBJECT_HEIGHT]
+        if self._rest_height is None:
+            self._rest_height = height
+        grips = expert_action[-1] > 0 and height < self._rest_height + _LIFTED
+        self._gripping = self._gripping + 1 if grips and not self._shove_left else 0
+        may_slip = 1 < self._gripping <= _GRIP_STEPS and self._slips < _MOST_SLIPS
+        if may_slip and self.generator.random() < self.config.slip:
+            self._slips += 1
+            self.close()
+            self._start_shove(_SLIP_STEPS, np.append(self.generator.uniform(-_NUDGE, _NUDGE, NUM_ARM_JOINTS), -1.0))
+        if self._shove_left:
+            noisy = np.where(self._free, noisy, self._shove)
+        return np.clip(noisy, -1.0, 1.0).astype(np.float32)
+
+    def _worse(self, expert_action: np.ndarray) -> np.ndarray:
+        """The expert's action, or for a burst of steps a random one."""
+        if not self._burst_left:
+            self._burst_left = _BURST_STEPS
+            random = self.generator.random() < self.random_share
+            self._burst = self.generator.uniform(-1.0, 1.0, ACTION_DIM) if random else None
+        self._burst_left -= 1
+        return expert_action if self._burst is None else self._burst
+
+    def _start_shove(self, longest: int, action: np.ndarray) -> None:
+        """Replace the expert's action for 4 to `longest` steps, but where `action` is NaN."""
+        self._shove_left = int(self.generator.integers(_LEAST_SHOVE, longest + 1))
+        self._free = np.isnan(action)
+        self._shove = action
+
+    def add(self, observation: np.ndarray, action: np.ndarray, reward: float, success: bool, terminated: bool) -> None:
+        self.total_reward += reward
+        self.success = success
+        self.solved_for += success
+        if self._shove_left:
+            self._shove_left -= 1
+            return
+        self._steps.append((observation, action, reward, success))
+        self._record_left -= 1
+        if terminated:
+            self.close(terminated=True)
+        elif self._record_left <= 0:
+            self.close()
+            self._record_left = self._draw_length()
+            arm = self.generator.uniform(-1.0, 1.0, NUM_ARM_JOINTS)
+            self._start_shove(self.config.shove_steps, np.append(arm, np.nan))
+
+    def close(self, *, terminated: bool = False) -> None:
+        """End the episode under way; one of a single step would hold no transition."""
+        if len(self._steps) > 1:
+            columns = (np.array(column, dtype=np.float32) for column in zip(*self._steps, strict=True))
+            self.episodes.append(Episode(*columns, terminated=terminated))
+        self._steps = []
+
+
+def record(
+    task: Task, config: CollectConfig, numbers: Sequence[int], expert: Callable[[np.ndarray], np.ndarray]
+) -> list[Run]:
+    """Run the expert side by side; a run's start, noise and shoves depend on its number alone."""
+    group = EnvGroup(task, len(numbers), {"horizon": config.horizon})
+    recorders = [
+        _Recorder(config, rng("noise", config.seed, task.name, number), config.share_of(number)) for number in numbers
+    ]
+    observations = group.reset([derive_seed("start", config.seed, task.name, number) for number in numbers])
+    ended = np.zeros(len(numbers), dtype=bool)
+    while not ended.all():
+        wanted = expert(observations)
+        actions = np.stack(
+            [recorder.action(*seen) for recorder, *seen in zip(recorders, observations, wanted, strict=True)]
+        )
+        following, rewards, terminated, truncated, successes = group.step(actions)
+        for i in np.flatnonzero(~ended):
+            recorders[i].add(observations[i], actions[i], rewards[i], successes[i], bool(terminated[i]))
+        over = np.array([recorder.success and recorder.solved_for >= config.linger for recorder in recorders])
+        ended |= terminated | truncated | over
+        observations = following
+    for recorder in recorders:
+        recorder.close()
+    return [Run(recorder.episodes, recorder.total_reward, recorder.success) for recorder in recorders]

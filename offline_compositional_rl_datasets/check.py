@@ -1,0 +1,127 @@
+"""Is a data folder fit for use? One verdict per task's file, and what a split still lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from offline_compositional_rl_datasets.hdf5 import KEYS, find_task_file
+from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.task import Task
+from runtime.errors import DataError
+
+_ROWS = 65_536  # read at a time, so that a file of any size needs little memory
+_UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What was found in a task's file; `faults` is empty where it is fit for use.
+
+    `success` is the share of episodes that succeed at their last step, `mean_return` the mean sum of rewards per
+    episode.
+    """
+
+    task: Task
+    path: Path | None
+    rows: int = 0
+    episodes: int = 0
+    success: float = float("nan")
+    mean_return: float = float("nan")
+    faults: tuple[str, ...] = ()
+
+
+def check_task(data_path: Path, dataset_type: str, task: Task, layout: FactoredLayout = COMPOSUITE) -> FileReport:
+    """Check shapes, types, finite numbers, task ids, ranges and episode ends of a task's file. Never raises for it."""
+    try:
+        path = find_task_file(data_path, dataset_type, task)
+    except DataError:
+        return FileReport(task, None, faults=("missing",))
+    try:
+        with h5py.File(path, "r") as file:
+            faults = _wrong_shapes(file, layout)
+            if faults:
+                return FileReport(task, path, faults=tuple(faults))
+            return _check_rows(file, path, task, layout)
+    except (OSError, RuntimeError) as error:
+        return FileReport(task, path, faults=(f"not a readable HDF5 file ({error})",))
+
+
+def _wrong_shapes(file: h5py.File, layout: FactoredLayout) -> list[str]:
+    missing = [key for key in KEYS if not isinstance(file.get(key), h5py.Dataset)]
+    if missing:
+        return [f"lacks {', '.join(missing)}"]
+    rows = len(file["rewards"])
+    if not rows:
+        return ["has no rows"]
+    widths = {"observations": (layout.observation_dim,), "actions": (layout.action_dim,)}
+    faults = []
+    for key in KEYS:
+        expected = (rows, *widths.get(key, ()))
+        if file[key].shape != expected:
+            faults.append(f"{key} has shape {file[key].shape}, expected {expected}")
+        if file[key].dtype.kind not in "fbiu":
+            faults.append(f"{key} has dtype {file[key].dtype}, expected numbers")
+    return faults
+
+
+def _check_rows(file: h5py.File, path: Path, task: Task, layout: FactoredLayout) -> FileReport:
+    rewards, successes = file["rewards"][()].astype(np.float64), file["successes"][()].astype(bool)
+    ends = file["terminals"][()].astype(bool) | file["timeouts"][()].astype(bool)
+    rows, faults = len(rewards), []
+    for start in range(0, rows, _ROWS):
+        part = slice(start, start + _ROWS)
+        faults += _faults_of_rows(file["observations"][part], file["actions"][part], rewards[part], task, layout, start)
+        if faults:
+            break
+    if not ends[-1]:
+        faults.append("the last episode has no end (terminal or timeout): it is cut off")
+    last = np.flatnonzero(ends)
+    whole = rewards[: last[-1] + 1] if len(last) else rewards[:0]
+    starts = np.concatenate([[0], last[:-1] + 1]) if len(last) else last
+    return FileReport(
+        task=task,
+        path=path,
+        rows=rows,
+        episodes=len(last),
+        success=float(successes[last].mean()) if len(last) else float("nan"),
+        mean_return=float(np.add.reduceat(whole, starts).mean()) if len(last) else float("nan"),
+        faults=tuple(faults),
+    )
+
+
+def _faults_of_rows(
+    observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray, task: Task, layout: FactoredLayout, start: int
+) -> list[str]:
+    faults = []
+
+    def report(bad: np.ndarray, what: str) -> None:
+        if bad.any():
+            faults.append(f"row {start + int(bad.argmax())}: {what}")
+
+    report(~np.isfinite(observations).all(axis=1), "observation is not finite")
+    report(~np.isfinite(actions).all(axis=1), "action is not finite")
+    report(~np.isfinite(rewards), "reward is not finite")
+    if faults:
+        return faults
+    states, ids = layout.split_ids(observations)
+    report((ids != task.one_hot).any(axis=1), f"task ids are not those of {task}")
+    report((np.abs(actions) > 1 + 1e-6).any(axis=1), "action outside [-1, 1]")
+    report((rewards < -1e-6) | (rewards > 1 + 1e-6), "reward outside [0, 1]")
+    for part in layout.relative_quaternions:
+        norms = np.linalg.norm(states[:, part], axis=1)
+        report(
+            (np.abs(norms - 1) > _UNIT_TOLERANCE) & (norms > _UNIT_TOLERANCE), f"quaternion {part} is not of length 1"
+        )
+    return faults
+
+
+def check_folder(data_path: Path, dataset_type: str, tasks: Sequence[Task]) -> list[FileReport]:
+    """A report per task, in order. Raises `DataError` where the folder itself is missing."""
+    if not Path(data_path).is_dir():
+        raise DataError(f"{data_path}: no such folder")
+    return [check_task(data_path, dataset_type, task) for task in tasks]
