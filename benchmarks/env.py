@@ -1,4 +1,4 @@
-"""Control steps per second of our environments beside bare physics on the same models, in one run on one core.
+"""Control steps per second of our environments beside bare physics on the same models, in one run.
 
 Example: python -m benchmarks.env --tasks IIWA_Box_None_PickPlace --json env.json
 
@@ -16,6 +16,7 @@ from runtime.cli import parse_flags
 from runtime.errors import run_main
 
 ARENAS = [f"IIWA_Box_None_{objective}" for objective in ("PickPlace", "Push", "Shelf", "Trashcan")]
+ROBOTS = [f"{robot}_Box_None_PickPlace" for robot in ("Jaco", "Kinova3", "Panda")]
 
 
 def measure(name: str, seconds: float) -> dict[str, float | str]:
@@ -65,27 +66,80 @@ def measure_make(name: str) -> float:
     return float(result.stdout.split()[-1])
 
 
-def main(tasks: tuple[str, ...] = tuple(ARENAS), seconds: float = 8.0, json: Path | None = None) -> None:
-    """Print control steps per second (20 per simulated second) on one core.
+def measure_cores(name: str, seconds: float, cores: int) -> dict[str, float]:
+    """Control steps/s of a `VectorEnv` with a process per core, all driven by one batched call, and of one process."""
+    from envs.vector import VectorEnv
+    from offline_compositional_rl_datasets.task import Task
+
+    rates = {}
+    for workers in (1, cores):
+        count = 10 * workers
+        actions = np.random.default_rng(0).uniform(-1, 1, (200, count, 8))
+        with VectorEnv(Task.parse(name), count, workers=workers, ignore_done=True) as env:
+            env.reset(range(count))
+            env.step(actions[0])
+            start, steps = time.perf_counter(), 0
+            while time.perf_counter() - start < seconds / 2:
+                env.step(actions[steps % len(actions)])
+                steps += 1
+            rates[workers] = steps * count / (time.perf_counter() - start)
+    return {"one_process": rates[1], "all_cores": rates[cores], "cores": cores, "speedup": rates[cores] / rates[1]}
+
+
+def measure_original(name: str, seconds: float) -> float | None:
+    """Control steps/s of the original CompoSuite; None where it is not installed."""
+    try:
+        import composuite
+    except ImportError:
+        return None
+    robot, obj, obstacle, objective = name.split("_")
+    env = composuite.make(robot, obj, obstacle, objective, use_task_id_obs=False, ignore_done=True)
+    env.reset()
+    actions = np.random.default_rng(0).uniform(-1, 1, (1000, 8))
+    start, steps = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        env.step(actions[steps % len(actions)])
+        steps += 1
+    return steps / (time.perf_counter() - start)
+
+
+def main(
+    tasks: tuple[str, ...] = tuple(ARENAS + ROBOTS), seconds: float = 8.0, quick: bool = False, json: Path | None = None
+) -> None:
+    """Print control steps per second (20 per simulated second), on one core and on all.
 
     Args:
-        tasks: names of tasks; default: the four arenas
+        tasks: names of tasks; default: the four arenas and the other three robots
         seconds: time per task
+        quick: two seconds per task, the first task only
         json: file for the figures
     """
     from runtime.atomic import write_json
+    from runtime.cpus import cpu_count
 
+    if quick:
+        tasks, seconds = tasks[:1], 2.0
     rows = []
-    print(f"{'control steps/s, one core':36s} {'bare mj_step':>12s} {'ours':>8s} {'ratio':>6s} {'second make':>12s}")
+    print(
+        f"{'control steps/s, one core':36s} {'bare mj_step':>12s} {'ours':>8s} {'ratio':>6s} {'second make':>12s} original"
+    )
     for name in tasks:
         row = {**measure(name, seconds), "second_make_seconds": measure_make(name)}
+        row["original"] = measure_original(name, seconds / 2)
         rows.append(row)
-        made = row["second_make_seconds"]
+        original = f"{row['original']:8.0f}" if row["original"] else "not installed"
         print(
-            f"{name:36s} {row['bare_mj_step']:12.0f} {row['ours']:8.0f} {row['ratio']:6.2f} {made:10.2f} s", flush=True
+            f"{name:36s} {row['bare_mj_step']:12.0f} {row['ours']:8.0f} {row['ratio']:6.2f} "
+            f"{row['second_make_seconds']:10.2f} s {original}",
+            flush=True,
         )
+    vector = measure_cores(tasks[0], seconds, cpu_count())
+    print(
+        f"{tasks[0]} in processes, one policy call per batch: {vector['one_process']:.0f} control steps/s in one, "
+        f"{vector['all_cores']:.0f} in {vector['cores']} ({vector['speedup']:.2f} times)"
+    )
     if json:
-        write_json(json, rows)
+        write_json(json, {"tasks": rows, "vector": vector})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from envs.recording import CollectConfig, record
 from envs.vector import VectorEnv
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
-from runtime.errors import TaskError
+from runtime.errors import ConfigError, TaskError
 
 # Every element of every axis at least once.
 SOME = [
@@ -41,6 +41,21 @@ def test_an_environment_keeps_the_gymnasium_contract(name):
         assert truncated == (step == 3)
         assert isinstance(info["success"], bool)
     env.close()
+
+
+def test_a_controller_that_is_left_out_says_so():
+    with pytest.raises(ConfigError, match="controller 'osc': expected 'joint'"):
+        envs.make(SOME[0], controller="osc")
+
+
+def test_sparse_reward_is_scaled_success_and_ignored_horizon_goes_on():
+    env = envs.make(SOME[0], reward_shaping=False, reward_scale=5.0, horizon=2, ignore_done=True)
+    env.reset(seed=0)
+    for _ in range(4):
+        _, reward, terminated, truncated, info = env.step(np.zeros(8))
+        assert reward == 5.0 * info["success"]
+        assert not terminated
+        assert not truncated
 
 
 def test_a_seed_decides_the_episode():

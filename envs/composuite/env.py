@@ -14,6 +14,7 @@ from envs.composuite.placement import sample_object_position
 from envs.composuite.simulation import ACTION_DIM, CONTROL_FREQUENCY, Simulation
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
+from runtime.errors import ConfigError
 
 
 class CompoSuiteEnv(gymnasium.Env):
@@ -38,11 +39,17 @@ class CompoSuiteEnv(gymnasium.Env):
         reward_shaping: bool = True,
         reward_scale: float = 1.0,
         ignore_done: bool = False,
+        controller: str = "joint",
         render_mode: str | None = None,
         camera: str = "frontview",
         width: int = 256,
         height: int = 256,
     ) -> None:
+        if controller != "joint":
+            raise ConfigError(
+                f"controller {controller!r}: expected 'joint'; the benchmark's 'osc' and 'osc_pose' are not "
+                "implemented (all published data and policies use 'joint')"
+            )
         self.task = task if isinstance(task, Task) else Task.parse(task)
         self.horizon, self.task_ids, self.ignore_done = horizon, task_ids, ignore_done
         self.reward_shaping, self.reward_scale = reward_shaping, reward_scale
