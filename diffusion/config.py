@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from runtime.errors import ConfigError
 
-DENOISERS = ("dit",)
+KINDS = ("dit", "dit_uniform", "monolithic", "compositional")
 PRECISIONS = ("auto", "float32", "bfloat16")
 RUNTIME_SETTINGS = ("checkpoint_seconds", "log_every")  # of TrainConfig: these change no result
 SOLVERS = ("heun_churn", "heun", "dpmpp_2m")
@@ -14,24 +14,48 @@ SOLVERS = ("heun_churn", "heun", "dpmpp_2m")
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """Size of the semantic compositional diffusion transformer.
+    """Which network and its size.
 
-    `time_scale` multiplies c_noise before the sinusoidal features: c_noise spans only -1.6 to 1.1, over which most of
-    the published features are nearly constant.
+    `dit` is the semantic compositional diffusion transformer, `dit_uniform` the same over patches of `patch` numbers,
+    `monolithic` a residual MLP of width `hidden` and `depth` blocks, `compositional` the hard-coded graph of `depth`
+    blocks in which each number of a transition is projected to `hidden` features.
+    `time_scale` multiplies c_noise before its features: c_noise spans only -1.6 to 1.1, over which most of the
+    published sinusoids are nearly constant.
     """
 
+    kind: str = "dit"
     hidden: int = 416
     depth: int = 8
     heads: int = 8
     mlp_ratio: int = 4
+    patch: int = 15
     time_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "depth", "heads", "mlp_ratio", "time_scale"):
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind {self.kind!r}: expected one of {', '.join(KINDS)}")
+        for name in ("hidden", "depth", "heads", "mlp_ratio", "patch", "time_scale"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
-        if self.hidden % self.heads or self.hidden % 2:
+        if self.kind.startswith("dit") and (self.hidden % self.heads or self.hidden % 2):
             raise ConfigError(f"hidden {self.hidden}: expected an even multiple of heads ({self.heads})")
+
+
+DENOISERS: dict[str, DenoiserConfig] = {
+    "dit": DenoiserConfig(),
+    "DiT1D-XS": DenoiserConfig(hidden=256, depth=6, heads=4),
+    "DiT1D-S": DenoiserConfig(hidden=384, depth=8, heads=6),
+    "DiT1D-B": DenoiserConfig(hidden=512, depth=12, heads=8),
+    "DiT1D-L": DenoiserConfig(hidden=768, depth=16, heads=12),
+    "DiT1D-XL": DenoiserConfig(hidden=1024, depth=24, heads=16),
+    "dit_uniform": DenoiserConfig(kind="dit_uniform"),
+    "monolithic": DenoiserConfig(kind="monolithic", hidden=2048, depth=6),
+    "compositional": DenoiserConfig(kind="compositional", hidden=32, depth=3),
+}
+"""The published networks by the name that `--denoiser` takes and that folders bear."""
+
+MLP_SETTINGS = {"training": {"learning_rate": 3e-4, "weight_decay": 0.0}, "sampling": {"batch_size": 100_000}}
+"""What the published code sets otherwise for its two perceptrons than for its transformers."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from diffusion import edm
 from diffusion.config import DenoiserConfig, TrainConfig
-from diffusion.dit import SemanticDiT
+from diffusion.denoisers import build
 from diffusion.ema import EMA
 from diffusion.model import load_checkpoint
 from diffusion.normalizer import Normalizer, scales
@@ -127,7 +127,7 @@ def train(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("diffusion", seed))
-        network = SemanticDiT(layout, denoiser).to(device)
+        network = build(layout, denoiser).to(device)
     if before:
         network.load_state_dict(before["ema"])
     ema = EMA(network, decay=config.ema_decay, every=config.ema_every)

@@ -40,6 +40,11 @@ def load_yaml(cls: type[T], path: Path | str, overrides: Mapping[str, Any] | Non
     `overrides` (nested mappings) are laid over the file. Raises `ConfigError` naming file and key for a missing file,
     an unknown key (with the nearest known one) or a value of the wrong type.
     """
+    return from_mapping(cls, merge(read_yaml(path), overrides or {}), source=str(path))
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises `ConfigError` where there is none."""
     path = Path(path)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -50,7 +55,7 @@ def load_yaml(cls: type[T], path: Path | str, overrides: Mapping[str, Any] | Non
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(raw).__name__}")
-    return from_mapping(cls, merge(raw, overrides or {}), source=str(path))
+    return dict(raw)
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
