@@ -160,6 +160,7 @@ class PipelineConfig:
         """
         ignored = ("paths", "resources", "cluster", "retry", "max_iterations", "device")
         identity = {key: value for key, value in to_dict(self).items() if key not in ignored}
+        identity["policy"].pop("group")
         training = identity["training"]
         return identity | {"training": {key: training[key] for key in training if key not in RUNTIME_SETTINGS}}
 

@@ -27,8 +27,10 @@ from pipeline.selection import Score, Threshold, ThresholdRule, select, task_rat
 from pipeline.stages import (
     Generate,
     TrainGenerator,
+    TrainPolicies,
     TrainPolicy,
     expert_files,
+    in_groups,
     key_of,
     model_file,
     policy_folder,
@@ -203,10 +205,10 @@ class Loop:
             for task in iteration.targets
         ]
 
-    def policy_stages(self, iteration: Iteration) -> list[TrainPolicy]:
+    def policy_stages(self, iteration: Iteration) -> list[TrainPolicy | TrainPolicies]:
         config, results, i = self.config, self.paths.results_path, iteration.index
         model = config.model_name(i)
-        return [
+        stages = [
             TrainPolicy(
                 task=task,
                 data=samples_file(results, i, model, task),
@@ -220,6 +222,7 @@ class Loop:
             if task not in iteration.failed
             for seed in self.seeds(task)
         ]
+        return in_groups(stages, config.policy.group)
 
     def train_generator(self, iteration: Iteration) -> None:
         """Stage 1. Raises `JobError` where training fails for good: without a generator there is no iteration."""
@@ -243,11 +246,12 @@ class Loop:
         stages = self.policy_stages(iteration)
         self._log_stage(iteration, "train and test policies", len(stages))
 
-        def on_done(stage: TrainPolicy) -> str:
-            result = stage.scores()
-            score = Score(result.solved, result.trials, round(result.score, 3))
+        def on_done(stage: TrainPolicy | TrainPolicies) -> str:
             scores = {task: dict(seeds) for task, seeds in self.state.current.scores.items()}
-            scores.setdefault(stage.task, {})[stage.seed] = score
+            for member in stage.members:
+                result = member.scores()
+                score = Score(result.solved, result.trials, round(result.score, 3))
+                scores.setdefault(member.task, {})[member.seed] = score
             self.save(self.state.update(scores=scores))
             return f"success {score.solved}/{score.trials}, return {score.mean_return:.0f}"
 

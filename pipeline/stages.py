@@ -22,7 +22,7 @@ import torch
 
 from corl.train import RESUME_FILE, PolicyConfig, PolicyScores, train_policy
 from diffusion.config import RUNTIME_SETTINGS, DenoiserConfig, SamplerConfig, TrainConfig
-from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
+from offline_compositional_rl_datasets.hdf5 import EpisodeEnds, find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples, write_samples
 from offline_compositional_rl_datasets.task import Task
@@ -39,6 +39,7 @@ from runtime.seeds import derive_seed
 log = logging.getLogger(__name__)
 
 RESULT_FILE = "result.json"
+POLICY_RUNTIME_SETTINGS = ("group",)  # of PolicyConfig: these change no result
 _END_BYTES = 1 << 20
 
 
@@ -189,6 +190,7 @@ class TrainPolicy:
     folder: Path
     device: str = "auto"
     threads: int = 0
+    episode_ends: EpisodeEnds = "drop"  # of expert data
 
     @property
     def name(self) -> str:
@@ -198,8 +200,14 @@ class TrainPolicy:
     def output(self) -> Path:
         return self.folder / RESULT_FILE
 
+    @property
+    def members(self) -> tuple[TrainPolicy, ...]:
+        """The pairs of task and seed that this job takes."""
+        return (self,)
+
     def key(self) -> str:
-        return config_hash([key_of(self.data), self.task.name, to_dict(self.policy), self.seed])
+        settings = {key: value for key, value in to_dict(self.policy).items() if key not in POLICY_RUNTIME_SETTINGS}
+        return config_hash([key_of(self.data), self.task.name, settings, self.seed])
 
     def progress(self) -> StageProgress:
         rows = read_metrics(self.folder / "metrics.jsonl")
@@ -215,18 +223,18 @@ class TrainPolicy:
     def __call__(self) -> None:
         from corl.evaluate import evaluate
         from envs.vector import VectorEnv
+        from pipeline.evaluators import environments_for
 
         with _stage(self, self.folder) as key:
             if key is None:
                 return
             _use_threads(self.threads)
-            transitions = read_samples(self.data, self.task) if self.synthetic else read_expert(self.data, self.task)
-            episodes = max(self.policy.n_episodes, min(self.policy.fresh_episodes, 50))
+            environments = environments_for(self.policy.n_episodes, self.policy.fresh_episodes)
             cores = self.threads or cpu_count()
             workers = cores if cores > 1 else 0
-            with VectorEnv(self.task, episodes, workers=workers, horizon=self.policy.horizon) as environment:
+            with VectorEnv(self.task, environments, workers=workers, horizon=self.policy.horizon) as environment:
                 scores = train_policy(
-                    transitions,
+                    self.transitions(),
                     self.policy,
                     lambda policy, seeds: evaluate(policy, environment, seeds),
                     self.folder,
@@ -235,22 +243,110 @@ class TrainPolicy:
                     label=self.name,
                     key=key,
                 )
-            record = {"task": self.task.name, "seed": self.seed, "scores": asdict(scores), "data": str(self.data)}
-            text = json.dumps(record, indent=2) + "\n"
+            self.finish(scores, key)
+
+    def transitions(self) -> Transitions:
+        if self.synthetic:
+            return read_samples(self.data, self.task)
+        return read_expert(self.data, self.task, episode_ends=self.episode_ends)
+
+    def finish(self, scores: PolicyScores, key: str) -> None:
+        """Write the result; what was kept to continue from is no longer needed."""
+        record = {"task": self.task.name, "seed": self.seed, "scores": asdict(scores), "data": str(self.data)}
+        text = json.dumps(record, indent=2) + "\n"
+        commit_artifact(self.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
+        (self.folder / RESUME_FILE).unlink(missing_ok=True)
+        log.info(
+            "%s: %d/%d solved (best evaluation %d/%d), return %.0f",
+            self.name,
+            scores.solved,
+            scores.trials,
+            scores.best_solved,
+            scores.episodes,
+            scores.score,
+        )
+
+
+@dataclass(frozen=True)
+class TrainPolicies:
+    """Stage 3 for many pairs at once: one process trains them all together, others evaluate them meanwhile."""
+
+    members: tuple[TrainPolicy, ...]
+    threads: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"policies {self.members[0].task.name} seed {self.members[0].seed} and {len(self.members) - 1} more"
+
+    @property
+    def output(self) -> Path:
+        folders = [str(member.folder.name) for member in self.members]
+        return self.members[0].folder.parent / "groups" / f"{config_hash(folders)}.json"
+
+    def key(self) -> str:
+        return config_hash([member.key() for member in self.members])
+
+    def progress(self) -> StageProgress:
+        parts = [member.progress() for member in self.members]
+        fraction = sum(part.fraction for part in parts) / len(parts)
+        return StageProgress(f"{len(parts)} policies, {parts[0].text}", fraction)
+
+    def __call__(self) -> None:
+        from corl.bulk import train_policies
+        from corl.replay import ReplayData
+        from corl.run import PolicyRun
+        from pipeline.evaluators import Evaluators, environments_for
+
+        with _stage(self, self.output.parent) as key, contextlib.ExitStack() as stack:
+            if key is None:
+                return
+            keys = {member: stack.enter_context(_stage(member, member.folder)) for member in self.members}
+            left = [member for member in self.members if keys[member] is not None]
+            if left:
+                policy, device = left[0].policy, pick_device(left[0].device)
+                cores = self.threads or cpu_count()
+                # On a CPU training and evaluation share the cores; beside a GPU evaluation has them all.
+                workers = cores if device.type == "cuda" else max(1, cores // 2)
+                _use_threads(cores if device.type == "cuda" else max(1, cores - workers))
+                data = {}
+                for member in left:
+                    if member.data not in data:
+                        data[member.data] = ReplayData.of(member.transitions(), policy, COMPOSUITE, device)
+                runs = [
+                    PolicyRun(
+                        data[member.data],
+                        policy,
+                        member.folder,
+                        seed=member.seed,
+                        device=device,
+                        layout=COMPOSUITE,
+                        key=keys[member],
+                    )
+                    for member in left
+                ]
+                num_envs = environments_for(policy.n_episodes, policy.fresh_episodes)
+                with Evaluators(workers, num_envs=num_envs, horizon=policy.horizon) as evaluators:
+                    scores = train_policies(
+                        runs,
+                        policy,
+                        lambda i, policy, seeds: evaluators.submit(left[i].task, policy, seeds),
+                        label=self.name,
+                    )
+                for member, score in zip(left, scores, strict=True):
+                    member.finish(score, keys[member])
+            names = [member.folder.name for member in self.members]
+            text = json.dumps({"members": names}, indent=2) + "\n"
             commit_artifact(self.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
-            (self.folder / RESUME_FILE).unlink(missing_ok=True)
-            log.info(
-                "%s: %d/%d solved (best evaluation %d/%d), return %.0f",
-                self.name,
-                scores.solved,
-                scores.trials,
-                scores.best_solved,
-                scores.episodes,
-                scores.score,
-            )
 
 
-Stage = TrainGenerator | Generate | TrainPolicy
+def in_groups(stages: Sequence[TrainPolicy], size: int) -> list[TrainPolicy | TrainPolicies]:
+    """The jobs for these policies, `size` of them each; neighbours, which share their data, stay together."""
+    if size == 1:
+        return list(stages)
+    return [TrainPolicies(tuple(stages[i : i + size])) for i in range(0, len(stages), size)]
+
+
+Stage = TrainGenerator | Generate | TrainPolicy | TrainPolicies
 
 
 def is_done(stage: Stage) -> bool:

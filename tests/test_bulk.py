@@ -185,7 +185,7 @@ def test_an_iql_step_is_the_formulas_in_their_order(gaussian):
         q = plain["critic_target"](batch.states, batch.actions).min(dim=0).values
         next_v = plain["value"](batch.next_states)
     u = q - plain["value"](batch.states)
-    value_loss = torch.stack([(0.3 if float(x) < 0 else 0.7) * x**2 for x in u]).mean()
+    value_loss = torch.stack([(0.3 if x.item() < 0 else 0.7) * x**2 for x in u]).mean()
     value_loss.backward()
     optimizers["value"].step()
     target = batch.rewards + 0.99 * (1 - batch.dones) * next_v
