@@ -37,7 +37,7 @@ class PolicyConfig:
     horizon: int = 500
     hide_velocities: bool = False
     canonical_quaternions: bool = True
-    timeouts_as_terminals: bool = True
+    timeouts_as_terminals: bool = False
     precision: str = "float32"
     group: int = 1
     td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)

@@ -69,6 +69,9 @@ class TrainConfig:
     standardisation: at a given noise level the positions are then known better than the rest, which is resolved
     after them, as a function of them. `sigma_data` shrinks alike, so the network sees unit variance everywhere.
     `action_weight` and `next_weight` weigh the action's and the next state's share of the loss against the rest's 1.
+    `timeouts_as_terminals` counts the horizon as an end of the task, where `episode_ends` keeps an episode's last step.
+    `canonical_quaternions` gives relative quaternions one sign. `standardise_terminal` treats the terminal as the
+    other dimensions; without it the network sees it as raw 0 or 1.
     """
 
     steps: int = 100_000
@@ -92,6 +95,9 @@ class TrainConfig:
     action_weight: float = 1.0
     next_weight: float = 1.0
     episode_ends: str = "drop"
+    timeouts_as_terminals: bool = False
+    canonical_quaternions: bool = True
+    standardise_terminal: bool = False
     precision: str = "auto"
     checkpoint_seconds: float = 300.0
     log_every: int = 100
@@ -112,7 +118,11 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """How samples are drawn. `heun_churn` with 128 steps is the published sampler (255 network evaluations)."""
+    """How samples are drawn. `heun_churn` with 128 steps is the published sampler (255 network evaluations).
+
+    `clip_actions` keeps generated actions within [-1, 1], as the simulator would. With `shared_noise` all tasks and
+    iterations start from the same noise, as published; without, each has its own.
+    """
 
     solver: str = "heun_churn"
     steps: int = 128
@@ -125,6 +135,8 @@ class SamplerConfig:
     S_tmin: float = 0.05
     S_tmax: float = 50.0
     S_noise: float = 1.003
+    clip_actions: bool = True
+    shared_noise: bool = False
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
@@ -137,3 +149,13 @@ class SamplerConfig:
                 f"sigma_min {self.sigma_min}, sigma_max {self.sigma_max}, rho {self.rho}: expected "
                 "0 < sigma_min < sigma_max and a positive rho"
             )
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """When a generated set is hopeless (`diffusion.quality.Quality`); with `skip` no policy is trained on it."""
+
+    skip: bool = False
+    max_distance: float = 1.0
+    max_violations: float = 0.95
+    max_duplicates: float = 0.5

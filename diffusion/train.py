@@ -43,7 +43,14 @@ class Pool:
     conditions: np.ndarray
 
     @classmethod
-    def of(cls, parts: Sequence[Transitions], layout: FactoredLayout) -> Pool:
+    def of(
+        cls,
+        parts: Sequence[Transitions],
+        layout: FactoredLayout,
+        *,
+        canonical: bool = True,
+        timeouts_as_terminals: bool = False,
+    ) -> Pool:
         """One matrix, allocated once and filled part by part. Raises `DataError` for an empty pool."""
         rows = sum(len(part) for part in parts)
         if not rows:
@@ -53,10 +60,10 @@ class Pool:
         start = 0
         for i, part in enumerate(parts):
             stop = start + len(part)
-            matrix[start:stop] = part.to_matrix(layout)
+            matrix[start:stop] = part.to_matrix(layout, timeouts_as_terminals=timeouts_as_terminals)
             task_index[start:stop] = i
             start = stop
-        for states in (layout.observation, layout.next_observation):
+        for states in (layout.observation, layout.next_observation) if canonical else ():
             matrix[:, states] = canonical_quaternions(matrix[:, states], layout)
         return cls(matrix, task_index, np.stack([part.task.one_hot for part in parts]))
 
@@ -119,6 +126,7 @@ def train(
             delta_next=config.delta_next,
             std_offset=config.std_offset,
             follow_scale=config.follow_scale,
+            standardise_terminal=config.standardise_terminal,
         )
     data = normalizer.normalize(torch.from_numpy(pool.matrix)).to(device)
     task_index = torch.from_numpy(pool.task_index).to(device)

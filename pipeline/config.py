@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from corl.train import PolicyConfig
-from diffusion.config import DENOISERS, MLP_SETTINGS, RUNTIME_SETTINGS, DenoiserConfig, SamplerConfig, TrainConfig
+from diffusion.config import (
+    DENOISERS,
+    MLP_SETTINGS,
+    RUNTIME_SETTINGS,
+    DenoiserConfig,
+    QualityConfig,
+    SamplerConfig,
+    TrainConfig,
+)
 from envs.collect import CollectConfig
 from runtime.config import from_mapping, merge, read_yaml, to_dict
 from runtime.errors import ConfigError
@@ -119,6 +127,7 @@ class PipelineConfig:
     network: DenoiserConfig = field(default_factory=DenoiserConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
     sampling: SamplerConfig = field(default_factory=SamplerConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     collect: CollectConfig | None = None
     device: str = "auto"

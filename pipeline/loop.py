@@ -208,6 +208,7 @@ class Loop:
     def policy_stages(self, iteration: Iteration) -> list[TrainPolicy | TrainPolicies]:
         config, results, i = self.config, self.paths.results_path, iteration.index
         model = config.model_name(i)
+        hopeless = self.hopeless(iteration)
         stages = [
             TrainPolicy(
                 task=task,
@@ -219,10 +220,18 @@ class Loop:
                 device=config.device,
             )
             for task in iteration.targets
-            if task not in iteration.failed
+            if task not in iteration.failed and task not in hopeless
             for seed in self.seeds(task)
         ]
         return in_groups(stages, config.policy.group)
+
+    def hopeless(self, iteration: Iteration) -> dict[Task, str]:
+        """Tasks whose generated sets no policy need try, and why; none unless `quality.skip`."""
+        if not self.config.quality.skip:
+            return {}
+        known = {stage.task: stage.quality() for stage in self.generation_stages(iteration)}
+        reasons = {task: quality.hopeless(self.config.quality) for task, quality in known.items() if quality}
+        return {task: reason for task, reason in reasons.items() if reason}
 
     def train_generator(self, iteration: Iteration) -> None:
         """Stage 1. Raises `JobError` where training fails for good: without a generator there is no iteration."""
@@ -256,6 +265,7 @@ class Loop:
             return f"success {score.solved}/{score.trials}, return {score.mean_return:.0f}"
 
         failed = self._run(stages, "policy", on_done)
+        failed |= {f"{task.name}'s set": reason for task, reason in self.hopeless(iteration).items()}
         unscored = [task for task in iteration.targets if task not in self.state.current.scores]
         for name, reason in failed.items():
             log.warning("%s has no score: %s", name, reason)

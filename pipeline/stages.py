@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import torch
@@ -27,18 +27,22 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples, write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
-from runtime.atomic import artifact_info, commit_artifact
+from runtime.atomic import artifact_info, commit_artifact, read_json, write_json
 from runtime.config import config_hash, to_dict
 from runtime.cpus import cpu_count
 from runtime.device import pick_device
 from runtime.errors import DataError, StateError
 from runtime.metrics import read_metrics
 from runtime.provenance import provenance
-from runtime.seeds import derive_seed
+from runtime.seeds import derive_seed, rng
+
+if TYPE_CHECKING:
+    from diffusion.quality import Quality
 
 log = logging.getLogger(__name__)
 
 RESULT_FILE = "result.json"
+QUALITY_FILE = "quality.json"
 POLICY_RUNTIME_SETTINGS = ("group",)  # of PolicyConfig: these change no result
 _END_BYTES = 1 << 20
 
@@ -49,6 +53,11 @@ def model_folder(results_path: Path, iteration: int, model_name: str) -> Path:
 
 def model_file(results_path: Path, iteration: int, model_name: str, steps: int) -> Path:
     return model_folder(results_path, iteration, model_name) / f"model-{steps}.pt"
+
+
+def marginals_file(checkpoint: Path) -> Path:
+    """Quantiles of the data that trained a generator, beside it."""
+    return checkpoint.with_name("marginals.npz")
 
 
 def samples_file(results_path: Path, iteration: int, model_name: str, task: Task) -> Path:
@@ -108,6 +117,7 @@ class TrainGenerator:
         return StageProgress(f"step {step:,}/{steps:,}, loss {rows[-1]['loss']:.4f}", step / steps)
 
     def __call__(self) -> None:
+        from diffusion.quality import Marginals, save_marginals
         from diffusion.train import Pool, train
 
         with _stage(self, self.checkpoint.parent) as key:
@@ -116,7 +126,14 @@ class TrainGenerator:
             _use_threads(self.threads)
             parts = [self._expert(task) for task in self.expert_tasks]
             parts += [read_samples(path, task) for task, path in self.sources]
-            pool = Pool.of(parts, COMPOSUITE)
+            training = self.training
+            pool = Pool.of(
+                parts,
+                COMPOSUITE,
+                canonical=training.canonical_quaternions,
+                timeouts_as_terminals=training.timeouts_as_terminals,
+            )
+            save_marginals(marginals_file(self.checkpoint), Marginals.of(pool.matrix, pool.task_index, pool.conditions))
             started = time.monotonic()
             train(
                 pool,
@@ -155,6 +172,16 @@ class Generate:
     def output(self) -> Path:
         return self.checkpoint.parent / self.task.name / SAMPLES_FILE
 
+    @property
+    def quality_file(self) -> Path:
+        return self.output.with_name(QUALITY_FILE)
+
+    def quality(self) -> Quality | None:
+        """What is known of the set's quality before a policy is trained; None where nobody assessed it."""
+        from diffusion.quality import Quality
+
+        return Quality(**read_json(self.quality_file)) if self.quality_file.exists() else None
+
     def key(self) -> str:
         return config_hash([key_of(self.checkpoint), self.task.name, to_dict(self.sampling), self.seed])
 
@@ -164,6 +191,7 @@ class Generate:
     def __call__(self) -> None:
         from diffusion.generate import generate
         from diffusion.model import DiffusionModel
+        from diffusion.quality import assess, load_marginals
 
         with _stage(self, self.output.parent) as key:
             if key is None:
@@ -172,8 +200,14 @@ class Generate:
             model = DiffusionModel.load(self.checkpoint, COMPOSUITE, pick_device(self.device))
             # Every task of every iteration has noise of its own: equal noise would tie the sets together.
             seed = derive_seed("generate", self.seed, self.task.name, self.checkpoint.parent.name)
+            seed = self.seed if self.sampling.shared_noise else seed
             matrix = generate(model, self.task.one_hot, self.sampling, seed=seed, label=self.name)
-            matrix[:, COMPOSUITE.action] = matrix[:, COMPOSUITE.action].clip(-1.0, 1.0)
+            marginals = load_marginals(marginals_file(self.checkpoint))
+            quality = assess(matrix, self.task.one_hot, COMPOSUITE, marginals, rng("quality", self.seed))
+            write_json(self.quality_file, asdict(quality))
+            log.info("%s: %s", self.name, quality)
+            if self.sampling.clip_actions:
+                matrix[:, COMPOSUITE.action] = matrix[:, COMPOSUITE.action].clip(-1.0, 1.0)
             info = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
             write_samples(self.output, Transitions.from_matrix(matrix, self.task), info)
 
@@ -207,7 +241,8 @@ class TrainPolicy:
 
     def key(self) -> str:
         settings = {key: value for key, value in to_dict(self.policy).items() if key not in POLICY_RUNTIME_SETTINGS}
-        return config_hash([key_of(self.data), self.task.name, settings, self.seed])
+        ends = [] if self.synthetic else [self.episode_ends]
+        return config_hash([key_of(self.data), self.task.name, settings, self.seed, *ends])
 
     def progress(self) -> StageProgress:
         rows = read_metrics(self.folder / "metrics.jsonl")

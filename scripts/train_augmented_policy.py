@@ -103,6 +103,7 @@ def main(
         seed=seed,
         folder=folder,
         device=settings.device,
+        episode_ends=settings.training.episode_ends,
     )
     stage()
     scores = stage.scores()
