@@ -71,7 +71,7 @@ class TrainConfig:
     `action_weight` and `next_weight` weigh the action's and the next state's share of the loss against the rest's 1.
     `timeouts_as_terminals` counts the horizon as an end of the task, where `episode_ends` keeps an episode's last step.
     `canonical_quaternions` gives relative quaternions one sign. `standardise_terminal` treats the terminal as the
-    other dimensions; without it the network sees it as raw 0 or 1.
+    other dimensions; without it the network sees it as raw 0 or 1. `compile` runs the network through torch.compile.
     """
 
     steps: int = 100_000
@@ -99,6 +99,7 @@ class TrainConfig:
     canonical_quaternions: bool = True
     standardise_terminal: bool = False
     precision: str = "auto"
+    compile: bool = False
     checkpoint_seconds: float = 300.0
     log_every: int = 100
 

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from diffusion import edm
 from diffusion.config import DenoiserConfig, TrainConfig
 from diffusion.denoisers import build
+from diffusion.distributed import World
 from diffusion.ema import EMA
+from diffusion.feed import Feed
 from diffusion.model import load_checkpoint
 from diffusion.normalizer import Normalizer, scales
 from offline_compositional_rl_datasets.layout import FactoredLayout
@@ -26,7 +28,7 @@ from runtime.atomic import atomic_path, commit_artifact, is_complete
 from runtime.checkpoint import save_torch
 from runtime.config import to_dict
 from runtime.device import autocast_dtype
-from runtime.errors import DataError
+from runtime.errors import ConfigError, DataError
 from runtime.logs import progress
 from runtime.metrics import MetricsWriter
 from runtime.seeds import derive_seed
@@ -109,10 +111,43 @@ def train(
 
     A killed run with the same `key` in `info` is continued. With `initial`, another checkpoint, its averaged weights
     and its normalisation are where training starts. The same seed gives the same network on the same machine, whether
-    or not the run was interrupted.
+    or not the run was interrupted. Under torchrun the processes share every batch and their gradients' mean is that of
+    a process alone; the first one writes the files.
     """
     if is_complete(checkpoint):
         return
+    world = World.of_environment()
+    device = world.device(device)
+    with world.joined(device):
+        _train(
+            pool,
+            denoiser,
+            config,
+            layout,
+            checkpoint,
+            seed=seed,
+            device=device,
+            world=world,
+            initial=initial,
+            info=info,
+            label=label,
+        )
+
+
+def _train(
+    pool: Pool,
+    denoiser: DenoiserConfig,
+    config: TrainConfig,
+    layout: FactoredLayout,
+    checkpoint: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    world: World,
+    initial: Path | None,
+    info: Mapping[str, Any] | None,
+    label: str,
+) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     resume_file = checkpoint.parent / "resume.pt"
     before = load_checkpoint(initial) if initial else None
@@ -128,10 +163,9 @@ def train(
             follow_scale=config.follow_scale,
             standardise_terminal=config.standardise_terminal,
         )
-    data = normalizer.normalize(torch.from_numpy(pool.matrix)).to(device)
-    task_index = torch.from_numpy(pool.task_index).to(device)
-    conditions = torch.from_numpy(pool.conditions).to(device)
-    batch_size = config.batch_size if len(data) >= config.small_pool else config.small_batch_size
+    batch_size = config.batch_size if len(pool.matrix) >= config.small_pool else config.small_batch_size
+    if batch_size % world.size:
+        raise ConfigError(f"batch_size {batch_size}: expected a multiple of the {world.size} processes")
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed("diffusion", seed))
@@ -143,6 +177,8 @@ def train(
         parameter_groups(network, config.weight_decay), config.learning_rate, config.betas, fused=True
     )
     generator = torch.Generator(device).manual_seed(derive_seed("noise", seed))
+    seed_of_rows = derive_seed("rows", seed)
+    feed = Feed(pool, normalizer, batch_size, generator, device, world, seed=seed_of_rows)
     first = 0
     key = (info or {}).get("key")
     resumed = load_checkpoint(resume_file) if resume_file.exists() else None
@@ -153,6 +189,7 @@ def train(
         ema.model.load_state_dict(resumed["ema"])
         optimizer.load_state_dict(resumed["opt"])
         generator.set_state(resumed["generator"])
+        feed.load_state(resumed.get("rows"))
         first = resumed["step"]
 
     def state(step: int) -> dict[str, Any]:
@@ -162,6 +199,7 @@ def train(
             "ema": ema.model.state_dict(),
             "opt": optimizer.state_dict(),
             "generator": generator.get_state(),
+            "rows": feed.state(),
             "normalizer.mean": normalizer.mean,
             "normalizer.std": normalizer.std,
             "denoiser": to_dict(denoiser),
@@ -174,44 +212,42 @@ def train(
     weights = dimension_weights(config, layout)
     weights = None if weights is None else weights.to(device)
     sigma_data = config.sigma_data * scales(layout, config.follow_scale).to(device)
-    metrics = MetricsWriter(checkpoint.parent, resume_from=first)
+    metrics = MetricsWriter(checkpoint.parent, resume_from=first) if world.leads else None
+    trained = torch.compile(network) if config.compile else network
+    trained = world.wrap(trained)
     total_loss = torch.zeros((), device=device)
     saved = time.monotonic()
     with progress(config.steps, label, done=first) as bar:
-        for step in range(first, config.steps):
-            rows = torch.randint(len(data), (batch_size,), generator=generator, device=device)
+        for step, (y, condition) in enumerate(feed.batches(config.steps - first), start=first):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
+            share = (world.rank, world.size)
             total_loss += train_step(
-                network,
-                optimizer,
-                data[rows],
-                conditions[task_index[rows]],
-                generator,
-                config,
-                autocast,
-                sigma_data,
-                weights,
+                trained, optimizer, y, condition, generator, config, autocast, sigma_data, weights, share
             )
             done = step + 1
             ema.update(done)
-            if done % config.log_every == 0:
-                mean_loss = float(total_loss) / config.log_every
-                total_loss.zero_()
-                metrics.log(step=done, loss=mean_loss, learning_rate=learning_rate(step, config))
-                bar.update(config.log_every, loss=mean_loss)
+            if done % config.log_every:
+                continue
+            mean_loss = float(world.mean(total_loss)) / config.log_every
+            total_loss.zero_()
+            if not metrics:
+                continue
+            metrics.log(step=done, loss=mean_loss, learning_rate=learning_rate(step, config))
+            bar.update(config.log_every, loss=mean_loss)
             # On a multiple of log_every, so that the running mean of the loss needs no place in the checkpoint.
-            if done % config.log_every == 0 and time.monotonic() - saved > config.checkpoint_seconds:
+            if time.monotonic() - saved > config.checkpoint_seconds:
                 with atomic_path(resume_file) as temporary:
                     save_torch(state(done), temporary)
                 saved = time.monotonic()
 
-    commit_artifact(
-        checkpoint,
-        lambda temporary: save_torch(state(config.steps), temporary),
-        {"steps": config.steps, **(info or {})},
-    )
-    resume_file.unlink(missing_ok=True)
+    if world.leads:
+        commit_artifact(
+            checkpoint,
+            lambda temporary: save_torch(state(config.steps), temporary),
+            {"steps": config.steps, **(info or {})},
+        )
+        resume_file.unlink(missing_ok=True)
 
 
 def train_step(
@@ -224,8 +260,12 @@ def train_step(
     autocast: torch.dtype | None,
     sigma_data: Tensor,
     weights: Tensor | None,
+    share: tuple[int, int] = (0, 1),
 ) -> Tensor:
-    """One gradient step on normalised transitions y (B, 164); returns the loss without synchronising."""
+    """One gradient step on normalised transitions y (B, 164); returns the loss without synchronising.
+
+    `share`: see `edm.loss`.
+    """
     with torch.autocast(y.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
         loss = edm.loss(
             network,
@@ -236,6 +276,7 @@ def train_step(
             P_mean=config.P_mean,
             P_std=config.P_std,
             sigma_data=sigma_data,
+            share=share,
         )
     optimizer.zero_grad()
     loss.backward()

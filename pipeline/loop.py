@@ -184,6 +184,7 @@ class Loop:
             checkpoint=self._checkpoint(iteration.index),
             initial=self._checkpoint(iteration.index - 1) if self._starts_warm(iteration.index) else None,
             device=config.device,
+            devices=config.resources.diffusion.gpus,
         )
 
     def _starts_warm(self, iteration: int) -> bool:

@@ -7,6 +7,7 @@ whose artifact is there with the same key is done; one that was made otherwise i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -91,6 +92,7 @@ class TrainGenerator:
     initial: Path | None = None
     device: str = "auto"
     threads: int = 0
+    devices: int = 1  # GPUs of one machine that train together
 
     @property
     def name(self) -> str:
@@ -117,36 +119,49 @@ class TrainGenerator:
         return StageProgress(f"step {step:,}/{steps:,}, loss {rows[-1]['loss']:.4f}", step / steps)
 
     def __call__(self) -> None:
+        """With several GPUs one process each trains; under torchrun this is one of them already."""
+        from diffusion.distributed import World, spawn
+
+        world = World.of_environment()
+        devices = min(self.devices, torch.cuda.device_count())
+        if devices > 1 and world.size == 1 and pick_device(self.device).type == "cuda":
+            return spawn(dataclasses.replace(self, devices=1), devices)
+        # The first process holds the lock for all.
+        with _stage(self, self.checkpoint.parent) if world.leads else contextlib.nullcontext(self.key()) as key:
+            self._train(key, leads=world.leads)
+        return None
+
+    def _train(self, key: str | None, *, leads: bool) -> None:
         from diffusion.quality import Marginals, save_marginals
         from diffusion.train import Pool, train
 
-        with _stage(self, self.checkpoint.parent) as key:
-            if key is None:
-                return
-            _use_threads(self.threads)
-            parts = [self._expert(task) for task in self.expert_tasks]
-            parts += [read_samples(path, task) for task, path in self.sources]
-            training = self.training
-            pool = Pool.of(
-                parts,
-                COMPOSUITE,
-                canonical=training.canonical_quaternions,
-                timeouts_as_terminals=training.timeouts_as_terminals,
-            )
+        if key is None:
+            return
+        _use_threads(self.threads)
+        parts = [self._expert(task) for task in self.expert_tasks]
+        parts += [read_samples(path, task) for task, path in self.sources]
+        training = self.training
+        pool = Pool.of(
+            parts,
+            COMPOSUITE,
+            canonical=training.canonical_quaternions,
+            timeouts_as_terminals=training.timeouts_as_terminals,
+        )
+        if leads:
             save_marginals(marginals_file(self.checkpoint), Marginals.of(pool.matrix, pool.task_index, pool.conditions))
-            started = time.monotonic()
-            train(
-                pool,
-                self.network,
-                self.training,
-                COMPOSUITE,
-                self.checkpoint,
-                seed=self.seed,
-                device=pick_device(self.device),
-                initial=self.initial,
-                info={"key": key, "rows": len(pool.matrix), "tasks": len(parts), **provenance()},
-            )
-            log.info("%s: %d rows, %.0f s", self.name, len(pool.matrix), time.monotonic() - started)
+        started = time.monotonic()
+        train(
+            pool,
+            self.network,
+            self.training,
+            COMPOSUITE,
+            self.checkpoint,
+            seed=self.seed,
+            device=pick_device(self.device),
+            initial=self.initial,
+            info={"key": key, "rows": len(pool.matrix), "tasks": len(parts), **provenance()},
+        )
+        log.info("%s: %d rows, %.0f s", self.name, len(pool.matrix), time.monotonic() - started)
 
     def _expert(self, task: Task) -> Transitions:
         path = find_task_file(self.data_path, self.dataset_type, task)
