@@ -2,7 +2,7 @@
 
 Examples:
     python -m benchmarks.sample --json sample.json
-    python -m benchmarks.sample --checkpoint MODEL.pt --data_path data/demo --task IIWA_Box_None_Trashcan --plot_file q.png
+    python -m benchmarks.sample --checkpoint MODEL.pt --data_path data/demo --task IIWA_Box_None_Trashcan --csv q.csv
 """
 
 from __future__ import annotations

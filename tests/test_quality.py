@@ -10,6 +10,11 @@ from diffusion.quality import Marginals, assess, factor_distances, load_marginal
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
+from pipeline.config import load_pipeline_config
+from pipeline.loop import Loop
+from pipeline.state import Iteration
+from runtime.atomic import write_json
+from runtime.paths import PROJECT_ROOT
 
 TRAIN = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf", "Jaco_Box_GoalWall_Push")]
 TARGET = Task.parse("IIWA_Box_GoalWall_Push")
@@ -125,3 +130,34 @@ def test_real_expert_data_break_no_rule(shared):
     quality = assess(matrix, task.one_hot, COMPOSUITE, marginals, RNG)
     assert quality.violations < 0.03, quality
     assert quality.distance < 0.01
+
+
+def test_no_policy_is_trained_on_a_hopeless_set_where_that_is_asked_for(tmp_path):
+    paths = {"results_path": tmp_path, "data_path": tmp_path, "logs_path": tmp_path}
+    overrides = {"paths": paths, "quality": {"skip": True, "max_violations": 0.5}, "policy": {"group": 2}}
+    loop = Loop(load_pipeline_config(PROJECT_ROOT / "tests" / "tiny.yaml", overrides))
+    iteration = Iteration(0, loop.tasks.generated, sources={}, phase=None)
+    stages = loop.generation_stages(iteration)
+    good = _assess(_set(50), None)
+    for stage in stages:
+        violations = 0.9 if stage is stages[0] else 0.1
+        write_json(stage.quality_file, dataclasses.asdict(dataclasses.replace(good, violations=violations)))
+    groups = loop.policy_stages(iteration)
+    tried = {member.task for group in groups for member in group.members}
+    assert tried == {stage.task for stage in stages[1:]}
+    assert max(len(group.members) for group in groups) == 2
+    assert "violations 0.900 above 0.5" in loop.hopeless(iteration)[stages[0].task]
+    overrides["quality"]["skip"] = False
+    everything = Loop(load_pipeline_config(PROJECT_ROOT / "tests" / "tiny.yaml", overrides)).policy_stages(iteration)
+    assert {member.task for group in everything for member in group.members} == {stage.task for stage in stages}
+
+
+def test_the_papers_conventions_are_a_configuration_that_differs_where_it_says():
+    paper = load_pipeline_config(PROJECT_ROOT / "config" / "pipeline" / "paper.yaml", {})
+    default = load_pipeline_config(None, {})
+    assert (paper.training.episode_ends, default.training.episode_ends) == ("reference", "drop")
+    assert (paper.training.timeouts_as_terminals, default.training.timeouts_as_terminals) == (True, False)
+    assert (paper.sampling.solver, paper.sampling.steps, paper.policy.fresh_episodes) == ("heun_churn", 128, 0)
+    assert not paper.policy.canonical_quaternions
+    assert paper.training.steps == default.training.steps == 100_000
+    assert paper.network == default.network
