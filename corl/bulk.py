@@ -17,7 +17,7 @@ from corl.config import PolicyConfig, PolicyScores
 from corl.evaluate import Evaluation
 from corl.learner import Stacked
 from corl.policy import Policy
-from corl.replay import Batch, ReplayData
+from corl.replay import Batch
 from corl.run import PolicyRun, Snapshot
 from runtime.logs import progress
 
@@ -32,16 +32,13 @@ class Bulk:
         self.runs = runs
         self.networks = Stacked([run.learner.networks for run in runs])
         # Pairs that share a data set take their rows from it in one gather.
-        self.sharing: list[tuple[ReplayData, list[int]]] = []
+        positions: dict[int, list[int]] = {}
         for i, run in enumerate(runs):
-            for data, positions in self.sharing:
-                if data is run.data:
-                    positions.append(i)
-                    break
-            else:
-                self.sharing.append((run.data, [i]))
-        order = [i for _, positions in self.sharing for i in positions]
-        self.order = None if order == sorted(order) else torch.tensor(order).argsort().to(runs[0].device)
+            positions.setdefault(id(run.data), []).append(i)
+        device = runs[0].device
+        self.sharing = [(runs[own[0]].data, _selection(own, device)) for own in positions.values()]
+        order = [i for own in positions.values() for i in own]
+        self.order = None if order == sorted(order) else torch.tensor(order).argsort().to(device)
 
     def advance(self, steps: int) -> dict[str, Tensor]:
         """Take so many steps; the losses (N,) of the last ones."""
@@ -64,12 +61,19 @@ class Bulk:
         """rows (N, B) of each member's own data to a batch with a leading dimension of members."""
         if len(self.sharing) == 1:
             return self.sharing[0][0].batch(rows)
-        parts = [data.rows(rows[positions]) for data, positions in self.sharing]
+        parts = [data.rows(rows[own]) for data, own in self.sharing]
         joined = torch.cat(parts)
         return self.sharing[0][0].cut(joined if self.order is None else joined[self.order])
 
     def write_back(self) -> None:
         self.networks.write_back([run.learner.networks for run in self.runs])
+
+
+def _selection(positions: list[int], device: torch.device) -> slice | Tensor:
+    """As a slice where it is one: an index would be copied to the device at every step."""
+    if positions == list(range(positions[0], positions[-1] + 1)):
+        return slice(positions[0], positions[-1] + 1)
+    return torch.tensor(positions, device=device)
 
 
 @dataclass
