@@ -1,5 +1,8 @@
 """The benchmarks compare what is equal, and each runs at its quick size."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -10,6 +13,7 @@ from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import read_json
+from runtime.paths import PROJECT_ROOT
 
 
 def test_the_naive_network_computes_what_the_fast_one_does():
@@ -50,3 +54,17 @@ def test_each_benchmark_runs_quickly_and_writes_its_figures(benchmark, options, 
     figures = read_json(tmp_path / "figures.json")
     assert figures[figure] > 0
     assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in figures["measurements"])
+
+
+def test_measurements_for_a_gpu_need_torch_numpy_and_h5py_alone(tmp_path):
+    absent = ("mujoco", "robosuite", "tyro", "dacite", "yaml", "rich", "scipy", "pandas", "submitit", "gymnasium")
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent}))
+from pathlib import Path
+from benchmarks import data, sample, train, validate
+validate.main(quick=True, json=Path({str(tmp_path / "v.json")!r}))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert read_json(tmp_path / "v.json")["minutes_for_178_policies"] > 0
