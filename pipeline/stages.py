@@ -331,7 +331,8 @@ class TrainPolicies:
     @property
     def output(self) -> Path:
         folders = [str(member.folder.name) for member in self.members]
-        return self.members[0].folder.parent / "groups" / f"{config_hash(folders)}.json"
+        # A folder each: its lock is the group's own.
+        return self.members[0].folder.parent / "groups" / config_hash(folders) / "group.json"
 
     def key(self) -> str:
         return config_hash([member.key() for member in self.members])

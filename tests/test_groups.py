@@ -76,3 +76,5 @@ def test_groups_take_neighbours_and_a_group_of_one_is_a_single_job(tmp_path):
     assert in_groups(stages, 1) == stages
     assert [len(group.members) for group in in_groups(stages, 3)] == [3, 1]
     assert in_groups(stages, 3)[0].members == tuple(stages[:3])
+    first, second = (group.output.parent for group in in_groups(stages, 2))
+    assert first != second, "groups that run side by side do not wait for one another's lock"
