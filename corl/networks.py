@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons of actor and critics."""
+"""Multi-layer perceptrons of actor, critics and value."""
 
 from __future__ import annotations
 
@@ -24,6 +24,35 @@ class Actor(nn.Module):
         return self.net(states)
 
 
+class GaussianActor(Actor):
+    """An actor with a log standard deviation per action, the same in every state; it acts by its mean."""
+
+    LOG_STD = (-5.0, 2.0)
+
+    def __init__(self, state_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__(state_dim, action_dim, hidden)
+        self.log_std = nn.Parameter(torch.zeros(action_dim))
+
+    def forward(self, states: Tensor, with_log_std: bool = False) -> Tensor:
+        """Means (B, A); with their log standard deviations (2, B, A)."""
+        mean = self.net(states)
+        return torch.stack([mean, self.log_std.clamp(*self.LOG_STD).expand_as(mean)]) if with_log_std else mean
+
+
+class Value(nn.Module):
+    """States (B, S) to values (B,)."""
+
+    def __init__(self, state_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in itertools.pairwise((state_dim, *hidden)):
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+        self.net = nn.Sequential(*layers, nn.Linear(hidden[-1], 1))
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.net(states)[..., 0]
+
+
 class TwinCritic(nn.Module):
     """Two independent Q-functions as one batched network: states (B, S), actions (B, A) to values (2, B).
 
@@ -42,15 +71,10 @@ class TwinCritic(nn.Module):
             self.weights.append(nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]).contiguous()))
             self.biases.append(nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers])))
 
-    def forward(self, states: Tensor, actions: Tensor) -> Tensor:
-        hidden = torch.cat([states, actions], dim=1).expand(len(self.weights[0]), -1, -1)
-        return self._layers(hidden, slice(None))
-
-    def first(self, states: Tensor, actions: Tensor) -> Tensor:
-        """(B,) values of the first critic alone."""
-        return self._layers(torch.cat([states, actions], dim=1)[None], slice(0, 1))[0]
-
-    def _layers(self, hidden: Tensor, which: slice) -> Tensor:
+    def forward(self, states: Tensor, actions: Tensor, count: int | None = None) -> Tensor:
+        """Values (2, B), or those of the first `count` critics alone."""
+        which = slice(count)
+        hidden = torch.cat([states, actions], dim=1).expand(len(self.weights[0][which]), -1, -1)
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = torch.baddbmm(bias[which], hidden, weight[which])

@@ -19,7 +19,10 @@ from runtime.errors import DataError
 
 
 class Policy:
-    """Raw states (B, 77) float32 to actions (B, 8) float32 in [-1, 1]."""
+    """Raw states (B, 77) float32 to actions (B, 8) float32 in [-1, 1].
+
+    `canonical`: the networks learned from relative quaternions of one sign.
+    """
 
     def __init__(
         self,
@@ -28,22 +31,35 @@ class Policy:
         state_std: np.ndarray,
         layout: FactoredLayout = COMPOSUITE,
         device: torch.device | str = "cpu",
+        *,
+        canonical: bool = True,
     ) -> None:
+        self.canonical = canonical
         self.actor, self.layout, self.device = actor, layout, torch.device(device)
         self._mean, self._std = state_mean, state_std
 
     @torch.no_grad()
     def __call__(self, observations: np.ndarray) -> np.ndarray:
-        states = (canonical_quaternions(np.asarray(observations, np.float32), self.layout) - self._mean) / self._std
+        states = np.asarray(observations, np.float32)
+        if self.canonical:
+            states = canonical_quaternions(states, self.layout)
+        states = (states - self._mean) / self._std
         return self.actor(torch.from_numpy(states).to(self.device)).cpu().numpy()
 
     @classmethod
     def load(cls, path: Path, layout: FactoredLayout = COMPOSUITE) -> Policy:
         """A policy from a checkpoint of `save_checkpoint`. Raises `DataError` where it is not one."""
         checkpoint = load_checkpoint(path)
-        actor = Actor(layout.state_dim, layout.action_dim, checkpoint["hidden"])
-        actor.load_state_dict(checkpoint["actor"])
-        return cls(actor, checkpoint["state_mean"].numpy(), checkpoint["state_std"].numpy(), layout)
+        actor = make_actor(layout, checkpoint["actor"], checkpoint["hidden"])
+        mean, std = checkpoint["state_mean"].numpy(), checkpoint["state_std"].numpy()
+        return cls(actor, mean, std, layout, canonical=checkpoint.get("canonical", True))
+
+
+def make_actor(layout: FactoredLayout, weights: Mapping[str, torch.Tensor], hidden: Sequence[int]) -> Actor:
+    """An actor with these weights on the CPU; of a Gaussian one its mean."""
+    actor = Actor(layout.state_dim, layout.action_dim, hidden)
+    actor.load_state_dict({key: value for key, value in weights.items() if key != "log_std"})
+    return actor.requires_grad_(False)
 
 
 def save_checkpoint(path: Path, values: Mapping[str, Any], *, hidden: Sequence[int], data: Any) -> None:
@@ -53,6 +69,7 @@ def save_checkpoint(path: Path, values: Mapping[str, Any], *, hidden: Sequence[i
         "hidden": list(hidden),
         "state_mean": torch.from_numpy(data.mean),
         "state_std": torch.from_numpy(data.std),
+        "canonical": data.canonical,
     }
     with atomic_path(path) as temporary:
         save_torch(checkpoint, temporary)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
+
+if TYPE_CHECKING:
+    from corl.config import PolicyConfig
 
 STATE_STD_OFFSET = 1e-3
 
@@ -28,37 +31,69 @@ class ReplayData:
     """Normalised transitions in one tensor (N, 2S+A+2), so that a batch is a single gather.
 
     States are normalised once, by mean and population standard deviation (+ 1e-3) of the set's observations. Time-outs
-    count as ends, as in ICDG. With `hide_velocities` these read 0 for the learner and for every policy that it makes:
-    a demonstrator's velocity echoes its last action, and a clone that sees it learns to go on as before instead of
-    where to go (the copycat problem; de Haan et al. 2019, "Causal confusion in imitation learning").
+    count as ends with `timeouts_as_terminals`, as in ICDG. `canonical`: relative quaternions get one sign. With
+    `hide_velocities` these read 0 for the learner and for every policy that it makes: a demonstrator's velocity echoes
+    its last action, and a clone that sees it learns to go on as before instead of where to go (the copycat problem;
+    de Haan et al. 2019, "Causal confusion in imitation learning").
     """
 
     def __init__(
-        self, transitions: Transitions, layout: FactoredLayout, device: torch.device, *, hide_velocities: bool = False
+        self,
+        transitions: Transitions,
+        layout: FactoredLayout,
+        device: torch.device,
+        *,
+        hide_velocities: bool = False,
+        canonical: bool = True,
+        timeouts_as_terminals: bool = True,
     ) -> None:
-        matrix = transitions.to_matrix(layout)
-        states = canonical_quaternions(matrix[:, layout.observation], layout)
-        following = canonical_quaternions(matrix[:, layout.next_observation], layout)
+        self.canonical = canonical
+        matrix = transitions.to_matrix(layout, timeouts_as_terminals=timeouts_as_terminals)
+        if canonical:
+            for part in (layout.observation, layout.next_observation):
+                matrix[:, part] = canonical_quaternions(matrix[:, part], layout)
+        states = matrix[:, layout.observation]
         self.mean = states.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.std = (states.std(axis=0, dtype=np.float64) + STATE_STD_OFFSET).astype(np.float32)
         if hide_velocities:
             for part in layout.velocities:
                 self.std[part] = np.inf
-        matrix[:, layout.observation] = (states - self.mean) / self.std
-        matrix[:, layout.next_observation] = (following - self.mean) / self.std
+        for part in (layout.observation, layout.next_observation):
+            matrix[:, part] = (matrix[:, part] - self.mean) / self.std
         self._matrix = torch.from_numpy(matrix).to(device)
         self._layout = layout
+
+    @classmethod
+    def of(
+        cls, transitions: Transitions, config: PolicyConfig, layout: FactoredLayout, device: torch.device
+    ) -> ReplayData:
+        """As the configuration says."""
+        return cls(
+            transitions,
+            layout,
+            device,
+            hide_velocities=config.hide_velocities,
+            canonical=config.canonical_quaternions,
+            timeouts_as_terminals=config.timeouts_as_terminals,
+        )
 
     def __len__(self) -> int:
         return len(self._matrix)
 
     def batch(self, indices: Tensor) -> Batch:
-        rows = self._matrix[indices]
+        """indices (...,) to a batch of the same leading dimensions."""
+        return self.cut(self.rows(indices))
+
+    def rows(self, indices: Tensor) -> Tensor:
+        """(..., 2S+A+2)"""
+        return self._matrix[indices]
+
+    def cut(self, rows: Tensor) -> Batch:
         layout = self._layout
         return Batch(
-            rows[:, layout.observation],
-            rows[:, layout.action],
-            rows[:, layout.reward],
-            rows[:, layout.next_observation],
-            rows[:, layout.terminal],
+            rows[..., layout.observation],
+            rows[..., layout.action],
+            rows[..., layout.reward],
+            rows[..., layout.next_observation],
+            rows[..., layout.terminal],
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from runtime.errors import ConfigError
 
-DENOISERS = ("dit",)
+KINDS = ("dit", "dit_uniform", "monolithic", "compositional")
 PRECISIONS = ("auto", "float32", "bfloat16")
 RUNTIME_SETTINGS = ("checkpoint_seconds", "log_every")  # of TrainConfig: these change no result
 SOLVERS = ("heun_churn", "heun", "dpmpp_2m")
@@ -14,24 +14,48 @@ SOLVERS = ("heun_churn", "heun", "dpmpp_2m")
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """Size of the semantic compositional diffusion transformer.
+    """Which network and its size.
 
-    `time_scale` multiplies c_noise before the sinusoidal features: c_noise spans only -1.6 to 1.1, over which most of
-    the published features are nearly constant.
+    `dit` is the semantic compositional diffusion transformer, `dit_uniform` the same over patches of `patch` numbers,
+    `monolithic` a residual MLP of width `hidden` and `depth` blocks, `compositional` the hard-coded graph of `depth`
+    blocks in which each number of a transition is projected to `hidden` features.
+    `time_scale` multiplies c_noise before its features: c_noise spans only -1.6 to 1.1, over which most of the
+    published sinusoids are nearly constant.
     """
 
+    kind: str = "dit"
     hidden: int = 416
     depth: int = 8
     heads: int = 8
     mlp_ratio: int = 4
+    patch: int = 15
     time_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "depth", "heads", "mlp_ratio", "time_scale"):
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind {self.kind!r}: expected one of {', '.join(KINDS)}")
+        for name in ("hidden", "depth", "heads", "mlp_ratio", "patch", "time_scale"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
-        if self.hidden % self.heads or self.hidden % 2:
+        if self.kind.startswith("dit") and (self.hidden % self.heads or self.hidden % 2):
             raise ConfigError(f"hidden {self.hidden}: expected an even multiple of heads ({self.heads})")
+
+
+DENOISERS: dict[str, DenoiserConfig] = {
+    "dit": DenoiserConfig(),
+    "DiT1D-XS": DenoiserConfig(hidden=256, depth=6, heads=4),
+    "DiT1D-S": DenoiserConfig(hidden=384, depth=8, heads=6),
+    "DiT1D-B": DenoiserConfig(hidden=512, depth=12, heads=8),
+    "DiT1D-L": DenoiserConfig(hidden=768, depth=16, heads=12),
+    "DiT1D-XL": DenoiserConfig(hidden=1024, depth=24, heads=16),
+    "dit_uniform": DenoiserConfig(kind="dit_uniform"),
+    "monolithic": DenoiserConfig(kind="monolithic", hidden=2048, depth=6),
+    "compositional": DenoiserConfig(kind="compositional", hidden=32, depth=3),
+}
+"""The published networks by the name that `--denoiser` takes and that folders bear."""
+
+MLP_SETTINGS = {"training": {"learning_rate": 3e-4, "weight_decay": 0.0}, "sampling": {"batch_size": 100_000}}
+"""What the published code sets otherwise for its two perceptrons than for its transformers."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +69,9 @@ class TrainConfig:
     standardisation: at a given noise level the positions are then known better than the rest, which is resolved
     after them, as a function of them. `sigma_data` shrinks alike, so the network sees unit variance everywhere.
     `action_weight` and `next_weight` weigh the action's and the next state's share of the loss against the rest's 1.
+    `timeouts_as_terminals` counts the horizon as an end of the task, where `episode_ends` keeps an episode's last step.
+    `canonical_quaternions` gives relative quaternions one sign. `standardise_terminal` treats the terminal as the
+    other dimensions; without it the network sees it as raw 0 or 1. `compile` runs the network through torch.compile.
     """
 
     steps: int = 100_000
@@ -68,7 +95,11 @@ class TrainConfig:
     action_weight: float = 1.0
     next_weight: float = 1.0
     episode_ends: str = "drop"
+    timeouts_as_terminals: bool = False
+    canonical_quaternions: bool = True
+    standardise_terminal: bool = False
     precision: str = "auto"
+    compile: bool = False
     checkpoint_seconds: float = 300.0
     log_every: int = 100
 
@@ -88,7 +119,11 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """How samples are drawn. `heun_churn` with 128 steps is the published sampler (255 network evaluations)."""
+    """How samples are drawn. `heun_churn` with 128 steps is the published sampler (255 network evaluations).
+
+    `clip_actions` keeps generated actions within [-1, 1], as the simulator would. With `shared_noise` all tasks and
+    iterations start from the same noise, as published; without, each has its own.
+    """
 
     solver: str = "heun_churn"
     steps: int = 128
@@ -101,6 +136,8 @@ class SamplerConfig:
     S_tmin: float = 0.05
     S_tmax: float = 50.0
     S_noise: float = 1.003
+    clip_actions: bool = True
+    shared_noise: bool = False
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
@@ -113,3 +150,13 @@ class SamplerConfig:
                 f"sigma_min {self.sigma_min}, sigma_max {self.sigma_max}, rho {self.rho}: expected "
                 "0 < sigma_min < sigma_max and a positive rho"
             )
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """When a generated set is hopeless (`diffusion.quality.Quality`); with `skip` no policy is trained on it."""
+
+    skip: bool = False
+    max_distance: float = 1.0
+    max_violations: float = 0.95
+    max_duplicates: float = 0.5

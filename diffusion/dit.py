@@ -1,7 +1,8 @@
-"""The semantic compositional diffusion transformer (ICDG, section 4; blocks after Peebles & Xie 2023, adaLN-Zero).
+"""Diffusion transformers over the parts of a transition (ICDG, section 4; blocks after Peebles & Xie 2023, adaLN-Zero).
 
-A transition is cut into its semantic tokens. Tokens that an axis labels have one encoder and one decoder per element
-of that axis, shared by s and s'; a transformer mixes the tokens, modulated by noise level and task.
+The semantic compositional one cuts a transition into its semantic tokens. Tokens that an axis labels have one encoder
+and one decoder per element of that axis, shared by s and s'. The uniform one cuts it into patches of equal size. Either
+way a transformer mixes the tokens, modulated by noise level and task.
 """
 
 from __future__ import annotations
@@ -11,34 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusion.config import DenoiserConfig
+from diffusion.elements import TokenMap, one_hots_of, token_sizes
 from offline_compositional_rl_datasets.layout import FactoredLayout
 
 TIME_FEATURES = 256
-
-
-class ElementLinear(nn.Module):
-    """One Linear per element of an axis; a sample uses that of its task's element.
-
-    In sampling the whole batch has one element and its weights are picked once. In training the products with all
-    elements are made and the sample's own is chosen: no loop over elements, no mask, no synchronisation with the host.
-    """
-
-    def __init__(self, elements: int, fan_in: int, fan_out: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(elements, fan_in, fan_out))
-        self.bias = nn.Parameter(torch.zeros(elements, fan_out))
-        for weight in self.weight:
-            nn.init.xavier_uniform_(weight)
-
-    def forward(self, x: Tensor, one_hot: Tensor | None) -> Tensor:
-        """x (B, T, in) and one-hot (B, E) or (1, E), None for a single element, to (B, T, out)."""
-        if one_hot is None:
-            return F.linear(x, self.weight[0].T, self.bias[0])
-        if len(one_hot) == 1:
-            weight = torch.einsum("e,eio->io", one_hot[0], self.weight)
-            return x @ weight + one_hot @ self.bias
-        every = torch.einsum("bti,eio->beto", x, self.weight) + self.bias[:, None]
-        return torch.einsum("beto,be->bto", every, one_hot)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -85,24 +62,19 @@ def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
-class SemanticDiT(nn.Module):
-    """F(x (B, 164), c_noise (B or 1,), condition (B or 1, 16)) -> (B, 164)."""
+class Transformer(nn.Module):
+    """What both transformers share: embeddings of noise level and task, blocks, and the modulated last layer."""
 
-    def __init__(self, layout: FactoredLayout, config: DenoiserConfig) -> None:
-        super().__init__()
+    def _add_trunk(self, layout: FactoredLayout, config: DenoiserConfig, tokens: int, fan_out: int) -> None:
+        """Add the shared parts for so many tokens; the last layer gives `fan_out` features each."""
         hidden = config.hidden
         self.time_scale = config.time_scale
-        self.layout, self.tokens = layout, layout.tokens
-        elements = {axis: len(names) for axis, names in layout.axes}
-        encoders = {token.encoder: (elements.get(token.axis, 1), token.dim) for token in self.tokens}
-        self.encoders = nn.ModuleDict({k: ElementLinear(count, dim, hidden) for k, (count, dim) in encoders.items()})
-        self.decoders = nn.ModuleDict({k: ElementLinear(count, hidden, dim) for k, (count, dim) in encoders.items()})
         self.time_embedding = _embedder(TIME_FEATURES, hidden)
         self.condition_embedding = _embedder(layout.condition_dim, hidden)
         self.blocks = nn.ModuleList(Block(hidden, config.heads, config.mlp_ratio) for _ in range(config.depth))
         self.final_modulation = nn.Linear(hidden, 2 * hidden)
-        self.final = nn.Linear(hidden, hidden)
-        self.register_buffer("positions", _position_table(len(self.tokens), hidden), persistent=False)
+        self.final = nn.Linear(hidden, fan_out)
+        self.register_buffer("positions", _position_table(tokens, hidden), persistent=False)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -116,43 +88,49 @@ class SemanticDiT(nn.Module):
         for module in (*(block.modulation for block in self.blocks), self.final_modulation, self.final):
             nn.init.zeros_(module.weight)
 
-    def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
-        one_hots = {axis: condition[:, part] for axis, part in self.layout.condition_slices.items()}
+    def _mix(self, hidden: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
+        """Tokens (B, T, D) to (B, T, fan_out). One noise level and task for the batch are embedded once."""
         c = self.time_embedding(_time_features(self.time_scale * c_noise)) + self.condition_embedding(condition)
         c = F.silu(c)
-        hidden = self._encode(x, one_hots) + self.positions
+        hidden = hidden + self.positions
         for block in self.blocks:
             hidden = block(hidden, c)
         shift, scale = self.final_modulation(c)[:, None].chunk(2, dim=-1)
-        return self._decode(self.final(_modulate(hidden, shift, scale)), one_hots)
+        return self.final(_modulate(hidden, shift, scale))
 
-    def _groups(self) -> dict[str, list[int]]:
-        """Token positions by encoder: s and s' parts pass through their shared weights together."""
-        groups: dict[str, list[int]] = {}
-        for position, token in enumerate(self.tokens):
-            groups.setdefault(token.encoder, []).append(position)
-        return groups
 
-    def _encode(self, x: Tensor, one_hots: dict[str, Tensor]) -> Tensor:
-        """(B, 164) to tokens (B, T, D)."""
-        encoded: list[Tensor] = [x] * len(self.tokens)
-        for name, positions in self._groups().items():
-            axis = self.tokens[positions[0]].axis
-            parts = torch.stack([x[:, self.tokens[p].part] for p in positions], dim=1)
-            out = self.encoders[name](parts, one_hots[axis] if axis else None)
-            for i, position in enumerate(positions):
-                encoded[position] = out[:, i]
-        return torch.stack(encoded, dim=1)
+class SemanticDiT(Transformer):
+    """Tokens with a meaning. F(x (B, 164), c_noise (B or 1,), condition (B or 1, 16)) -> (B, 164)."""
 
-    def _decode(self, hidden: Tensor, one_hots: dict[str, Tensor]) -> Tensor:
-        """Tokens (B, T, D) to (B, 164)."""
-        parts: list[Tensor] = [hidden] * len(self.tokens)
-        for name, positions in self._groups().items():
-            axis = self.tokens[positions[0]].axis
-            out = self.decoders[name](hidden[:, positions], one_hots[axis] if axis else None)
-            for i, position in enumerate(positions):
-                parts[position] = out[:, i]
-        return torch.cat(parts, dim=1)
+    def __init__(self, layout: FactoredLayout, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.layout = layout
+        dims = token_sizes(layout)
+        self.encoders = TokenMap.linear(layout, {name: (dim, config.hidden) for name, dim in dims.items()})
+        self.decoders = TokenMap.linear(layout, {name: (config.hidden, dim) for name, dim in dims.items()})
+        self._add_trunk(layout, config, len(layout.tokens), config.hidden)
+
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
+        one_hots = one_hots_of(condition, self.layout)
+        parts = [x[:, token.part] for token in self.layout.tokens]
+        hidden = torch.stack(self.encoders(parts, one_hots), dim=1)
+        hidden = self._mix(hidden, c_noise, condition)
+        return torch.cat(self.decoders(list(hidden.unbind(1)), one_hots), dim=1)
+
+
+class UniformDiT(Transformer):
+    """Patches of equal size, whatever they cut across; the task enters through the modulation alone."""
+
+    def __init__(self, layout: FactoredLayout, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.dim, self.patch = layout.transition_dim, config.patch
+        tokens = -(-self.dim // self.patch)
+        self.patch_in = nn.Linear(self.patch, config.hidden)
+        self._add_trunk(layout, config, tokens, self.patch)
+
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
+        patches = F.pad(x, (0, -self.dim % self.patch)).unflatten(1, (-1, self.patch))
+        return self._mix(self.patch_in(patches), c_noise, condition).flatten(1)[:, : self.dim]
 
 
 def _embedder(fan_in: int, hidden: int) -> nn.Sequential:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion.config import DenoiserConfig
-from diffusion.dit import SemanticDiT
+from diffusion.denoisers import build
 from diffusion.normalizer import Normalizer, scales
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.errors import DataError
@@ -21,7 +21,7 @@ from runtime.errors import DataError
 class DiffusionModel:
     """The averaged network with its normaliser, ready to sample from."""
 
-    network: SemanticDiT
+    network: nn.Module
     normalizer: Normalizer
     sigma_data: Tensor
     step: int
@@ -32,7 +32,7 @@ class DiffusionModel:
         """A generator from a checkpoint of `diffusion.train`. Raises `DataError` where it is not one for `layout`."""
         checkpoint = load_checkpoint(path)
         try:
-            network = SemanticDiT(layout, DenoiserConfig(**checkpoint["denoiser"]))
+            network = build(layout, DenoiserConfig(**checkpoint["denoiser"]))
             network.load_state_dict(checkpoint["ema"])
             mean, std = checkpoint["normalizer.mean"], checkpoint["normalizer.std"]
             train = checkpoint["train"]

@@ -28,8 +28,9 @@ class Normalizer:
         delta_next: bool = False,
         std_offset: float = 1e-5,
         follow_scale: float = 1.0,
+        standardise_terminal: bool = False,
     ) -> Normalizer:
-        """Mean and unbiased standard deviation + `std_offset` over matrix (N, 164); the terminal, 0 or 1, is left.
+        """Mean and unbiased standard deviation + `std_offset` over matrix (N, 164); the terminal, 0 or 1, may be left.
 
         All but the positions of the state is then scaled by `follow_scale`.
         """
@@ -37,7 +38,8 @@ class Normalizer:
         mean = shifted.mean(dim=0, dtype=torch.float64)
         std = shifted.double().std(dim=0) if len(shifted) > 1 else torch.zeros_like(mean)
         std = std + std_offset
-        mean[layout.terminal], std[layout.terminal] = 0.0, 1.0
+        if not standardise_terminal:
+            mean[layout.terminal], std[layout.terminal] = 0.0, 1.0
         return cls(mean.float(), std.float() / scales(layout, follow_scale), layout, delta_next)
 
     def normalize(self, matrix: Tensor) -> Tensor:

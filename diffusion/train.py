@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from diffusion import edm
 from diffusion.config import DenoiserConfig, TrainConfig
-from diffusion.dit import SemanticDiT
+from diffusion.denoisers import build
+from diffusion.distributed import World
 from diffusion.ema import EMA
+from diffusion.feed import Feed
 from diffusion.model import load_checkpoint
 from diffusion.normalizer import Normalizer, scales
 from offline_compositional_rl_datasets.layout import FactoredLayout
@@ -26,7 +28,7 @@ from runtime.atomic import atomic_path, commit_artifact, is_complete
 from runtime.checkpoint import save_torch
 from runtime.config import to_dict
 from runtime.device import autocast_dtype
-from runtime.errors import DataError
+from runtime.errors import ConfigError, DataError
 from runtime.logs import progress
 from runtime.metrics import MetricsWriter
 from runtime.seeds import derive_seed
@@ -43,7 +45,14 @@ class Pool:
     conditions: np.ndarray
 
     @classmethod
-    def of(cls, parts: Sequence[Transitions], layout: FactoredLayout) -> Pool:
+    def of(
+        cls,
+        parts: Sequence[Transitions],
+        layout: FactoredLayout,
+        *,
+        canonical: bool = True,
+        timeouts_as_terminals: bool = False,
+    ) -> Pool:
         """One matrix, allocated once and filled part by part. Raises `DataError` for an empty pool."""
         rows = sum(len(part) for part in parts)
         if not rows:
@@ -53,10 +62,10 @@ class Pool:
         start = 0
         for i, part in enumerate(parts):
             stop = start + len(part)
-            matrix[start:stop] = part.to_matrix(layout)
+            matrix[start:stop] = part.to_matrix(layout, timeouts_as_terminals=timeouts_as_terminals)
             task_index[start:stop] = i
             start = stop
-        for states in (layout.observation, layout.next_observation):
+        for states in (layout.observation, layout.next_observation) if canonical else ():
             matrix[:, states] = canonical_quaternions(matrix[:, states], layout)
         return cls(matrix, task_index, np.stack([part.task.one_hot for part in parts]))
 
@@ -102,108 +111,152 @@ def train(
 
     A killed run with the same `key` in `info` is continued. With `initial`, another checkpoint, its averaged weights
     and its normalisation are where training starts. The same seed gives the same network on the same machine, whether
-    or not the run was interrupted.
+    or not the run was interrupted. Under torchrun the processes share every batch and their gradients' mean is that of
+    a process alone; the first one writes the files.
     """
     if is_complete(checkpoint):
         return
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     resume_file = checkpoint.parent / "resume.pt"
-    before = load_checkpoint(initial) if initial else None
-    if before:
-        mean, std = before["normalizer.mean"], before["normalizer.std"]
-        normalizer = Normalizer(mean, std, layout, before["train"]["delta_next"])
-    else:
-        normalizer = Normalizer.fit(
-            torch.from_numpy(pool.matrix),
-            layout,
-            delta_next=config.delta_next,
-            std_offset=config.std_offset,
-            follow_scale=config.follow_scale,
-        )
-    data = normalizer.normalize(torch.from_numpy(pool.matrix)).to(device)
-    task_index = torch.from_numpy(pool.task_index).to(device)
-    conditions = torch.from_numpy(pool.conditions).to(device)
-    batch_size = config.batch_size if len(data) >= config.small_pool else config.small_batch_size
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed("diffusion", seed))
-        network = SemanticDiT(layout, denoiser).to(device)
-    if before:
-        network.load_state_dict(before["ema"])
-    ema = EMA(network, decay=config.ema_decay, every=config.ema_every)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(network, config.weight_decay), config.learning_rate, config.betas, fused=True
-    )
-    generator = torch.Generator(device).manual_seed(derive_seed("noise", seed))
-    first = 0
-    key = (info or {}).get("key")
-    resumed = load_checkpoint(resume_file) if resume_file.exists() else None
-    if resumed and resumed.get("key") != key:
-        log.warning("%s: made from other inputs or settings; training starts anew", resume_file)
-    elif resumed:
-        network.load_state_dict(resumed["model"])
-        ema.model.load_state_dict(resumed["ema"])
-        optimizer.load_state_dict(resumed["opt"])
-        generator.set_state(resumed["generator"])
-        first = resumed["step"]
-
-    def state(step: int) -> dict[str, Any]:
-        return {
-            "step": step,
-            "model": network.state_dict(),
-            "ema": ema.model.state_dict(),
-            "opt": optimizer.state_dict(),
-            "generator": generator.get_state(),
-            "normalizer.mean": normalizer.mean,
-            "normalizer.std": normalizer.std,
-            "denoiser": to_dict(denoiser),
-            "train": to_dict(config),
-            "seed": seed,
-            "key": key,
-        }
-
-    autocast = autocast_dtype(device, config.precision)
-    weights = dimension_weights(config, layout)
-    weights = None if weights is None else weights.to(device)
-    sigma_data = config.sigma_data * scales(layout, config.follow_scale).to(device)
-    metrics = MetricsWriter(checkpoint.parent, resume_from=first)
-    total_loss = torch.zeros((), device=device)
-    saved = time.monotonic()
-    with progress(config.steps, label, done=first) as bar:
-        for step in range(first, config.steps):
-            rows = torch.randint(len(data), (batch_size,), generator=generator, device=device)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, config)
-            total_loss += train_step(
-                network,
-                optimizer,
-                data[rows],
-                conditions[task_index[rows]],
-                generator,
-                config,
-                autocast,
-                sigma_data,
-                weights,
-            )
-            done = step + 1
-            ema.update(done)
-            if done % config.log_every == 0:
-                mean_loss = float(total_loss) / config.log_every
+    world = World.of_environment()
+    device = world.device(device)
+    with world.joined(device):
+        run = Training(pool, denoiser, config, layout, seed=seed, device=device, world=world, initial=initial)
+        run.key = (info or {}).get("key")
+        first = run.resume(resume_file)
+        metrics = MetricsWriter(checkpoint.parent, resume_from=first) if world.leads else None
+        total_loss = torch.zeros((), device=device)
+        saved = time.monotonic()
+        with progress(config.steps, label, done=first) as bar:
+            for step, (y, condition) in enumerate(run.feed.batches(config.steps - first), start=first):
+                total_loss += run.step(step, y, condition)
+                done = step + 1
+                if done % config.log_every:
+                    continue
+                mean_loss = float(world.mean(total_loss)) / config.log_every
                 total_loss.zero_()
+                if not metrics:
+                    continue
                 metrics.log(step=done, loss=mean_loss, learning_rate=learning_rate(step, config))
                 bar.update(config.log_every, loss=mean_loss)
-            # On a multiple of log_every, so that the running mean of the loss needs no place in the checkpoint.
-            if done % config.log_every == 0 and time.monotonic() - saved > config.checkpoint_seconds:
-                with atomic_path(resume_file) as temporary:
-                    save_torch(state(done), temporary)
-                saved = time.monotonic()
+                # On a multiple of log_every, so that the running mean of the loss needs no place in the checkpoint.
+                if time.monotonic() - saved > config.checkpoint_seconds:
+                    with atomic_path(resume_file) as temporary:
+                        save_torch(run.state(done), temporary)
+                    saved = time.monotonic()
+        if world.leads:
+            state = run.state(config.steps)
+            written = {"steps": config.steps, **(info or {})}
+            commit_artifact(checkpoint, lambda temporary: save_torch(state, temporary), written)
+            resume_file.unlink(missing_ok=True)
 
-    commit_artifact(
-        checkpoint,
-        lambda temporary: save_torch(state(config.steps), temporary),
-        {"steps": config.steps, **(info or {})},
+
+class Training:
+    """A network in training: weights, their average, optimiser, normalisation, batches and random numbers."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        denoiser: DenoiserConfig,
+        config: TrainConfig,
+        layout: FactoredLayout,
+        *,
+        seed: int,
+        device: torch.device,
+        world: World,
+        initial: Path | None,
+    ) -> None:
+        self.denoiser, self.config, self.seed, self.world = denoiser, config, seed, world
+        self.key: str | None = None
+        before = load_checkpoint(initial) if initial else None
+        self.normalizer = _normalizer(pool, config, layout, before)
+        batch_size = config.batch_size if len(pool.matrix) >= config.small_pool else config.small_batch_size
+        if batch_size % world.size:
+            raise ConfigError(f"batch_size {batch_size}: expected a multiple of the {world.size} processes")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed("diffusion", seed))
+            self.network = build(layout, denoiser).to(device)
+        if before:
+            self.network.load_state_dict(before["ema"])
+        self.ema = EMA(self.network, decay=config.ema_decay, every=config.ema_every)
+        groups = parameter_groups(self.network, config.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, fused=True)
+        self.generator = torch.Generator(device).manual_seed(derive_seed("noise", seed))
+        rows_seed = derive_seed("rows", seed)
+        self.feed = Feed(pool, self.normalizer, batch_size, self.generator, device, world, seed=rows_seed)
+        self.trained = world.wrap(torch.compile(self.network) if config.compile else self.network)
+        self.autocast = autocast_dtype(device, config.precision)
+        weights = dimension_weights(config, layout)
+        self.weights = None if weights is None else weights.to(device)
+        self.sigma_data = config.sigma_data * scales(layout, config.follow_scale).to(device)
+
+    def step(self, step: int, y: Tensor, condition: Tensor) -> Tensor:
+        """Gradient step number `step` (from 0) on this process' share of a batch; the loss, not synchronised."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.config)
+        loss = train_step(
+            self.trained,
+            self.optimizer,
+            y,
+            condition,
+            self.generator,
+            self.config,
+            self.autocast,
+            self.sigma_data,
+            self.weights,
+            (self.world.rank, self.world.size),
+        )
+        self.ema.update(step + 1)
+        return loss
+
+    def resume(self, path: Path) -> int:
+        """Take up what a killed run left, if it was this one; the number of steps done."""
+        resumed = load_checkpoint(path) if path.exists() else None
+        if resumed is None:
+            return 0
+        if resumed.get("key") != self.key:
+            log.warning("%s: made from other inputs or settings; training starts anew", path)
+            return 0
+        self.network.load_state_dict(resumed["model"])
+        self.ema.model.load_state_dict(resumed["ema"])
+        self.optimizer.load_state_dict(resumed["opt"])
+        self.generator.set_state(resumed["generator"])
+        self.feed.load_state(resumed.get("rows"))
+        return resumed["step"]
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint holds, readable with weights_only."""
+        return {
+            "step": step,
+            "model": self.network.state_dict(),
+            "ema": self.ema.model.state_dict(),
+            "opt": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "rows": self.feed.state(),
+            "normalizer.mean": self.normalizer.mean,
+            "normalizer.std": self.normalizer.std,
+            "denoiser": to_dict(self.denoiser),
+            "train": to_dict(self.config),
+            "seed": self.seed,
+            "key": self.key,
+        }
+
+
+def _normalizer(
+    pool: Pool, config: TrainConfig, layout: FactoredLayout, before: Mapping[str, Any] | None
+) -> Normalizer:
+    """That of the checkpoint that is continued, else the pool's own."""
+    if before:
+        mean, std = before["normalizer.mean"], before["normalizer.std"]
+        return Normalizer(mean, std, layout, before["train"]["delta_next"])
+    return Normalizer.fit(
+        torch.from_numpy(pool.matrix),
+        layout,
+        delta_next=config.delta_next,
+        std_offset=config.std_offset,
+        follow_scale=config.follow_scale,
+        standardise_terminal=config.standardise_terminal,
     )
-    resume_file.unlink(missing_ok=True)
 
 
 def train_step(
@@ -216,8 +269,12 @@ def train_step(
     autocast: torch.dtype | None,
     sigma_data: Tensor,
     weights: Tensor | None,
+    share: tuple[int, int] = (0, 1),
 ) -> Tensor:
-    """One gradient step on normalised transitions y (B, 164); returns the loss without synchronising."""
+    """One gradient step on normalised transitions y (B, 164); returns the loss without synchronising.
+
+    `share`: see `edm.loss`.
+    """
     with torch.autocast(y.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
         loss = edm.loss(
             network,
@@ -228,6 +285,7 @@ def train_step(
             P_mean=config.P_mean,
             P_std=config.P_std,
             sigma_data=sigma_data,
+            share=share,
         )
     optimizer.zero_grad()
     loss.backward()

@@ -145,32 +145,54 @@ def read_expert(
     observation of the next episode). Raises `DataError` also where the file's task ids are not those of `task`.
     """
     arrays = read_arrays(path, layout)
-    observations, ids = layout.split_ids(arrays["observations"].astype(np.float32, copy=False))
-    wrong = np.flatnonzero((ids != task.one_hot).any(axis=1))
+    observations = arrays["observations"]
+    wrong = np.flatnonzero((observations[:, layout.ids_slice] != task.one_hot).any(axis=1))
     if len(wrong):
         raise DataError(f"{path}: row {wrong[0]} has the ids of another task, expected those of {task}")
     terminals, timeouts = arrays["terminals"].astype(bool), arrays["timeouts"].astype(bool)
-    rows = np.arange(len(observations))
-    following = np.minimum(rows + 1, len(rows) - 1)
-    if episode_ends == "reference":
-        rows = rows[:-1]
-        following = following[:-1]
+    count = len(observations)
+    ends = terminals | timeouts
+    ends[-1] = True
+    if episode_ends == "drop":
+        stops = np.flatnonzero(ends)
+        starts = np.concatenate([[0], stops[:-1] + 1])
     else:
-        ends = terminals | timeouts
-        ends[-1] = True
-        if episode_ends == "drop":
-            rows = rows[~ends]
-            following = following[~ends]
-        else:
-            following = np.where(ends, rows, following)
-    transitions = Transitions(
-        observations=observations[rows],
-        actions=arrays["actions"][rows].astype(np.float32, copy=False),
-        rewards=arrays["rewards"][rows].astype(np.float32, copy=False),
-        next_observations=observations[following],
-        terminals=terminals[rows],
-        timeouts=timeouts[rows],
+        starts, stops = np.array([0]), np.array([count - 1])
+    spans = list(zip(starts.tolist(), stops.tolist(), strict=True))
+    following = [(start + 1, stop + 1) for start, stop in spans]
+    if episode_ends == "self":
+        spans, following = [(0, count)], [(1, count), (count - 1, count)]
+    if not any(stop > start for start, stop in spans):
+        raise DataError(f"{path}: holds no transition")
+    states, next_states = (_states(observations, each, layout) for each in (spans, following))
+    if episode_ends == "self":
+        next_states[ends] = states[ends]
+    del observations, arrays["observations"]
+    return Transitions(
+        observations=states,
+        actions=_cut(arrays["actions"], spans),
+        rewards=_cut(arrays["rewards"], spans),
+        next_observations=next_states,
+        terminals=_cut(terminals, spans),
+        timeouts=_cut(timeouts, spans),
         task=task,
     )
-    transitions.validate(str(path), layout)
-    return transitions
+
+
+def _states(observations: np.ndarray, spans: Sequence[tuple[int, int]], layout: FactoredLayout) -> np.ndarray:
+    """The rows of all spans without their task ids: one pass over the memory, where an index would make three."""
+    ids = layout.ids_slice
+    states = np.empty((sum(stop - start for start, stop in spans), layout.state_dim), np.float32)
+    filled = 0
+    for start, stop in spans:
+        part = states[filled : filled + stop - start]
+        part[:, : ids.start] = observations[start:stop, : ids.start]
+        part[:, ids.start :] = observations[start:stop, ids.stop :]
+        filled += stop - start
+    return states
+
+
+def _cut(array: np.ndarray, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The rows of all spans; numbers as float32."""
+    array = array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+    return np.concatenate([array[start:stop] for start, stop in spans])

@@ -48,7 +48,8 @@ class FactoredLayout:
 
     `axes` gives each axis' elements in one-hot order; `ids_after` names the factor after which the id block stands in
     an observation with ids. `relative_quaternions` are the slices of the state whose sign carries no meaning,
-    `velocities` those that mostly tell what the last action was.
+    `velocities` those that mostly tell what the last action was; `quaternions` those of unit length (all zero where
+    there is no such body) and `angles` the cosines and sines of the same angles.
     """
 
     factors: tuple[Factor, ...]
@@ -57,6 +58,8 @@ class FactoredLayout:
     ids_after: str
     relative_quaternions: tuple[slice, ...] = ()
     velocities: tuple[slice, ...] = ()
+    quaternions: tuple[slice, ...] = ()
+    angles: tuple[tuple[slice, slice], ...] = ()
 
     @cached_property
     def state_dim(self) -> int:
@@ -164,4 +167,6 @@ COMPOSUITE = FactoredLayout(
     ids_after="goal",
     relative_quaternions=(slice(10, 14), slice(24, 28), slice(38, 42)),
     velocities=(slice(59, 66), slice(75, 77)),
+    quaternions=tuple(slice(i, i + 4) for i in (3, 10, 17, 24, 31, 38, 69)),
+    angles=((slice(45, 52), slice(52, 59)),),
 )

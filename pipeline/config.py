@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from corl.train import PolicyConfig
-from diffusion.config import DENOISERS, RUNTIME_SETTINGS, DenoiserConfig, SamplerConfig, TrainConfig
+from diffusion.config import (
+    DENOISERS,
+    MLP_SETTINGS,
+    RUNTIME_SETTINGS,
+    DenoiserConfig,
+    QualityConfig,
+    SamplerConfig,
+    TrainConfig,
+)
 from envs.recording import CollectConfig
-from runtime.config import from_mapping, load_yaml, to_dict
+from runtime.config import from_mapping, merge, read_yaml, to_dict
 from runtime.errors import ConfigError
 from runtime.paths import machine_settings
 
@@ -119,6 +127,7 @@ class PipelineConfig:
     network: DenoiserConfig = field(default_factory=DenoiserConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
     sampling: SamplerConfig = field(default_factory=SamplerConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     collect: CollectConfig | None = None
     device: str = "auto"
@@ -130,6 +139,9 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         if self.denoiser not in DENOISERS:
             raise ConfigError(f"denoiser {self.denoiser!r}: expected one of {', '.join(DENOISERS)}")
+        kind = DENOISERS[self.denoiser].kind
+        if self.network.kind != kind:
+            raise ConfigError(f"denoiser {self.denoiser!r}: its network has the kind {kind}, not {self.network.kind}")
         for name, least in (("max_iterations", 1), ("num_train", 1), ("threshold_reduction_cycle", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected at least {least}")
@@ -157,16 +169,27 @@ class PipelineConfig:
         """
         ignored = ("paths", "resources", "cluster", "retry", "max_iterations", "device")
         identity = {key: value for key, value in to_dict(self).items() if key not in ignored}
+        identity["policy"].pop("group")
         training = identity["training"]
         return identity | {"training": {key: training[key] for key in training if key not in RUNTIME_SETTINGS}}
 
 
-def load_pipeline_config(path: Path | None, overrides: Mapping[str, Any]) -> PipelineConfig:
-    """The configuration of a YAML (or JSON) file with those flags laid over it that are not None."""
-    overrides = _given(overrides)
-    if path is None:
-        return from_mapping(PipelineConfig, overrides, source="flags")
-    return load_yaml(PipelineConfig, path, overrides)
+def load_pipeline_config(
+    path: Path | None, overrides: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> PipelineConfig:
+    """The configuration of a YAML (or JSON) file with those flags laid over it that are not None.
+
+    `defaults` are those of an entry point and lie under the file; under them lie the sizes of the network that the
+    denoiser's name stands for, and its settings of training.
+    """
+    source = "flags" if path is None else str(path)
+    values = merge(defaults or {}, {} if path is None else read_yaml(path))
+    values = merge(values, _given(overrides))
+    preset = DENOISERS.get(str(values.get("denoiser", PipelineConfig.denoiser)))
+    if preset is not None:
+        under = {"network": to_dict(preset)} | ({} if preset.kind.startswith("dit") else MLP_SETTINGS)
+        values = merge(under, values)
+    return from_mapping(PipelineConfig, values, source=source)
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

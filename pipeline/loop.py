@@ -27,8 +27,10 @@ from pipeline.selection import Score, Threshold, ThresholdRule, select, task_rat
 from pipeline.stages import (
     Generate,
     TrainGenerator,
+    TrainPolicies,
     TrainPolicy,
     expert_files,
+    in_groups,
     key_of,
     model_file,
     policy_folder,
@@ -182,6 +184,7 @@ class Loop:
             checkpoint=self._checkpoint(iteration.index),
             initial=self._checkpoint(iteration.index - 1) if self._starts_warm(iteration.index) else None,
             device=config.device,
+            devices=config.resources.diffusion.gpus,
         )
 
     def _starts_warm(self, iteration: int) -> bool:
@@ -203,10 +206,11 @@ class Loop:
             for task in iteration.targets
         ]
 
-    def policy_stages(self, iteration: Iteration) -> list[TrainPolicy]:
+    def policy_stages(self, iteration: Iteration) -> list[TrainPolicy | TrainPolicies]:
         config, results, i = self.config, self.paths.results_path, iteration.index
         model = config.model_name(i)
-        return [
+        hopeless = self.hopeless(iteration)
+        stages = [
             TrainPolicy(
                 task=task,
                 data=samples_file(results, i, model, task),
@@ -217,9 +221,18 @@ class Loop:
                 device=config.device,
             )
             for task in iteration.targets
-            if task not in iteration.failed
+            if task not in iteration.failed and task not in hopeless
             for seed in self.seeds(task)
         ]
+        return in_groups(stages, config.policy.group)
+
+    def hopeless(self, iteration: Iteration) -> dict[Task, str]:
+        """Tasks whose generated sets no policy need try, and why; none unless `quality.skip`."""
+        if not self.config.quality.skip:
+            return {}
+        known = {stage.task: stage.quality() for stage in self.generation_stages(iteration)}
+        reasons = {task: quality.hopeless(self.config.quality) for task, quality in known.items() if quality}
+        return {task: reason for task, reason in reasons.items() if reason}
 
     def train_generator(self, iteration: Iteration) -> None:
         """Stage 1. Raises `JobError` where training fails for good: without a generator there is no iteration."""
@@ -243,15 +256,17 @@ class Loop:
         stages = self.policy_stages(iteration)
         self._log_stage(iteration, "train and test policies", len(stages))
 
-        def on_done(stage: TrainPolicy) -> str:
-            result = stage.scores()
-            score = Score(result.solved, result.trials, round(result.score, 3))
+        def on_done(stage: TrainPolicy | TrainPolicies) -> str:
             scores = {task: dict(seeds) for task, seeds in self.state.current.scores.items()}
-            scores.setdefault(stage.task, {})[stage.seed] = score
+            for member in stage.members:
+                result = member.scores()
+                score = Score(result.solved, result.trials, round(result.score, 3))
+                scores.setdefault(member.task, {})[member.seed] = score
             self.save(self.state.update(scores=scores))
             return f"success {score.solved}/{score.trials}, return {score.mean_return:.0f}"
 
         failed = self._run(stages, "policy", on_done)
+        failed |= {f"{task.name}'s set": reason for task, reason in self.hopeless(iteration).items()}
         unscored = [task for task in iteration.targets if task not in self.state.current.scores]
         for name, reason in failed.items():
             log.warning("%s has no score: %s", name, reason)

@@ -7,6 +7,7 @@ whose artifact is there with the same key is done; one that was made otherwise i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -15,30 +16,35 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import torch
 
 from corl.train import RESUME_FILE, PolicyConfig, PolicyScores, train_policy
 from diffusion.config import RUNTIME_SETTINGS, DenoiserConfig, SamplerConfig, TrainConfig
-from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
+from offline_compositional_rl_datasets.hdf5 import EpisodeEnds, find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples, write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
-from runtime.atomic import artifact_info, commit_artifact
+from runtime.atomic import artifact_info, commit_artifact, read_json, write_json
 from runtime.config import config_hash, to_dict
 from runtime.cpus import cpu_count
 from runtime.device import pick_device
 from runtime.errors import DataError, StateError
 from runtime.metrics import read_metrics
 from runtime.provenance import provenance
-from runtime.seeds import derive_seed
+from runtime.seeds import derive_seed, rng
+
+if TYPE_CHECKING:
+    from diffusion.quality import Quality
 
 log = logging.getLogger(__name__)
 
 RESULT_FILE = "result.json"
+QUALITY_FILE = "quality.json"
+POLICY_RUNTIME_SETTINGS = ("group",)  # of PolicyConfig: these change no result
 _END_BYTES = 1 << 20
 
 
@@ -48,6 +54,11 @@ def model_folder(results_path: Path, iteration: int, model_name: str) -> Path:
 
 def model_file(results_path: Path, iteration: int, model_name: str, steps: int) -> Path:
     return model_folder(results_path, iteration, model_name) / f"model-{steps}.pt"
+
+
+def marginals_file(checkpoint: Path) -> Path:
+    """Quantiles of the data that trained a generator, beside it."""
+    return checkpoint.with_name("marginals.npz")
 
 
 def samples_file(results_path: Path, iteration: int, model_name: str, task: Task) -> Path:
@@ -81,6 +92,7 @@ class TrainGenerator:
     initial: Path | None = None
     device: str = "auto"
     threads: int = 0
+    devices: int = 1  # GPUs of one machine that train together
 
     @property
     def name(self) -> str:
@@ -107,28 +119,49 @@ class TrainGenerator:
         return StageProgress(f"step {step:,}/{steps:,}, loss {rows[-1]['loss']:.4f}", step / steps)
 
     def __call__(self) -> None:
+        """With several GPUs one process each trains; under torchrun this is one of them already."""
+        from diffusion.distributed import World, spawn
+
+        world = World.of_environment()
+        devices = min(self.devices, torch.cuda.device_count())
+        if devices > 1 and world.size == 1 and pick_device(self.device).type == "cuda":
+            return spawn(dataclasses.replace(self, devices=1), devices)
+        # The first process holds the lock for all.
+        with _stage(self, self.checkpoint.parent) if world.leads else contextlib.nullcontext(self.key()) as key:
+            self._train(key, leads=world.leads)
+        return None
+
+    def _train(self, key: str | None, *, leads: bool) -> None:
+        from diffusion.quality import Marginals, save_marginals
         from diffusion.train import Pool, train
 
-        with _stage(self, self.checkpoint.parent) as key:
-            if key is None:
-                return
-            _use_threads(self.threads)
-            parts = [self._expert(task) for task in self.expert_tasks]
-            parts += [read_samples(path, task) for task, path in self.sources]
-            pool = Pool.of(parts, COMPOSUITE)
-            started = time.monotonic()
-            train(
-                pool,
-                self.network,
-                self.training,
-                COMPOSUITE,
-                self.checkpoint,
-                seed=self.seed,
-                device=pick_device(self.device),
-                initial=self.initial,
-                info={"key": key, "rows": len(pool.matrix), "tasks": len(parts), **provenance()},
-            )
-            log.info("%s: %d rows, %.0f s", self.name, len(pool.matrix), time.monotonic() - started)
+        if key is None:
+            return
+        _use_threads(self.threads)
+        parts = [self._expert(task) for task in self.expert_tasks]
+        parts += [read_samples(path, task) for task, path in self.sources]
+        training = self.training
+        pool = Pool.of(
+            parts,
+            COMPOSUITE,
+            canonical=training.canonical_quaternions,
+            timeouts_as_terminals=training.timeouts_as_terminals,
+        )
+        if leads:
+            save_marginals(marginals_file(self.checkpoint), Marginals.of(pool.matrix, pool.task_index, pool.conditions))
+        started = time.monotonic()
+        train(
+            pool,
+            self.network,
+            self.training,
+            COMPOSUITE,
+            self.checkpoint,
+            seed=self.seed,
+            device=pick_device(self.device),
+            initial=self.initial,
+            info={"key": key, "rows": len(pool.matrix), "tasks": len(parts), **provenance()},
+        )
+        log.info("%s: %d rows, %.0f s", self.name, len(pool.matrix), time.monotonic() - started)
 
     def _expert(self, task: Task) -> Transitions:
         path = find_task_file(self.data_path, self.dataset_type, task)
@@ -154,6 +187,16 @@ class Generate:
     def output(self) -> Path:
         return self.checkpoint.parent / self.task.name / SAMPLES_FILE
 
+    @property
+    def quality_file(self) -> Path:
+        return self.output.with_name(QUALITY_FILE)
+
+    def quality(self) -> Quality | None:
+        """What is known of the set's quality before a policy is trained; None where nobody assessed it."""
+        from diffusion.quality import Quality
+
+        return Quality(**read_json(self.quality_file)) if self.quality_file.exists() else None
+
     def key(self) -> str:
         return config_hash([key_of(self.checkpoint), self.task.name, to_dict(self.sampling), self.seed])
 
@@ -163,6 +206,7 @@ class Generate:
     def __call__(self) -> None:
         from diffusion.generate import generate
         from diffusion.model import DiffusionModel
+        from diffusion.quality import assess, load_marginals
 
         with _stage(self, self.output.parent) as key:
             if key is None:
@@ -171,8 +215,14 @@ class Generate:
             model = DiffusionModel.load(self.checkpoint, COMPOSUITE, pick_device(self.device))
             # Every task of every iteration has noise of its own: equal noise would tie the sets together.
             seed = derive_seed("generate", self.seed, self.task.name, self.checkpoint.parent.name)
+            seed = self.seed if self.sampling.shared_noise else seed
             matrix = generate(model, self.task.one_hot, self.sampling, seed=seed, label=self.name)
-            matrix[:, COMPOSUITE.action] = matrix[:, COMPOSUITE.action].clip(-1.0, 1.0)
+            marginals = load_marginals(marginals_file(self.checkpoint))
+            quality = assess(matrix, self.task.one_hot, COMPOSUITE, marginals, rng("quality", self.seed))
+            write_json(self.quality_file, asdict(quality))
+            log.info("%s: %s", self.name, quality)
+            if self.sampling.clip_actions:
+                matrix[:, COMPOSUITE.action] = matrix[:, COMPOSUITE.action].clip(-1.0, 1.0)
             info = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
             write_samples(self.output, Transitions.from_matrix(matrix, self.task), info)
 
@@ -189,6 +239,7 @@ class TrainPolicy:
     folder: Path
     device: str = "auto"
     threads: int = 0
+    episode_ends: EpisodeEnds = "drop"  # of expert data
 
     @property
     def name(self) -> str:
@@ -198,8 +249,15 @@ class TrainPolicy:
     def output(self) -> Path:
         return self.folder / RESULT_FILE
 
+    @property
+    def members(self) -> tuple[TrainPolicy, ...]:
+        """The pairs of task and seed that this job takes."""
+        return (self,)
+
     def key(self) -> str:
-        return config_hash([key_of(self.data), self.task.name, to_dict(self.policy), self.seed])
+        settings = {key: value for key, value in to_dict(self.policy).items() if key not in POLICY_RUNTIME_SETTINGS}
+        ends = [] if self.synthetic else [self.episode_ends]
+        return config_hash([key_of(self.data), self.task.name, settings, self.seed, *ends])
 
     def progress(self) -> StageProgress:
         rows = read_metrics(self.folder / "metrics.jsonl")
@@ -215,18 +273,18 @@ class TrainPolicy:
     def __call__(self) -> None:
         from corl.evaluate import evaluate
         from envs.vector import VectorEnv
+        from pipeline.evaluators import environments_for
 
         with _stage(self, self.folder) as key:
             if key is None:
                 return
             _use_threads(self.threads)
-            transitions = read_samples(self.data, self.task) if self.synthetic else read_expert(self.data, self.task)
-            episodes = max(self.policy.n_episodes, min(self.policy.fresh_episodes, 50))
+            environments = environments_for(self.policy.n_episodes, self.policy.fresh_episodes)
             cores = self.threads or cpu_count()
             workers = cores if cores > 1 else 0
-            with VectorEnv(self.task, episodes, workers=workers, horizon=self.policy.horizon) as environment:
+            with VectorEnv(self.task, environments, workers=workers, horizon=self.policy.horizon) as environment:
                 scores = train_policy(
-                    transitions,
+                    self.transitions(),
                     self.policy,
                     lambda policy, seeds: evaluate(policy, environment, seeds),
                     self.folder,
@@ -235,22 +293,111 @@ class TrainPolicy:
                     label=self.name,
                     key=key,
                 )
-            record = {"task": self.task.name, "seed": self.seed, "scores": asdict(scores), "data": str(self.data)}
-            text = json.dumps(record, indent=2) + "\n"
+            self.finish(scores, key)
+
+    def transitions(self) -> Transitions:
+        if self.synthetic:
+            return read_samples(self.data, self.task)
+        return read_expert(self.data, self.task, episode_ends=self.episode_ends)
+
+    def finish(self, scores: PolicyScores, key: str) -> None:
+        """Write the result; what was kept to continue from is no longer needed."""
+        record = {"task": self.task.name, "seed": self.seed, "scores": asdict(scores), "data": str(self.data)}
+        text = json.dumps(record, indent=2) + "\n"
+        commit_artifact(self.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
+        (self.folder / RESUME_FILE).unlink(missing_ok=True)
+        log.info(
+            "%s: %d/%d solved (best evaluation %d/%d), return %.0f",
+            self.name,
+            scores.solved,
+            scores.trials,
+            scores.best_solved,
+            scores.episodes,
+            scores.score,
+        )
+
+
+@dataclass(frozen=True)
+class TrainPolicies:
+    """Stage 3 for many pairs at once: one process trains them all together, others evaluate them meanwhile."""
+
+    members: tuple[TrainPolicy, ...]
+    threads: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"policies {self.members[0].task.name} seed {self.members[0].seed} and {len(self.members) - 1} more"
+
+    @property
+    def output(self) -> Path:
+        folders = [str(member.folder.name) for member in self.members]
+        # A folder each: its lock is the group's own.
+        return self.members[0].folder.parent / "groups" / config_hash(folders) / "group.json"
+
+    def key(self) -> str:
+        return config_hash([member.key() for member in self.members])
+
+    def progress(self) -> StageProgress:
+        parts = [member.progress() for member in self.members]
+        fraction = sum(part.fraction for part in parts) / len(parts)
+        return StageProgress(f"{len(parts)} policies, {parts[0].text}", fraction)
+
+    def __call__(self) -> None:
+        from corl.bulk import train_policies
+        from corl.replay import ReplayData
+        from corl.run import PolicyRun
+        from pipeline.evaluators import Evaluators, environments_for
+
+        with _stage(self, self.output.parent) as key, contextlib.ExitStack() as stack:
+            if key is None:
+                return
+            keys = {member: stack.enter_context(_stage(member, member.folder)) for member in self.members}
+            left = [member for member in self.members if keys[member] is not None]
+            if left:
+                policy, device = left[0].policy, pick_device(left[0].device)
+                cores = self.threads or cpu_count()
+                # On a CPU training and evaluation share the cores; beside a GPU evaluation has them all.
+                workers = cores if device.type == "cuda" else max(1, cores // 2)
+                _use_threads(cores if device.type == "cuda" else max(1, cores - workers))
+                data = {}
+                for member in left:
+                    if member.data not in data:
+                        data[member.data] = ReplayData.of(member.transitions(), policy, COMPOSUITE, device)
+                runs = [
+                    PolicyRun(
+                        data[member.data],
+                        policy,
+                        member.folder,
+                        seed=member.seed,
+                        device=device,
+                        layout=COMPOSUITE,
+                        key=keys[member],
+                    )
+                    for member in left
+                ]
+                num_envs = environments_for(policy.n_episodes, policy.fresh_episodes)
+                with Evaluators(workers, num_envs=num_envs, horizon=policy.horizon) as evaluators:
+                    scores = train_policies(
+                        runs,
+                        policy,
+                        lambda i, policy, seeds: evaluators.submit(left[i].task, policy, seeds),
+                        label=self.name,
+                    )
+                for member, score in zip(left, scores, strict=True):
+                    member.finish(score, keys[member])
+            names = [member.folder.name for member in self.members]
+            text = json.dumps({"members": names}, indent=2) + "\n"
             commit_artifact(self.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
-            (self.folder / RESUME_FILE).unlink(missing_ok=True)
-            log.info(
-                "%s: %d/%d solved (best evaluation %d/%d), return %.0f",
-                self.name,
-                scores.solved,
-                scores.trials,
-                scores.best_solved,
-                scores.episodes,
-                scores.score,
-            )
 
 
-Stage = TrainGenerator | Generate | TrainPolicy
+def in_groups(stages: Sequence[TrainPolicy], size: int) -> list[TrainPolicy | TrainPolicies]:
+    """The jobs for these policies, `size` of them each; neighbours, which share their data, stay together."""
+    if size == 1:
+        return list(stages)
+    return [TrainPolicies(tuple(stages[i : i + size])) for i in range(0, len(stages), size)]
+
+
+Stage = TrainGenerator | Generate | TrainPolicy | TrainPolicies
 
 
 def is_done(stage: Stage) -> bool:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from scipy.stats import binomtest
 
 from offline_compositional_rl_datasets.task import Task
 from pipeline.stages import samples_file
@@ -18,9 +21,14 @@ from runtime.errors import StateError
 from runtime.metrics import write_csv
 
 if TYPE_CHECKING:
+    from diffusion.quality import Quality
     from pipeline.loop import Loop
+    from pipeline.selection import Score
 
 log = logging.getLogger(__name__)
+
+_INTERVAL_COLUMNS = ("wilson_low", "wilson_high")
+_QUALITY_COLUMNS = ("data_distance", "data_worst_factor", "data_violations", "data_duplicates")
 
 
 def policies_folder(loop: Loop) -> Path:
@@ -58,11 +66,14 @@ def _write_iteration(loop: Loop, iterations: list[Iteration]) -> None:
     config, iteration = loop.config, iterations[-1]
     i, folder = iteration.index, policies_folder(loop)
     stem = f"{config.policy.algorithm.replace('_', '')}_diffusionseed{config.diffusion_seed}"
+    qualities = {stage.task: stage.quality() for stage in loop.generation_stages(iteration)}
     test_folder = folder / f"policies_slurm_test_{i}" / "logs"
-    _write_scores(test_folder / f"{stem}_diffusiontrainingrun{i}.csv", iteration, loop.tasks.test, config.rl_seeds)
+    _write_scores(
+        test_folder / f"{stem}_diffusiontrainingrun{i}.csv", iteration, loop.tasks.test, config.rl_seeds, qualities
+    )
     middle = folder / f"policies_slurm_middle_{i}" / "logs" / f"{stem}_diffusiontraining{i}_middle.csv"
     if loop.tasks.middle:
-        _write_scores(middle, iteration, loop.tasks.middle, config.middle_seeds)
+        _write_scores(middle, iteration, loop.tasks.middle, config.middle_seeds, qualities)
     columns = ["task", *(f"success_rate_iter{it.index}" for it in iterations), "best_success_rate"]
     rows = []
     for task in loop.tasks.test:
@@ -74,8 +85,14 @@ def _write_iteration(loop: Loop, iterations: list[Iteration]) -> None:
     write_csv(test_folder / f"test_tasks_history_iter{i}.csv", columns, rows)
 
 
-def _write_scores(path: Path, iteration: Iteration, tasks: tuple[Task, ...], seeds: tuple[int, ...]) -> None:
-    """Return and success of every seed, successes as k of n beside the rate."""
+def _write_scores(
+    path: Path,
+    iteration: Iteration,
+    tasks: tuple[Task, ...],
+    seeds: tuple[int, ...],
+    qualities: Mapping[Task, Quality | None],
+) -> None:
+    """Return and success of every seed, successes as k of n beside the rate; quality of the data they learned from."""
     columns = ["robot", "object", "obstacle", "subtask"]
     for seed in seeds:
         columns += [f"score_seed{seed}", f"success_seed{seed}", f"solved_seed{seed}"]
@@ -91,8 +108,24 @@ def _write_scores(path: Path, iteration: Iteration, tasks: tuple[Task, ...], see
             row[f"solved_seed{seed}"] = f"{score.solved}/{score.trials}"
         row["avg_score"] = f"{sum(s.mean_return for s in scores.values()) / len(scores):.3f}"
         row["avg_success"] = _number(iteration.rate(task))
+        row |= _interval(scores) | _quality(qualities.get(task))
         rows.append(row)
-    write_csv(path, [*columns, "avg_score", "avg_success"], rows)
+    write_csv(path, [*columns, "avg_score", "avg_success", *_INTERVAL_COLUMNS, *_QUALITY_COLUMNS], rows)
+
+
+def _interval(scores: Mapping[int, Score]) -> dict[str, str]:
+    """Wilson's 95 % interval of the success over the episodes of all seeds."""
+    solved, trials = (sum(getattr(score, name) for score in scores.values()) for name in ("solved", "trials"))
+    interval = binomtest(solved, trials).proportion_ci(method="wilson")
+    return dict(zip(_INTERVAL_COLUMNS, (f"{interval.low:.3f}", f"{interval.high:.3f}"), strict=True))
+
+
+def _quality(quality: Quality | None) -> dict[str, object]:
+    if quality is None:
+        return {}
+    figures = (quality.distance, quality.worst_factor, quality.violations, quality.duplicates)
+    cells = [f"{value:.4f}" if isinstance(value, float) else value for value in figures]
+    return dict(zip(_QUALITY_COLUMNS, cells, strict=True))
 
 
 def final_rows(loop: Loop) -> list[dict[str, str]]:

@@ -12,14 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import dacite
-import yaml
-
 from runtime.errors import ConfigError
 
 T = TypeVar("T")
-
-_DACITE = dacite.Config(strict=True, cast=[Path, tuple], type_hooks={float: lambda value: _as_float(value)})
 
 
 def _as_float(value: Any) -> Any:
@@ -40,6 +35,13 @@ def load_yaml(cls: type[T], path: Path | str, overrides: Mapping[str, Any] | Non
     `overrides` (nested mappings) are laid over the file. Raises `ConfigError` naming file and key for a missing file,
     an unknown key (with the nearest known one) or a value of the wrong type.
     """
+    return from_mapping(cls, merge(read_yaml(path), overrides or {}), source=str(path))
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises `ConfigError` where there is none."""
+    import yaml
+
     path = Path(path)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -50,14 +52,17 @@ def load_yaml(cls: type[T], path: Path | str, overrides: Mapping[str, Any] | Non
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(raw).__name__}")
-    return from_mapping(cls, merge(raw, overrides or {}), source=str(path))
+    return dict(raw)
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
     """An instance of the dataclass `cls` from nested mappings; `source` names where they come from in errors."""
+    import dacite  # here, so that learners and benchmarks run where torch and numpy are all there is
+
     _check_keys(cls, values, source, prefix="")
+    rules = dacite.Config(strict=True, cast=[Path, tuple], type_hooks={float: _as_float})
     try:
-        return dacite.from_dict(cls, _over_defaults(cls, values), _DACITE)
+        return dacite.from_dict(cls, _over_defaults(cls, values), rules)
     except (dacite.DaciteError, TypeError, ValueError) as error:
         raise ConfigError(f"{source}: {error}") from error
 

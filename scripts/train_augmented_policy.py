@@ -49,7 +49,7 @@ def main(
         base_agent_data_path: recorded data; default from config/paths.yaml
         base_results_folder: where results go; default from config/paths.yaml
         dataset_type: synthetic, or the first part of the data folder's name such as expert
-        algorithm: td3_bc
+        algorithm: td3_bc or iql
         max_timesteps: gradient steps
         batch_size: transitions per step
         n_episodes: episodes per evaluation
@@ -103,6 +103,7 @@ def main(
         seed=seed,
         folder=folder,
         device=settings.device,
+        episode_ends=settings.training.episode_ends,
     )
     stage()
     scores = stage.scores()

@@ -9,7 +9,7 @@ from corl.evaluate import Evaluation, evaluate
 from corl.networks import Actor, TwinCritic
 from corl.policy import Policy
 from corl.replay import Batch, ReplayData
-from corl.td3_bc import TD3BC, TD3BCConfig
+from corl.td3_bc import TD3BC, TD3BCConfig, actor_loss, target_values
 from corl.train import PolicyConfig, checkpoint_file, train_policy
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
@@ -62,27 +62,32 @@ def test_the_batched_critics_equal_two_separate_networks():
             hidden = F.linear(hidden, weight[i].T, bias[i, 0])
             hidden = torch.relu(hidden) if layer < 2 else hidden
         torch.testing.assert_close(together[i], hidden[:, 0])
-    torch.testing.assert_close(critic.first(batch.states, batch.actions), together[0])
+    torch.testing.assert_close(critic(batch.states, batch.actions, 1), together[:1])
     assert not torch.equal(together[0], together[1])
 
 
 def test_the_critics_target_is_the_formula():
-    learner, batch = _learner(policy_noise=0.0), _batch()
-    next_actions = learner.actor_target(batch.next_states)
-    smaller = learner.critic_target(batch.next_states, next_actions).min(dim=0).values
-    expected = batch.rewards + (1 - batch.dones) * 0.99 * smaller
-    torch.testing.assert_close(learner.critic_target_values(batch), expected)
+    learner, batch = _learner(), _batch()
+    actor, critic = (learner.networks.modules[name] for name in ("actor_target", "critic_target"))
+    values = target_values(actor, critic, batch, torch.zeros_like(batch.actions), learner.config)
+    smaller = critic(batch.next_states, actor(batch.next_states)).min(dim=0).values
+    torch.testing.assert_close(values, batch.rewards + (1 - batch.dones) * 0.99 * smaller)
     ended = batch.dones == 1
     assert ended.any()
-    torch.testing.assert_close(learner.critic_target_values(batch)[ended], batch.rewards[ended])
+    torch.testing.assert_close(values[ended], batch.rewards[ended])
+    noise = torch.full_like(batch.actions, 100.0)
+    noisy = target_values(actor, critic, batch, noise, learner.config)
+    clipped = critic(batch.next_states, (actor(batch.next_states) + 0.5).clamp(-1, 1)).min(dim=0).values
+    torch.testing.assert_close(noisy, batch.rewards + (1 - batch.dones) * 0.99 * clipped)
 
 
 def test_the_actors_loss_balances_value_and_cloning():
-    learner, batch = _learner(alpha=2.5), _batch()
-    actions = learner.actor(batch.states)
-    q = learner.critic(batch.states, actions)[0]
+    learner, batch = _learner(), _batch()
+    actor, critic = learner.networks.modules["actor"], learner.networks.modules["critic"]
+    actions = actor(batch.states)
+    q = critic(batch.states, actions)[0]
     expected = -2.5 / q.abs().mean() * q.mean() + ((actions - batch.actions) ** 2).mean()
-    loss, cloning = learner.actor_loss(batch)
+    loss, cloning = actor_loss(actor, critic, batch, 2.5)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(cloning, ((actions - batch.actions) ** 2).mean())
 
@@ -91,9 +96,9 @@ def test_an_actor_step_moves_the_actor_alone_and_targets_follow_by_tau():
     learner, batch = _learner(policy_freq=1, tau=0.25), _batch()
     before = copy.deepcopy(learner)
     learner.update(batch)
+    after, before = learner.networks.modules, before.networks.modules
     for name in ("actor", "critic"):
-        new, old = getattr(learner, name), getattr(before, name)
-        target = getattr(learner, f"{name}_target")
+        new, old, target = after[name], before[name], after[f"{name}_target"]
         for p_new, p_old, p_target in zip(new.parameters(), old.parameters(), target.parameters(), strict=True):
             torch.testing.assert_close(p_target, p_old + 0.25 * (p_new - p_old))
             assert not torch.equal(p_new, p_old)
@@ -224,7 +229,7 @@ def test_a_policy_does_not_care_about_the_sign_of_relative_quaternions(tmp_path)
 
 
 def test_an_unknown_algorithm_or_a_foreign_checkpoint_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="algorithm 'sac': expected one of td3_bc"):
+    with pytest.raises(ConfigError, match="algorithm 'sac': expected one of td3_bc, iql"):
         PolicyConfig(algorithm="sac")
     (tmp_path / "x.pt").write_text("no")
     with pytest.raises(DataError, match=r"x\.pt: not a readable checkpoint"):

@@ -1,0 +1,70 @@
+"""The time of one paper-scale IIWA iteration, as the sum of measured parts.
+
+Example: python -m benchmarks.iteration --cores 16 --json iteration.json
+
+14 tasks of 1 M transitions train the generator (100,000 steps of 1024); 50 tasks of 1 M are generated; 178 policies are
+trained (50,000 steps of 1024) and evaluated 10 times over 10 episodes of 500 steps, beside training on the other cores.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from benchmarks import data, env, sample, train, validate
+from runtime.atomic import read_json, write_json
+from runtime.cli import parse_flags
+from runtime.cpus import cpu_count
+from runtime.errors import run_main
+
+_EXPERTS, _TARGETS, _POLICIES = 14, 50, 178
+_CONTROL_STEPS = _POLICIES * 10 * 10 * 500
+
+
+def main(
+    cores: int = 0,
+    solver: str = "dpmpp_2m_16",
+    device: str = "auto",
+    quick: bool = False,
+    json: Path | None = None,
+) -> None:
+    """Run the other benchmarks and add up.
+
+    Args:
+        cores: that evaluate (0: those of this machine)
+        solver: dpmpp_2m_16 or heun_churn_128
+        device: auto, cpu or cuda[:N]
+        quick: small sizes: the parts' figures are then rough
+        json: file for the figures
+    """
+    cores = cores or cpu_count()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        train.main(device=device, quick=quick, json=folder / "train.json")
+        sample.main(device=device, quick=quick, json=folder / "sample.json")
+        validate.main(device=device, quick=quick, json=folder / "validate.json")
+        data.main(quick=quick, json=folder / "data.json")
+        parts = {file.stem: read_json(file) for file in folder.glob("*.json")}
+    reading = parts["data"]["measurements"][0]
+    per_file = parts["data"]["result_gigabytes"] * 1e9 / reading["achieved"]
+    per_file *= 1.0 if not quick else 1_000_000 / 20_000
+    rate = env.measure("IIWA_Box_None_PickPlace", 1.0 if quick else 6.0)["ours"]
+    evaluation = _CONTROL_STEPS / rate / cores / 60
+    policies = parts["validate"]["minutes_for_178_policies"]
+    minutes = {
+        "read 14 expert files": _EXPERTS * per_file / 60,
+        "train the generator": parts["train"]["minutes_for_100k_steps"],
+        f"generate {_TARGETS} tasks, {solver}": _TARGETS * parts["sample"][f"minutes_for_1M_samples_{solver}"],
+        f"train {_POLICIES} policies": policies,
+        f"evaluate them on {cores} cores, beyond training": max(0.0, evaluation - policies),
+    }
+    minutes["in all"] = sum(minutes.values())
+    print()
+    for what, value in minutes.items():
+        print(f"{what:50s} {value:14,.1f} minutes")
+    if json:
+        write_json(json, {"minutes": minutes, "parts": parts, "evaluation_minutes": evaluation, "env_steps": rate})
+
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))

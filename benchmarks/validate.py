@@ -1,0 +1,103 @@
+"""Gradient steps of policies trained one by one in float32 and many at once.
+
+Example: python -m benchmarks.validate --members 8 --json validate.json
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.limits import Measurement, matmul_rate, report, seconds_of
+from corl.bulk import Bulk
+from corl.config import PolicyConfig
+from corl.replay import ReplayData
+from corl.run import PolicyRun
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.transitions import Transitions
+from runtime.cli import parse_flags
+from runtime.device import autocast_dtype, pick_device
+from runtime.errors import run_main
+
+_POLICIES, _STEPS = 178, 50_000  # of a paper-scale iteration
+
+
+def main(
+    algorithm: Literal["td3_bc", "iql"] = "td3_bc",
+    members: int = 8,
+    batch_size: int = 1024,
+    steps: int = 20,
+    device: str = "auto",
+    quick: bool = False,
+    json: Path | None = None,
+) -> None:
+    """Print policy steps per second alone and together, FLOP/s, the limit and the ratio.
+
+    Args:
+        algorithm: td3_bc or iql
+        members: policies in a group
+        batch_size: transitions per policy and step
+        steps: timed steps
+        device: auto, cpu or cuda[:N]
+        quick: two members, a batch of 64, four steps
+        json: file for the figures
+    """
+    where = pick_device(device)
+    members, batch_size, steps = (2, 64, 4) if quick else (members, batch_size, steps)
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(50_000, COMPOSUITE.state_dim)).astype(np.float32)
+    actions = rng.uniform(-1, 1, (50_000, COMPOSUITE.action_dim)).astype(np.float32)
+    ends = rng.random(50_000) < 0.002
+    data = Transitions(states, actions, rng.random(50_000, np.float32), states, ends, ends)
+    fast = autocast_dtype(where) or torch.float32
+    rows, rates = [], {}
+    cases = [("alone", "float32", 1), ("together", "float32", members), ("together", "auto", members)]
+    for name, precision, count in cases:
+        config = PolicyConfig(algorithm=algorithm, batch_size=batch_size, precision=precision, max_timesteps=10**6)
+        replay = ReplayData.of(data, config, COMPOSUITE, where)
+        with tempfile.TemporaryDirectory() as folder:
+            runs = [
+                PolicyRun(replay, config, Path(folder) / str(i), seed=i, device=where, layout=COMPOSUITE)
+                for i in range(count + 1)
+            ]
+            flops = _flops(runs.pop()) * count
+            if name == "alone":
+
+                def advance(run: PolicyRun = runs[0]) -> None:
+                    numbers, noise = run.draw(steps)
+                    for k in range(steps):
+                        run.learner.update(run.data.batch(numbers[k]), None if noise is None else noise[k])
+            else:
+                group = Bulk(runs)
+
+                def advance(group: Bulk = group) -> None:
+                    group.advance(steps)
+
+            spent = seconds_of(advance, where, repeats=2) / steps
+        dtype = torch.float32 if precision == "float32" else fast
+        rates[f"{name}_{dtype}"] = count / spent
+        what = f"{algorithm}, {count} {name}, {str(dtype).split('.')[1]}"
+        note = f"{count / spent:,.1f} policy steps/s"
+        limit = matmul_rate(where, dtype)
+        rows.append(Measurement(what, f"batch {batch_size}", spent, flops / spent, limit, "FLOP/s", note))
+    best = rates[f"together_{fast}"]
+    gain = best / rates["alone_torch.float32"]
+    report(rows, json, speed_up_over_alone=gain, minutes_for_178_policies=_POLICIES * _STEPS / best / 60)
+
+
+def _flops(run: PolicyRun) -> float:
+    """Of one step, averaged over two (TD3+BC's actor learns every second)."""
+    rows, noise = run.draw(2)
+    with FlopCounterMode(display=False) as counter:
+        for k in range(2):
+            run.learner.update(run.data.batch(rows[k]), None if noise is None else noise[k])
+    return counter.get_total_flops() / 2
+
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))

@@ -1,0 +1,125 @@
+"""Many policies at once in one process: the same steps as alone, one batched product where each had its own.
+
+`train_policies` gives what `train_policy` gives for each (data set, seed) pair, up to the rounding of sums, and writes
+the same files: a group that was killed can be continued as a group or one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from corl.config import PolicyConfig, PolicyScores
+from corl.evaluate import Evaluation
+from corl.learner import Stacked
+from corl.policy import Policy
+from corl.replay import Batch
+from corl.run import PolicyRun, Snapshot
+from runtime.logs import progress
+
+# submit(run's position, policy on the CPU, seeds): begins an evaluation elsewhere.
+Submit = Callable[[int, Policy, Sequence[int]], "Future[Evaluation]"]
+
+
+class Bulk:
+    """Learners of one algorithm at the same step, trained together; `write_back` gives them their weights."""
+
+    def __init__(self, runs: Sequence[PolicyRun]) -> None:
+        self.runs = runs
+        self.networks = Stacked([run.learner.networks for run in runs])
+        # Pairs that share a data set take their rows from it in one gather.
+        positions: dict[int, list[int]] = {}
+        for i, run in enumerate(runs):
+            positions.setdefault(id(run.data), []).append(i)
+        device = runs[0].device
+        self.sharing = [(runs[own[0]].data, _selection(own, device)) for own in positions.values()]
+        order = [i for own in positions.values() for i in own]
+        self.order = None if order == sorted(order) else torch.tensor(order).argsort().to(device)
+
+    def advance(self, steps: int) -> dict[str, Tensor]:
+        """Take so many steps; the losses (N,) of the last ones."""
+        losses: dict[str, Tensor] = {}
+        learner = self.runs[0].learner
+        done = 0
+        while done < steps:
+            drawn = [run.draw(steps - done) for run in self.runs]
+            rows = torch.stack([rows for rows, _ in drawn], dim=1)
+            noise = torch.stack([noise for _, noise in drawn], dim=1) if learner.noisy else None
+            for k in range(len(rows)):
+                number = learner.total_it + 1
+                losses |= learner.step(self.networks, self.batch(rows[k]), None if noise is None else noise[k], number)
+                for run in self.runs:
+                    run.learner.total_it = number
+            done += len(rows)
+        return losses
+
+    def batch(self, rows: Tensor) -> Batch:
+        """rows (N, B) of each member's own data to a batch with a leading dimension of members."""
+        if len(self.sharing) == 1:
+            return self.sharing[0][0].batch(rows)
+        parts = [data.rows(rows[own]) for data, own in self.sharing]
+        joined = torch.cat(parts)
+        return self.sharing[0][0].cut(joined if self.order is None else joined[self.order])
+
+    def write_back(self) -> None:
+        self.networks.write_back([run.learner.networks for run in self.runs])
+
+
+def _selection(positions: list[int], device: torch.device) -> slice | Tensor:
+    """As a slice where it is one: an index would be copied to the device at every step."""
+    if positions == list(range(positions[0], positions[-1] + 1)):
+        return slice(positions[0], positions[-1] + 1)
+    return torch.tensor(positions, device=device)
+
+
+@dataclass
+class _Pending:
+    """An evaluation under way while training goes on."""
+
+    snapshot: Snapshot
+    result: Future[Evaluation]
+
+
+def train_policies(
+    runs: Sequence[PolicyRun], config: PolicyConfig, submit: Submit, *, label: str = "policies"
+) -> list[PolicyScores]:
+    """Train all runs to the end and score them.
+
+    Evaluations run beside training, which does not wait for one before the next is due. Runs that were left at
+    different steps catch up in their own cohorts.
+    """
+    pending: dict[int, _Pending] = {}
+
+    def settle(i: int) -> None:
+        if i in pending:
+            waiting = pending.pop(i)
+            runs[i].record(waiting.snapshot, waiting.result.result())
+
+    bulk: Bulk | None = None
+    done = sum(run.step for run in runs)
+    with progress(config.max_timesteps * len(runs), label, done=done) as bar:
+        while any(run.step < config.max_timesteps for run in runs):
+            step = min(run.step for run in runs)
+            cohort = [i for i, run in enumerate(runs) if run.step == step]
+            members = [runs[i] for i in cohort]
+            if bulk is None or list(bulk.runs) != members:
+                bulk = Bulk(members)
+            steps = members[0].next_boundary() - step
+            losses = bulk.advance(steps)
+            bulk.write_back()
+            for k, i in enumerate(cohort):
+                settle(i)
+                snapshot = runs[i].snapshot({name: values[k] for name, values in losses.items()})
+                result = submit(i, runs[i].policy(snapshot), runs[i].evaluation_seeds())
+                pending[i] = _Pending(snapshot, result)
+            bar.update(steps * len(cohort))
+        for i in range(len(runs)):
+            settle(i)
+    fresh: list[Future[Evaluation] | None] = [None] * len(runs)
+    if config.fresh_episodes:
+        fresh = [submit(i, run.chosen_policy(), run.fresh_seeds()) for i, run in enumerate(runs)]
+    return [run.scores(result.result() if result else None) for run, result in zip(runs, fresh, strict=True)]

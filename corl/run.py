@@ -1,0 +1,157 @@
+"""One policy's training as files: its checkpoints, metrics and where it can be continued."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corl.config import PolicyConfig, PolicyScores, checkpoint_file
+from corl.evaluate import Evaluation
+from corl.policy import Policy, load_checkpoint, make_actor, save_checkpoint
+from corl.replay import ReplayData
+from offline_compositional_rl_datasets.layout import FactoredLayout
+from runtime.metrics import MetricsWriter
+from runtime.seeds import derive_seed
+
+log = logging.getLogger(__name__)
+
+RESUME_FILE = "resume.pt"
+_BLOCK = 50
+"""Steps whose random numbers are drawn together: many small draws cost more than the products of a step."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A policy in training at one step: `networks` as the learner's state (on the CPU), `indices` the replay's."""
+
+    step: int
+    networks: Mapping[str, Any]
+    indices: Tensor
+    losses: Mapping[str, float] = field(default_factory=dict)
+
+
+class PolicyRun:
+    """A (data set, seed) pair in its folder: learner, batches, best checkpoints so far. Opens where it was left."""
+
+    def __init__(
+        self,
+        data: ReplayData,
+        config: PolicyConfig,
+        folder: Path,
+        *,
+        seed: int,
+        device: torch.device,
+        layout: FactoredLayout,
+        key: str | None = None,
+    ) -> None:
+        self.data, self.config, self.folder, self.seed, self.layout, self.key = data, config, folder, seed, layout, key
+        folder.mkdir(parents=True, exist_ok=True)
+        self.device = device
+        self.learner = config.learner(layout, seed=seed, device=device)
+        self.indices = torch.Generator(device).manual_seed(derive_seed("replay", seed))
+        self.best: dict[str, Any] = {"return": float("-inf"), "solved": -1, "last_return": 0.0, "last_solved": 0}
+        resume_file = folder / RESUME_FILE
+        state = load_checkpoint(resume_file) if resume_file.exists() else None
+        if state and state.get("key") != key:
+            log.warning("%s: made from other inputs or settings; training starts anew", resume_file)
+        elif state:
+            self.learner.load_state_dict(state["learner"])
+            self.indices.set_state(state["indices"])
+            self.best = state["best"]
+        self.metrics = MetricsWriter(folder, resume_from=self.step)
+
+    @property
+    def step(self) -> int:
+        return self.learner.total_it
+
+    def next_boundary(self) -> int:
+        """The step of the next evaluation."""
+        return min(self.step + self.config.eval_freq, self.config.max_timesteps)
+
+    def draw(self, steps: int) -> tuple[Tensor, Tensor | None]:
+        """Random numbers of the next steps, at most a block: rows (K, B) and, if wanted, noise (K, B, A)."""
+        shape = (min(steps, _BLOCK), self.config.batch_size)
+        rows = torch.randint(len(self.data), shape, generator=self.indices, device=self.device)
+        if not self.learner.noisy:
+            return rows, None
+        noise = torch.randn((*shape, self.layout.action_dim), generator=self.learner.generator, device=self.device)
+        return rows, noise
+
+    def snapshot(self, losses: Mapping[str, Tensor]) -> Snapshot:
+        """What must not change while it is evaluated and written, though training may go on."""
+        networks = _to_cpu(self.learner.state_dict())
+        figures = {name: float(value) for name, value in losses.items()}
+        return Snapshot(self.step, networks, self.indices.get_state().clone(), figures)
+
+    def policy(self, snapshot: Snapshot) -> Policy:
+        """The snapshot's policy, on the CPU."""
+        actor = make_actor(self.layout, snapshot.networks["actor"], self.config.hidden)
+        return self._policy(actor)
+
+    def current_policy(self) -> Policy:
+        """The policy in training, on its device."""
+        return self._policy(self.learner.actor, self.device)
+
+    def _policy(self, actor: torch.nn.Module, device: torch.device | str = "cpu") -> Policy:
+        data = self.data
+        return Policy(actor, data.mean, data.std, self.layout, device, canonical=data.canonical)
+
+    def evaluation_seeds(self) -> list[int]:
+        return [derive_seed("evaluation", self.seed, episode) for episode in range(self.config.n_episodes)]
+
+    def fresh_seeds(self) -> list[int]:
+        return [derive_seed("fresh", self.seed, episode) for episode in range(self.config.fresh_episodes)]
+
+    def chosen_policy(self) -> Policy:
+        """The best checkpoint by success."""
+        return Policy.load(checkpoint_file(self.folder, self.config.algorithm, "best_successrate"), self.layout)
+
+    def record(self, snapshot: Snapshot, result: Evaluation) -> None:
+        """Write down an evaluation: better checkpoints, metrics, and last where to continue."""
+        best = self.best
+        best["last_return"], best["last_solved"] = result.mean_return, result.solved
+        if result.mean_return > best["return"]:
+            best["return"] = result.mean_return
+            self._save("best_eval", snapshot)
+        # Among equal success rates the higher return is the better policy.
+        if (result.solved, result.mean_return) > (best["solved"], best.get("solved_return", float("-inf"))):
+            best["solved"], best["solved_return"] = result.solved, result.mean_return
+            self._save("best_successrate", snapshot)
+        figures = {"mean_return": result.mean_return, "success_rate": result.success_rate, **snapshot.losses}
+        self.metrics.log(step=snapshot.step, **figures)
+        values = {"learner": snapshot.networks, "indices": snapshot.indices, "best": best, "key": self.key}
+        save_checkpoint(self.folder / RESUME_FILE, values, hidden=self.config.hidden, data=self.data)
+
+    def _save(self, which: str, snapshot: Snapshot) -> None:
+        path = checkpoint_file(self.folder, self.config.algorithm, which)
+        save_checkpoint(path, snapshot.networks, hidden=self.config.hidden, data=self.data)
+
+    def scores(self, fresh: Evaluation | None) -> PolicyScores:
+        best = self.best
+        return PolicyScores(
+            episodes=self.config.n_episodes,
+            best_solved=best["solved"],
+            best_return=best["return"],
+            last_solved=best["last_solved"],
+            last_return=best["last_return"],
+            fresh_episodes=fresh.episodes if fresh else 0,
+            fresh_solved=fresh.solved if fresh else 0,
+            fresh_return=fresh.mean_return if fresh else 0.0,
+        )
+
+
+def _to_cpu(value: Any) -> Any:
+    """A copy on the CPU of all tensors in a nest of mappings and lists."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _to_cpu(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_to_cpu(item) for item in value]
+    return value

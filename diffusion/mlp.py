@@ -1,0 +1,158 @@
+"""The two residual perceptrons that the transformers are compared with: monolithic, and composed by hand.
+
+The published networks hold layers that never take part; they are left out here, so that the counts of parameters are
+the published ones less those (`tests/test_denoisers.py`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.config import DenoiserConfig
+from diffusion.elements import ElementLinear, ElementNorm, TokenMap, one_hots_of, token_sizes
+from offline_compositional_rl_datasets.layout import FactoredLayout
+
+TIME_FREQUENCIES = 8
+
+# The graph of Mendez et al. 2022: obstacle -> object -> goal -> robot. (factor, widths before the message of the
+# previous node joins, widths after); the last node's output, the whole state, is added by the network.
+GRAPH: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = (
+    ("obstacle", (), (32,)),
+    ("object", (32,), (32,)),
+    ("goal", (64, 64), (64,)),
+    ("proprioception", (64, 64, 64), ()),
+)
+
+
+class TimeEmbedding(nn.Module):
+    """Noise level (B,) to (B, dim): [t, sin(2 pi t w), cos(2 pi t w)] with fixed random w, through two layers."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(TIME_FREQUENCIES))
+        self.net = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES + 1, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, t: Tensor) -> Tensor:
+        angles = 2 * math.pi * t[:, None] * self.frequencies
+        return self.net(torch.cat([t[:, None], angles.sin(), angles.cos()], dim=1))
+
+
+class MonolithicMLP(nn.Module):
+    """A residual MLP over the whole transition. F(x (B, 164), c_noise (B or 1,), condition (B or 1, 16)) -> (B, 164).
+
+    The task enters by the choice of the encoders of the state's factors alone.
+    """
+
+    def __init__(self, layout: FactoredLayout, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.layout, self.time_scale, dim = layout, config.time_scale, layout.transition_dim
+        axes = {token.encoder: token.axis for token in layout.tokens}
+        labelled = {name: (size, size) for name, size in token_sizes(layout).items() if axes[name]}
+        self.encoders = TokenMap.linear(layout, labelled)
+        self.time_embedding = TimeEmbedding(dim)
+        self.first = nn.Linear(dim, config.hidden)
+        self.blocks = nn.ModuleList(nn.Linear(config.hidden, config.hidden) for _ in range(config.depth))
+        self.last = nn.Linear(config.hidden, dim)
+
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
+        tokens = self.layout.tokens
+        parts = self.encoders([x[:, token.part] for token in tokens], one_hots_of(condition, self.layout))
+        parts = [nn.functional.silu(p) if token.axis else p for p, token in zip(parts, tokens, strict=True)]
+        hidden = self.first(torch.cat(parts, dim=1) + self.time_embedding(self.time_scale * c_noise))
+        for block in self.blocks:
+            hidden = hidden + block(torch.relu(hidden))
+        return self.last(torch.relu(hidden))
+
+
+class ElementMLP(nn.Module):
+    """Layers of an axis' elements: Linear, LayerNorm, ReLU; `linear_end` leaves the last one a plain Linear."""
+
+    def __init__(self, elements: int, sizes: tuple[int, ...], *, linear_end: bool = False) -> None:
+        super().__init__()
+        pairs = list(itertools.pairwise(sizes))
+        self.layers = nn.ModuleList(ElementLinear(elements, *pair) for pair in pairs)
+        normed = pairs[:-1] if linear_end else pairs
+        self.norms = nn.ModuleList(ElementNorm(elements, fan_out) for _, fan_out in normed)
+        for i, layer in enumerate(self.layers):
+            ends = linear_end and i == len(pairs) - 1
+            limit = 0.003 if ends else layer.weight.shape[-1] ** -0.5
+            nn.init.uniform_(layer.weight, -limit, limit)
+            if ends:
+                nn.init.uniform_(layer.bias, -limit, limit)
+            else:
+                nn.init.constant_(layer.bias, 0.1)
+
+    def forward(self, x: Tensor, one_hot: Tensor) -> Tensor:
+        """x (B, T, in), one-hot (B or 1, E) to (B, T, out)."""
+        for i, layer in enumerate(self.layers):
+            x = layer(x, one_hot)
+            if i < len(self.norms):
+                x = torch.relu(self.norms[i](x, one_hot))
+        return x
+
+
+class GraphBlock(nn.Module):
+    """The hard-coded graph on s and, with the same weights, on s', then a residual product over all of it."""
+
+    def __init__(self, layout: FactoredLayout, projection: int) -> None:
+        super().__init__()
+        self.layout = layout
+        elements = {axis: len(names) for axis, names in layout.axes}
+        factors = {factor.name: factor for factor in layout.factors}
+        self.axes = [factors[name].axis for name, _, _ in GRAPH]
+        self.before, self.after = nn.ModuleList(), nn.ModuleList()
+        message = 0
+        for i, (name, before, after) in enumerate(GRAPH):
+            own, count = factors[name].dim * projection, elements[factors[name].axis]
+            self.before.append(ElementMLP(count, (own, *before)))
+            last = i == len(GRAPH) - 1
+            widths = (message + (own, *before)[-1], *after, *([layout.state_dim * projection] if last else []))
+            self.after.append(ElementMLP(count, widths, linear_end=last))
+            message = widths[-1]
+        width = layout.transition_dim * projection
+        self.mix = nn.Linear(width, width)
+        names = [factor.name for factor in layout.factors]
+        self.positions = [names.index(name) for name, _, _ in GRAPH]
+
+    def forward(self, parts: list[Tensor], one_hots: dict[str, Tensor]) -> list[Tensor]:
+        """Projected tokens (B, d_t projection), in the layout's order, to the same."""
+        count = len(GRAPH)
+        # [s factors, action, reward, s' factors, terminal]
+        states = [torch.stack(pair, dim=1) for pair in zip(parts[:count], parts[count + 2 : -1], strict=True)]
+        message: Tensor | None = None
+        for i, position in enumerate(self.positions):
+            one_hot = one_hots[self.axes[i]]
+            own = self.before[i](states[position], one_hot)
+            joined = own if message is None else torch.cat([message, own], dim=-1)
+            message = self.after[i](joined, one_hot)
+        state, following = message.unbind(1)
+        joined = torch.cat([state, *parts[count : count + 2], following, parts[-1]], dim=1)
+        mixed = self.mix(torch.relu(joined))
+        return [part + m for part, m in zip(parts, mixed.split([p.shape[1] for p in parts], dim=1), strict=True)]
+
+
+class CompositionalMLP(nn.Module):
+    """Residual blocks whose graph over the factors is fixed by hand. Arguments and result as `MonolithicMLP`."""
+
+    def __init__(self, layout: FactoredLayout, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.layout, self.time_scale = layout, config.time_scale
+        sizes, projection = token_sizes(layout), config.hidden
+        self.time_embedding = TimeEmbedding(layout.transition_dim)
+        self.project = nn.ModuleDict({name: nn.Linear(dim, dim * projection) for name, dim in sizes.items()})
+        self.blocks = nn.ModuleList(GraphBlock(layout, projection) for _ in range(config.depth))
+        self.unproject = nn.ModuleDict({name: nn.Linear(dim * projection, dim) for name, dim in sizes.items()})
+
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
+        one_hots = one_hots_of(condition, self.layout)
+        x = x + self.time_embedding(self.time_scale * c_noise)
+        tokens = self.layout.tokens
+        parts = [self.project[token.encoder](x[:, token.part]) for token in tokens]
+        for block in self.blocks:
+            parts = block(parts, one_hots)
+        outputs = [self.unproject[t.encoder](torch.relu(p)) for t, p in zip(tokens, parts, strict=True)]
+        return torch.cat(outputs, dim=1)

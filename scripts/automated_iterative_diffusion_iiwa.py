@@ -1,0 +1,18 @@
+"""The loop on the IIWA tasks with the monolithic residual MLP as generator.
+
+Example:
+    python -u -m scripts.automated_iterative_diffusion_iiwa --max_iterations 5 2>&1 | tee loop.out
+
+The same command run again continues where it was.
+"""
+
+from __future__ import annotations
+
+from pipeline.entry import loop_command
+from runtime.cli import parse_flags
+from runtime.errors import run_main
+
+main = loop_command(denoiser="monolithic")
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))

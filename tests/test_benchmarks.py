@@ -1,0 +1,70 @@
+"""The benchmarks compare what is equal, and each runs at its quick size."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks import data, sample, train, validate
+from benchmarks.limits import Measurement
+from diffusion.elements import ElementLinear
+from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.task import Task
+from runtime.atomic import read_json
+from runtime.paths import PROJECT_ROOT
+
+
+def test_the_naive_network_computes_what_the_fast_one_does():
+    layer, x = ElementLinear(4, 14, 8), torch.randn(20, 2, 14)
+    torch.nn.init.normal_(layer.bias)
+    one_hot = torch.eye(4)[torch.arange(20) % 4]
+    fast = layer(x, one_hot)
+    with train.naive():
+        torch.testing.assert_close(layer(x, one_hot), fast)
+    assert ElementLinear.forward is not train.masked_loop
+
+
+@pytest.mark.parametrize("name", ["IIWA_Box_None_Push", "IIWA_Box_ObjectDoor_Shelf", "IIWA_Box_None_Trashcan"])
+def test_recorded_rewards_agree_with_their_states_and_altered_ones_do_not(shared, name):
+    task = Task.parse(name)
+    matrix = read_expert(find_task_file(shared / "expert_data", "expert", task), task).to_matrix()[::20]
+    assert sample.reward_agreement(matrix, task) == 1.0
+    matrix[:, COMPOSUITE.reward] += 0.2
+    assert sample.reward_agreement(matrix, task) < 0.3
+
+
+def test_a_ratio_is_of_the_limit_measured_beside_it():
+    assert Measurement("x", "y", 2.0, achieved=30.0, limit=40.0, unit="FLOP/s").ratio == 0.75
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "options", "figure"),
+    [
+        (train, {"denoiser": "DiT1D-XS"}, "speed_up_over_naive"),
+        (sample, {"denoiser": "DiT1D-XS"}, "minutes_for_1M_samples_heun_churn_128"),
+        (validate, {}, "minutes_for_178_policies"),
+        (data, {}, "result_gigabytes"),
+    ],
+    ids=["train", "sample", "validate", "data"],
+)
+def test_each_benchmark_runs_quickly_and_writes_its_figures(benchmark, options, figure, tmp_path):
+    benchmark.main(quick=True, json=tmp_path / "figures.json", **options)
+    figures = read_json(tmp_path / "figures.json")
+    assert figures[figure] > 0
+    assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in figures["measurements"])
+
+
+def test_measurements_for_a_gpu_need_torch_numpy_and_h5py_alone(tmp_path):
+    absent = ("mujoco", "robosuite", "tyro", "dacite", "yaml", "rich", "scipy", "pandas", "submitit", "gymnasium")
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent}))
+from pathlib import Path
+from benchmarks import data, sample, train, validate
+validate.main(quick=True, json=Path({str(tmp_path / "v.json")!r}))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert read_json(tmp_path / "v.json")["minutes_for_178_policies"] > 0

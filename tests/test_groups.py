@@ -1,0 +1,80 @@
+"""A job that trains a group of policies, in the real simulator, gives what the jobs of its members give."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from corl.config import PolicyConfig
+from corl.iql import IQLConfig
+from corl.td3_bc import TD3BCConfig
+from offline_compositional_rl_datasets.samples import write_samples
+from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import Transitions
+from pipeline.stages import TrainPolicy, in_groups, is_done
+from runtime.metrics import read_metrics
+
+TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Box_None_PickPlace")]
+POLICY = PolicyConfig(
+    max_timesteps=20,
+    batch_size=16,
+    eval_freq=10,
+    n_episodes=2,
+    fresh_episodes=3,
+    horizon=12,
+    td3_bc=TD3BCConfig(hidden=(16, 16)),
+    iql=IQLConfig(hidden=(16, 16)),
+)
+
+
+def _stages(folder, name, policy):
+    stages = []
+    for i, task in enumerate(TASKS):
+        data = folder / task.name / "samples_0.npz"
+        if not data.exists():
+            rng = np.random.default_rng(i)
+            states = rng.normal(size=(100, 77)).astype(np.float32)
+            actions = rng.uniform(-1, 1, size=(100, 8)).astype(np.float32)
+            ends = np.zeros(100, bool)
+            write_samples(data, Transitions(states, actions, ends.astype(np.float32), states, ends, ends, task), {})
+        for seed in (0, 1):
+            where = folder / name / f"{task.name}_RLseed{seed}"
+            stages.append(TrainPolicy(task, data, True, policy, seed, where, device="cpu", threads=1))
+    return stages
+
+
+@pytest.mark.parametrize("algorithm", ["td3_bc", "iql"])
+def test_a_group_in_the_simulator_scores_as_its_members_alone(algorithm, tmp_path):
+    alone = _stages(tmp_path, "alone", dataclasses.replace(POLICY, algorithm=algorithm))
+    for stage in alone:
+        stage()
+    together = _stages(tmp_path, "group", dataclasses.replace(POLICY, algorithm=algorithm, group=4))
+    (group,) = in_groups(together, 4)
+    group = dataclasses.replace(group, threads=1)
+    assert not is_done(group)
+    group()
+    assert is_done(group)
+    for one, two in zip(alone, together, strict=True):
+        assert is_done(two), "each member's result is there, and is that of the single job"
+        assert one.key() == two.key()
+        a, b = one.scores(), two.scores()
+        assert (a.solved, a.trials, a.episodes) == (b.solved, b.trials, b.episodes) == (a.solved, 3, 2)
+        assert a.fresh_return == pytest.approx(b.fresh_return, abs=1e-3)
+        rows = [read_metrics(stage.folder / "metrics.jsonl") for stage in (one, two)]
+        for x, y in zip(*rows, strict=True):
+            assert x == pytest.approx(y, rel=1e-2, abs=1e-3)
+    written = json.loads(group.output.read_text())["members"]
+    assert written == [stage.folder.name for stage in together]
+    before = group.output.stat().st_mtime_ns
+    group()
+    assert group.output.stat().st_mtime_ns == before, "finished work is not done again"
+
+
+def test_groups_take_neighbours_and_a_group_of_one_is_a_single_job(tmp_path):
+    stages = _stages(tmp_path, "x", POLICY)
+    assert in_groups(stages, 1) == stages
+    assert [len(group.members) for group in in_groups(stages, 3)] == [3, 1]
+    assert in_groups(stages, 3)[0].members == tuple(stages[:3])
+    first, second = (group.output.parent for group in in_groups(stages, 2))
+    assert first != second, "groups that run side by side do not wait for one another's lock"

@@ -1,0 +1,103 @@
+"""Training over several processes, from streamed data and in bfloat16 is the same training."""
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion.config import TrainConfig
+from diffusion.distributed import World, spawn
+from diffusion.feed import Feed
+from diffusion.normalizer import Normalizer
+from diffusion.train import Pool, train
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from runtime.errors import ConfigError
+from runtime.metrics import read_metrics
+from tests.test_diffusion import CPU, SMALL, TASKS, _random_transitions
+
+CONFIG = TrainConfig(steps=30, small_batch_size=16, log_every=5, precision="float32", warmup_steps=3)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return Pool.of([_random_transitions(task, 60, i) for i, task in enumerate(TASKS)], COMPOSUITE)
+
+
+def _run(pool, folder, config=CONFIG, denoiser=SMALL):
+    torch.set_num_threads(1)
+    train(pool, denoiser, config, COMPOSUITE, folder / "model.pt", seed=0, device=CPU)
+
+
+def _losses(folder):
+    return [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
+
+
+def test_two_processes_give_the_loss_curve_of_one(pool, tmp_path):
+    _run(pool, tmp_path / "one")
+    spawn(_run, 2, pool, tmp_path / "two")
+    one, two = _losses(tmp_path / "one"), _losses(tmp_path / "two")
+    assert len(one) == 6
+    np.testing.assert_allclose(one, two, rtol=1e-4)
+    a, b = (torch.load(tmp_path / name / "model.pt", weights_only=True)["ema"] for name in ("one", "two"))
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], atol=1e-4, rtol=1e-3)
+
+
+def test_processes_share_a_batch_without_overlap_and_must_divide_it(pool, tmp_path, monkeypatch):
+    values = torch.arange(12)
+    parts = [World(rank, 3).share(values) for rank in range(3)]
+    assert sorted(torch.cat(parts).tolist()) == list(range(12))
+    monkeypatch.setattr(World, "of_environment", classmethod(lambda cls: World(0, 3)))
+    monkeypatch.setattr(World, "joined", lambda self, device: __import__("contextlib").nullcontext())
+    with pytest.raises(ConfigError, match="batch_size 16: expected a multiple of the 3 processes"):
+        _run(pool, tmp_path)
+
+
+def test_streamed_batches_are_rows_of_the_pool_and_resume_where_they_were(pool):
+    normalizer = Normalizer.fit(torch.from_numpy(pool.matrix), COMPOSUITE, delta_next=True)
+
+    def feed():
+        return Feed(pool, normalizer, 8, torch.Generator(), CPU, resident=False, seed=3)
+
+    whole = [(y.clone(), c.clone()) for y, c in feed().batches(10)]
+    everything = normalizer.normalize(torch.from_numpy(pool.matrix))
+    conditions = torch.from_numpy(pool.conditions)[torch.from_numpy(pool.task_index)]
+    for y, condition in whole:
+        for row, c in zip(y, condition, strict=True):
+            matches = (everything - row).abs().amax(dim=1) < 1e-5
+            assert matches.any()
+            assert (conditions[matches] == c).all(dim=1).any()
+    first, second = feed(), feed()
+    stream = first.batches(10)
+    for _ in range(4):
+        next(stream)
+    second.load_state(first.state())
+    stream.close()
+    for (y, _), (expected, _) in zip(second.batches(6), whole[4:], strict=True):
+        assert torch.equal(y, expected)
+
+
+def test_a_streamed_training_learns_as_a_resident_one(pool, tmp_path, monkeypatch):
+    _run(pool, tmp_path / "resident")
+    monkeypatch.setattr("diffusion.feed.fits", lambda size, device: False)
+    _run(pool, tmp_path / "streamed")
+    assert _losses(tmp_path / "streamed")[-1] == pytest.approx(_losses(tmp_path / "resident")[-1], rel=0.15)
+
+
+def test_training_in_bfloat16_has_the_loss_of_float32_within_noise(tmp_path):
+    parts = [_random_transitions(task, 200, i) for i, task in enumerate(TASKS)]
+    for part in parts:  # all of one number, which is what there is to learn
+        part.observations[:] = part.observations[:, :1]
+        part.next_observations[:] = part.observations
+    pool = Pool.of(parts, COMPOSUITE, canonical=False)
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        config = TrainConfig(
+            steps=120, small_batch_size=64, learning_rate=3e-3, P_mean=0.0, log_every=40, precision=precision
+        )
+        _run(pool, tmp_path / precision, config)
+        losses[precision] = _losses(tmp_path / precision)
+    assert losses["float32"][-1] < 0.8 * losses["float32"][0]
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.03)
+    assert losses["bfloat16"] != losses["float32"]
+    weights = torch.load(tmp_path / "bfloat16" / "model.pt", weights_only=True)["model"]
+    assert all(value.dtype == torch.float32 for value in weights.values()), "master weights stay float32"
