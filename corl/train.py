@@ -16,6 +16,7 @@ from corl.replay import ReplayData
 from corl.td3_bc import TD3BC, TD3BCConfig
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.transitions import Transitions
+from runtime import interrupt
 from runtime.errors import ConfigError
 from runtime.logs import progress
 from runtime.metrics import MetricsWriter
@@ -125,14 +126,22 @@ def train_policy(
     metrics = MetricsWriter(folder, resume_from=learner.total_it)
     eval_seeds = [derive_seed("evaluation", seed, episode) for episode in range(config.n_episodes)]
 
+    def save_resume() -> None:
+        state = {"learner": learner.state_dict(), "indices": indices.get_state(), "best": best, "key": key}
+        save_checkpoint(resume_file, state, hidden=config.td3_bc.hidden, data=data)
+
     with progress(config.max_timesteps, label, done=learner.total_it) as bar:
         while learner.total_it < config.max_timesteps:
-            steps = min(config.eval_freq, config.max_timesteps - learner.total_it)
+            # A run that was asked to stop between two evaluations continues there.
+            steps = min(config.eval_freq - learner.total_it % config.eval_freq, config.max_timesteps - learner.total_it)
             losses: dict[str, Any] = {}
             for _ in range(steps):
                 rows = torch.randint(len(data), (config.batch_size,), generator=indices, device=device)
                 losses |= learner.update(data.batch(rows))
                 bar.update(1)
+                if interrupt.requested():
+                    save_resume()
+                    raise interrupt.Interrupted
             result = evaluate(_policy(learner, data, layout), eval_seeds)
             best["last_return"], best["last_solved"] = result.mean_return, result.solved
             networks = learner.state_dict()
@@ -148,12 +157,7 @@ def train_policy(
                 step=learner.total_it, mean_return=result.mean_return, success_rate=result.success_rate, **figures
             )
             bar.update(0, success=f"{result.solved}/{result.episodes}", mean_return=result.mean_return)
-            save_checkpoint(
-                resume_file,
-                {"learner": networks, "indices": indices.get_state(), "best": best, "key": key},
-                hidden=config.td3_bc.hidden,
-                data=data,
-            )
+            save_resume()
 
     fresh = {}
     if config.fresh_episodes:

@@ -30,7 +30,9 @@ _LIMITS = {Cause.PROGRAM: 1, Cause.REFUSED: 2, Cause.DEVICE: 3}  # tries after t
 _AT_ONCE = (Cause.PROGRAM, Cause.MEMORY, Cause.TIME)  # waiting helps none of these
 _LONGEST_DELAY_SECONDS = 3600.0
 
-_MEMORY_LOG = re.compile(r"exceeded memory limit|oom[-_ ]kill|Out Of Memory|MemoryError|DefaultCPUAllocator: not enough")
+_MEMORY_LOG = re.compile(
+    r"exceeded memory limit|oom[-_ ]kill|Out Of Memory|MemoryError|DefaultCPUAllocator: not enough"
+)
 _DEVICE_LOG = re.compile(r"CUDA (error|out of memory|driver)|CUDNN_STATUS|CUBLAS_STATUS|NVML|uncorrectable|\bECC\b")
 _LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED", "REQUEUED", "SPECIAL_EXIT", "STOPPED", "SUSPENDED")
 
@@ -81,7 +83,9 @@ def classify(evidence: Evidence) -> Failure:
         return failure(Cause.TIME, "out of time")
     if state.startswith("CANCELLED"):
         by_system = evidence.cancelled_by_user is False
-        return failure(Cause.SYSTEM if by_system else Cause.CANCELLED, f"cancelled by the {'system' if by_system else 'user'}")
+        return failure(
+            Cause.SYSTEM if by_system else Cause.CANCELLED, f"cancelled by the {'system' if by_system else 'user'}"
+        )
     if state.startswith(_LOST):
         return failure(Cause.SYSTEM, state.split()[0].replace("_", " ").lower())
     if state == "VANISHED":
@@ -106,6 +110,9 @@ class Tries:
     tries: int = 0
     failures: Mapping[str, int] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
+
+    def another(self) -> Tries:
+        return dataclasses.replace(self, tries=self.tries + 1)
 
 
 @dataclass(frozen=True)

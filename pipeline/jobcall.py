@@ -88,7 +88,10 @@ class JobCall:
         started = time.time()
 
         def note(outcome: str, **more: Any) -> None:
-            used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+            used = (
+                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+            )
             record = {
                 "stage": stage.name,
                 "outcome": outcome,
@@ -120,13 +123,13 @@ class JobCall:
 
     def _leave(self, note: Any) -> None:
         """The stage has saved where it is. Before the limit the job queues itself again; else the system ends it."""
+        signal.alarm(0)
+        note("interrupted")
         if _received == signal.SIGTERM:
-            note("interrupted")
             log.warning("saved; asked to end")
             # Whoever asked kills or requeues the job now: ending by itself first would look like a failure.
             time.sleep(_LINGER_SECONDS)
             sys.exit(128 + signal.SIGTERM)
-        note("interrupted")
         try:
             _requeue(signal.SIGUSR2, None)
         except submitit.core.utils.UncompletedJobError:

@@ -20,12 +20,14 @@ from diffusion.config import TrainConfig
 from offline_compositional_rl_datasets.splits import load_split
 from offline_compositional_rl_datasets.task import Task
 from pipeline import report, tables
+from pipeline.attempts import Group, Ledger
 from pipeline.config import PathConfig, PipelineConfig
 from pipeline.curriculum import filter_sources, phase_of
-from pipeline.jobs import Launcher, run_jobs
+from pipeline.jobs import Site, make_site, resolve_cluster, run_jobs
 from pipeline.selection import Score, Threshold, ThresholdRule, select, task_rate
 from pipeline.stages import (
     Generate,
+    Stage,
     TrainGenerator,
     TrainPolicy,
     expert_files,
@@ -78,12 +80,12 @@ class Loop:
         self.folder = self.paths.results_path / "loops" / config.run_name
         self.state_file = self.folder / "state.json"
         self.identity = config.identity | {"tasks": to_dict(dataclasses.asdict(self.tasks))}
-        self.launcher: Launcher | None = None
+        self.site: Site | None = None
         self.state = LoopState(self.identity, Threshold(_decimal(config.success_threshold)))
 
     def run(self) -> LoopState:
         """Raises `StateError` where another loop holds the folder or another configuration or other data made it."""
-        self.launcher = Launcher(self.config.cluster, self.paths.logs_path / "slurm")
+        resolve_cluster(self.config.cluster.kind)
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.folder / "lock")
         try:
@@ -92,6 +94,9 @@ class Loop:
             raise StateError(f"{self.folder}: another loop is running on this results folder") from error
         with lock:
             self._open()
+            self.ledger = Ledger(self.folder / "jobs.json")
+            jobs, code = self.paths.logs_path / "slurm", self.folder / "code"
+            self.site = make_site(self.config.cluster, jobs, self.ledger, code)
             self._announce()
             self._prepare_data()
             try:
@@ -127,7 +132,7 @@ class Loop:
 
     def _announce(self) -> None:
         config, tasks = self.config, self.tasks
-        log.info("run %s in %s, jobs on %s", config.run_name, self.folder, self.launcher.kind)
+        log.info("run %s in %s, jobs on %s", config.run_name, self.folder, self.site.kind)
         counts = f"{len(tasks.train)} tasks with expert data, {len(tasks.middle)} middle, {len(tasks.test)} held out"
         log.info("%s; up to %d iterations, success above %s", counts, config.max_iterations, config.success_threshold)
         if self.state.iterations:
@@ -267,11 +272,24 @@ class Loop:
     def _run(self, stages: Sequence, stage_name: str, on_done: Callable) -> dict[str, str]:
         started = time.monotonic()
         resources = getattr(self.config.resources, stage_name)
-        failed = run_jobs(stages, resources, self.launcher, self.config.retry, on_done)
+        group = self._group(stage_name)
+        failed = run_jobs(stages, resources, self.site, self.ledger, group, self.config.retry, on_done)
         seconds = dict(self.state.current.seconds)
         seconds[stage_name] = round(seconds.get(stage_name, 0.0) + time.monotonic() - started, 1)
         self.save(self.state.update(seconds=seconds))
         return failed
+
+    def _group(self, stage_name: str) -> Group:
+        """Logs are linked to where the published code writes them."""
+        iteration = self.state.current.index
+
+        def logs(stage: Stage) -> Path:
+            if not isinstance(stage, TrainPolicy):
+                return self.paths.logs_path / "slurm"
+            kind = "test" if stage.task in self.tasks.test else "middle"
+            return tables.policies_folder(self) / f"policies_slurm_{kind}_{iteration}"
+
+        return Group(self.config.run_name, stage_name, iteration, logs)
 
     def write_tables(self) -> None:
         tables.write_iteration_tables(self)

@@ -90,9 +90,7 @@ class Cluster:
             self.stop_daemon(name)
 
     def run(self, *command: str, check: bool = False) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=60, check=check
-        )
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=check)
 
     def idle_nodes(self) -> set[str]:
         lines = self.run("sinfo", "-h", "-N", "-o", "%N %t").stdout.splitlines()
@@ -128,7 +126,7 @@ class Cluster:
         self.run("scontrol", "update", f"nodename={node}", "state=resume", check=True)
 
     def _kill_steps(self, node: str) -> None:
-        """Kill this cluster's job processes on a node: those with the node's name and this configuration around them."""
+        """Kill this cluster's job processes on a node, known by the node and configuration in their environment."""
         wanted = (f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={self.conf}".encode())
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -165,7 +163,11 @@ class Cluster:
         self._spawn(
             "mariadb",
             *("mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={database_socket}"),
-            *("--bind-address=127.0.0.1", f"--port={self._ports['mariadb']}", f"--pid-file={self.folder / 'maria.pid'}"),
+            *(
+                "--bind-address=127.0.0.1",
+                f"--port={self._ports['mariadb']}",
+                f"--pid-file={self.folder / 'maria.pid'}",
+            ),
             *("--innodb-flush-log-at-trx-commit=0", "--skip-log-bin"),
         )
         client = ["mariadb", "--no-defaults", f"--socket={database_socket}", "--user=root", "-e"]
@@ -173,8 +175,10 @@ class Cluster:
         password = secrets.token_hex(8)
         self.run(
             *client,
-            f"create user 'slurm'@'127.0.0.1' identified by '{password}'; create user 'slurm'@'localhost' identified by "
-            f"'{password}'; grant all on *.* to 'slurm'@'127.0.0.1'; grant all on *.* to 'slurm'@'localhost'",
+            "; ".join(
+                f"create user 'slurm'@'{host}' identified by '{password}'; grant all on *.* to 'slurm'@'{host}'"
+                for host in ("127.0.0.1", "localhost")
+            ),
             check=True,
         )
         file = self.folder / "slurmdbd.conf"
@@ -250,8 +254,8 @@ class Cluster:
         ]
         every = ",".join(self.nodes)
         lines += [
-            f"PartitionName=main Nodes={every} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE",
-            f"PartitionName=urgent Nodes={every} MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF",
+            f"PartitionName=main Nodes={every} Default=YES PriorityTier=1 PreemptMode=REQUEUE",
+            f"PartitionName=urgent Nodes={every} PriorityTier=10 PreemptMode=OFF",
         ]
         self.conf.write_text("\n".join(lines) + "\n")
         self.conf.chmod(0o644)
