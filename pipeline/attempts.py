@@ -13,6 +13,7 @@ import submitit
 
 from pipeline.config import Resources
 from pipeline.failures import Tries
+from pipeline.jobcall import slug
 from pipeline.stages import Stage
 from runtime.atomic import read_json, write_json
 from runtime.errors import DataError
@@ -33,6 +34,15 @@ class Group:
     @property
     def name(self) -> str:
         return f"{self.stage}_i{self.iteration}"
+
+    def job_name(self, stage: Stage) -> str:
+        """`policy_i2_IIWA_Box_None_Push_seed_0`: stage, iteration, task."""
+        what, _, task = stage.name.partition(" ")
+        return f"{self.name}_{slug(task or what)}"
+
+    def log_file(self, stage: Stage) -> Path:
+        """Name of a stage's log, which gets the job's id in front."""
+        return self.logs(stage) / f"{self.run}_{self.job_name(stage)}.out"
 
 
 @dataclass(eq=False)

@@ -45,6 +45,7 @@ class ClusterConfig:
     `gres` replaces the plain number of GPUs (`gpu:a100:1`). `setup` are shell lines run before every SLURM job;
     `sbatch` are further options of sbatch, name -> value. `max_parallel` caps the jobs that run at once on a cluster,
     `max_array` the jobs of one array; `tasks_per_job` tasks run one after another in one job.
+    `signal_seconds` before its limit a job saves where it is and queues itself again.
     """
 
     kind: str = "auto"
@@ -59,12 +60,13 @@ class ClusterConfig:
     max_parallel: int = 200
     max_array: int = 500
     tasks_per_job: int = 1
+    signal_seconds: int = 90
     poll_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         if self.kind not in ("auto", "slurm", "local"):
             raise ConfigError(f"cluster {self.kind!r}: expected auto, slurm or local")
-        for name in ("max_parallel", "max_array", "tasks_per_job", "poll_seconds"):
+        for name in ("max_parallel", "max_array", "tasks_per_job", "signal_seconds", "poll_seconds"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
 

@@ -7,6 +7,7 @@ The note of a stage, `note_<stage>.json` in the job's folder, says how it went (
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -33,9 +34,7 @@ from runtime.logs import configure_logging
 
 log = logging.getLogger(__name__)
 
-# submitit's own signal, sent this long before the limit; half of it is for a step to end and be saved.
-SIGNAL_SECONDS = 90
-_GRACE_SECONDS = 45
+_GRACE_SHARE = 0.5  # of the time between signal and end, for a step to end and be saved
 _LINGER_SECONDS = 40
 _TRACE_LINES = 8
 
@@ -68,12 +67,13 @@ class JobCall:
     names: Sequence[str]
     logs: Sequence[Path]
     run: Mapping[str, str]  # run, group: written into the note
+    signal_seconds: int = 90  # how long before its limit the job gets a signal
 
     def __call__(self) -> None:
         configure_logging()
         environment = submitit.JobEnvironment()
         folder = environment.paths.folder
-        _honour_signals()
+        _honour_signals(max(1, round(self.signal_seconds * _GRACE_SHARE)))
         failed: BaseException | None = None
         for stage, name, link in zip(self.stages, self.names, self.logs, strict=True):
             if len(self.stages) > 1 and is_done(stage):
@@ -137,14 +137,14 @@ class JobCall:
             raise
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        return submitit.helpers.DelayedSubmission(JobCall(self.stages, self.names, self.logs, self.run))
+        return submitit.helpers.DelayedSubmission(dataclasses.replace(self))
 
 
 _received: int | None = None
 _requeue: Any = None
 
 
-def _honour_signals() -> None:
+def _honour_signals(grace_seconds: int) -> None:
     """Signals ask the running stage to save and stop; one that does not within the grace is stopped as it is."""
     global _requeue
     own = submitit.JobEnvironment()._usr_sig()
@@ -155,7 +155,7 @@ def _honour_signals() -> None:
         _received = signum
         interrupt.request(signum)
         log.warning("received %s: saving before the end", signal.Signals(signum).name)
-        signal.alarm(_GRACE_SECONDS)
+        signal.alarm(grace_seconds)
 
     def insist(_signum: int, _frame: Any) -> None:
         raise interrupt.Interrupted

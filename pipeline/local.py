@@ -102,9 +102,10 @@ class LocalSite:
         if attempt.gpus:
             parameters |= {"gpus_per_node": len(attempt.gpus), "local_visible_gpus": attempt.gpus}
         executor.update_parameters(name=slug(stage.name), cpus_per_task=max(1, resources.cpus), **parameters)
-        log_file = group.logs(stage) / f"{group.run}_{group.name}_{slug(stage.name)}.out"
-        name = f"{group.name}_{slug(stage.name)}"
-        return executor.submit(JobCall([stage], [name], [log_file], {"run": group.run, "group": group.name}))
+        call = JobCall(
+            [stage], [group.job_name(stage)], [group.log_file(stage)], {"run": group.run, "group": group.name}
+        )
+        return executor.submit(call)
 
     def over(self, running: Sequence[Attempt]) -> list[tuple[Attempt, Evidence]]:
         """Those that have ended, with what is known of them."""

@@ -37,10 +37,10 @@ from pipeline.stages import (
     samples_file,
 )
 from pipeline.state import Iteration, LoopState, load_state, save_state
-from runtime.atomic import write_json
+from runtime.atomic import read_json, write_json
 from runtime.config import to_dict
 from runtime.cpus import cpu_count
-from runtime.errors import ConfigError, JobError, StateError, one_line
+from runtime.errors import ConfigError, DataError, JobError, StateError, one_line
 from runtime.logs import duration
 
 log = logging.getLogger(__name__)
@@ -111,8 +111,14 @@ class Loop:
         if not self.state_file.exists():
             tables.claim(self)
             write_json(self.folder / "config.json", to_dict(self.config))
-            self.save(self.state)
-            return
+            return self.save(self.state)
+        try:
+            read_json(self.state_file)
+        except DataError as error:
+            damaged = self.state_file.with_name("state.json.damaged")
+            self.state_file.replace(damaged)
+            log.warning("%s; moved to %s, and found out again from the finished files", error, damaged.name)
+            return self._open()
         self.state = load_state(self.state_file)
         # Through JSON, as the recorded one went.
         here, recorded = to_dict(self.identity), dict(self.state.identity)
@@ -124,7 +130,7 @@ class Loop:
                 f"{key} was {recorded.get(key)}, is {here.get(key)}); choose another results_path"
             )
         tables.claim(self)
-        tables.write_iteration_tables(self)
+        return tables.write_iteration_tables(self)
 
     def save(self, state: LoopState) -> None:
         self.state = state

@@ -23,7 +23,7 @@ from pipeline import snapshot
 from pipeline.attempts import Attempt, Group, Ledger
 from pipeline.config import ClusterConfig, Resources
 from pipeline.failures import Cause, Evidence, Failure
-from pipeline.jobcall import SIGNAL_SECONDS, JobCall, read_note, slug
+from pipeline.jobcall import JobCall, read_note
 from pipeline.local import tail
 from pipeline.stages import is_done
 from runtime.errors import one_line
@@ -228,9 +228,10 @@ class SlurmSite:
         return None
 
     def _call(self, tasks: Sequence[Attempt], group: Group) -> JobCall:
-        names = [f"{group.name}_{slug(attempt.stage.name)}" for attempt in tasks]
-        logs = [group.logs(a.stage) / f"{group.run}_{name}.out" for a, name in zip(tasks, names, strict=True)]
-        return JobCall([attempt.stage for attempt in tasks], names, logs, {"run": group.run, "group": group.name})
+        names = [group.job_name(attempt.stage) for attempt in tasks]
+        logs = [group.log_file(attempt.stage) for attempt in tasks]
+        stages, run = [attempt.stage for attempt in tasks], {"run": group.run, "group": group.name}
+        return JobCall(stages, names, logs, run, self.cluster.signal_seconds)
 
     def executor(self, attempt: Attempt, name: str, ticket: str, parallel: int) -> submitit.SlurmExecutor:
         """What asks sbatch for a job (or an array of equal ones), set up as the site and the attempt want it."""
@@ -255,7 +256,7 @@ class SlurmSite:
             "exclude": exclude or None,
             "comment": ticket,
             "array_parallelism": parallel,
-            "signal_delay_s": SIGNAL_SECONDS,
+            "signal_delay_s": cluster.signal_seconds,
             "stderr_to_stdout": True,
             "setup": [f"export {key}={value}" for key, value in environment.items()] + list(cluster.setup),
             # The folder that a module is looked for in first is the current one: it has to be the copy.

@@ -102,6 +102,13 @@ class Cluster:
         self._spawn("slurmctld", "slurmctld", "-D", "-f", str(self.conf))
         wait_for(lambda: "is UP" in self.run("scontrol", "ping").stdout, "slurmctld")
 
+    def forget_jobs(self) -> None:
+        """Restart the controller without its memory of jobs."""
+        self.stop_daemon("slurmctld", signal.SIGKILL)
+        for file in (self.folder / "state").glob("job_state*"):
+            file.unlink()
+        self.start_controller()
+
     def start_node(self, node: str) -> None:
         self._spawn(node, "slurmd", "-D", "-f", str(self.conf), "-N", node)
 
