@@ -42,6 +42,7 @@ def main(
     results_path: Path | None = None,
     logs_path: Path | None = None,
     config_file: Path | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Train the generator, generate data for unseen tasks, validate it in the simulator, keep what is good; repeat.
 
@@ -70,6 +71,7 @@ def main(
         results_path: where results go; default from config/paths.yaml
         logs_path: where job logs and tables go; default from config/paths.yaml
         config_file: the same as config
+        dry_run: say what is done and what would be done next, and do nothing
     """
     from pipeline.config import load_pipeline_config
     from pipeline.loop import Loop
@@ -101,7 +103,13 @@ def main(
         },
     }
     configure_logging()
-    Loop(load_pipeline_config(config or config_file, flags)).run()
+    loop = Loop(load_pipeline_config(config or config_file, flags))
+    if dry_run:
+        from pipeline.status import plan
+
+        print(plan(loop))
+        return
+    loop.run()
 
 
 if __name__ == "__main__":

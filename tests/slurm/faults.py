@@ -348,12 +348,13 @@ def vanished(run: Run) -> float:
 # Trying all of them
 
 
-@dataclass
+@dataclass(frozen=True)
 class Trial:
-    fault: Fault
-    seconds: list[float] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    times: int = 0
+    """One try of a fault: seconds from the fault to the loop's end, or what went wrong."""
+
+    fault: str
+    seconds: float = 0.0
+    problem: str = ""
 
 
 def attempt(fault: Fault, cluster: Cluster, folder: Path, undisturbed: Callable[[Fault], dict[str, Any]]) -> float:
@@ -375,86 +376,92 @@ class Undisturbed:
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
-        self._known: dict[str, tuple[dict[str, Any], float]] = {}
+        self._known: dict[str, dict[str, Any]] = {}
 
     def __call__(self, fault: Fault) -> dict[str, Any]:
-        return self._of(fault.changes.get("training", {}))[0]
-
-    def _of(self, training: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        training = fault.changes.get("training", {})
         key = json.dumps(training)
         if key not in self._known:
             run = Run(self.cluster, self.folder / f"undisturbed{len(self._known)}", training=training)
             try:
-                started = time.monotonic()
                 run.again()
-                self._known[key] = (run.digest(), time.monotonic() - started)
+                self._known[key] = run.digest()
             finally:
                 run.close()
         return self._known[key]
 
-    @property
-    def seconds(self) -> float:
-        return self._of({})[1]
+
+def read_trials(file: Path) -> list[Trial]:
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [Trial(**json.loads(line)) for line in lines]
 
 
-def report(trials: list[Trial], undisturbed_seconds: float, total: float) -> str:
+def report(trials: list[Trial]) -> str:
     """docs/reliability.md."""
     lines = [
         "# Reliability",
         "",
-        "Written by `python -m tests.slurm.faults`: every fault against a real SLURM "
-        "(`tests/slurm/cluster.py`: controller, two nodes, accounting) and a real loop at a tiny size. A trial is",
-        "good if the loop ends with the same generated sets, training curves, scores and tables as an undisturbed run with the",
-        "same seeds, after at most one repetition of the same command where the fault is one that stops it.",
+        "Written by `python -m tests.slurm.faults`: every fault against a real SLURM (`tests/slurm/cluster.py`:",
+        "controller, two nodes, accounting) and a real loop at a tiny size. A trial is good if the loop ends with the",
+        "same generated sets, training curves, scores and tables as an undisturbed run with the same seeds, after one",
+        "repetition of the same command where the fault is one that stops it.",
         "",
-        f"An undisturbed run took {undisturbed_seconds:.0f} s; all trials {total / 60:.0f} minutes, on "
-        f"{os.cpu_count()} cores ({platform.machine()}) that did other work as well. The seconds are from the",
-        "fault to the end of the whole loop, so they hold what was left of it.",
+        f"Machine: {os.cpu_count()} cores ({platform.machine()}), which did other work as well. The seconds are from",
+        "the (last) fault to the end of the whole loop, so they hold what was left of it.",
         "",
-        "| fault | what survives | tried | good | seconds to the end (median, longest) |",
+        "| fault | what the loop does | tried | good | seconds to the end (median, longest) |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for trial in trials:
-        seconds = sorted(trial.seconds)
+    for fault in FAULTS:
+        mine = [trial for trial in trials if trial.fault == fault.name]
+        seconds = sorted(trial.seconds for trial in mine if not trial.problem)
         took = f"{seconds[len(seconds) // 2]:.0f}, {seconds[-1]:.0f}" if seconds else "-"
-        good = trial.times - len(trial.problems)
-        lines.append(f"| {trial.fault.name} | {trial.fault.survives} | {trial.times} | {good} | {took} |")
-    problems = [(trial.fault.name, problem) for trial in trials for problem in trial.problems]
+        lines.append(f"| {fault.name} | {fault.survives} | {len(mine)} | {len(seconds)} | {took} |")
+    problems = [f"- {trial.fault}: {trial.problem}" for trial in trials if trial.problem]
     if problems:
-        lines += ["", "## What went wrong", "", *(f"- {name}: {problem}" for name, problem in problems)]
+        lines += ["", "## What went wrong", "", *problems]
     return "\n".join(lines) + "\n"
 
 
-def main(times: int = 1, only: str = "", output: Path = ROOT / "docs" / "reliability.md") -> None:
-    """Try every fault.
+def main(
+    times: int = 1,
+    only: str = "",
+    minutes: float = 60.0,
+    trials: Path = ROOT / ".cache" / "reliability.jsonl",
+    output: Path = ROOT / "docs" / "reliability.md",
+) -> None:
+    """Try every fault. What was tried before is not tried again: remove the file of trials to begin anew.
 
     Args:
         times: how often each
         only: part of the names of the faults to try; default all
+        minutes: begin no further trial after so long
+        trials: where every trial is noted
         output: the table to write
     """
-    chosen = [fault for fault in FAULTS if only in fault.name]
-    trials, started = [], time.monotonic()
-    reference = 0.0
+    begun = time.monotonic()
+    trials.parent.mkdir(parents=True, exist_ok=True)
     for accounting in (True, False):
-        faults = [fault for fault in chosen if fault.accounting == accounting]
-        if not faults:
+        tried = [trial.fault for trial in read_trials(trials)]
+        chosen = [fault for fault in FAULTS if fault.accounting == accounting and only in fault.name]
+        left = [fault for fault in chosen for _ in range(times - tried.count(fault.name))]
+        if not left or time.monotonic() - begun > 60 * minutes:
             continue
         with throwaway_cluster(accounting=accounting) as cluster, tempfile.TemporaryDirectory() as folder:
             undisturbed = Undisturbed(cluster, Path(folder))
-            reference = reference or undisturbed.seconds
-            for number, fault in enumerate(faults):
-                trial = Trial(fault)
-                trials.append(trial)
-                for i in range(times):
-                    trial.times += 1
-                    try:
-                        trial.seconds.append(attempt(fault, cluster, Path(folder) / f"{number}_{i}", undisturbed))
-                        print(f"good  {fault.name}: {trial.seconds[-1]:.0f} s", flush=True)
-                    except (AssertionError, TimeoutError, subprocess.SubprocessError, ValueError) as error:
-                        trial.problems.append(str(error).splitlines()[0])
-                        print(f"BAD   {fault.name}: {error}", flush=True)
-                    output.write_text(report(trials, reference, time.monotonic() - started))
+            for number, fault in enumerate(left):
+                if time.monotonic() - begun > 60 * minutes:
+                    break
+                try:
+                    seconds = attempt(fault, cluster, Path(folder) / str(number), undisturbed)
+                    trial = Trial(fault.name, round(seconds, 1))
+                except (AssertionError, TimeoutError, subprocess.SubprocessError, ValueError) as error:
+                    trial = Trial(fault.name, problem=str(error).splitlines()[0])
+                    print(error, flush=True)
+                print(trial, flush=True)
+                with trials.open("a") as file:
+                    file.write(json.dumps(vars(trial)) + "\n")
+    output.write_text(report(read_trials(trials)))
 
 
 if __name__ == "__main__":
