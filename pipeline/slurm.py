@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import subprocess
 import time
 import uuid
@@ -36,6 +37,7 @@ _ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPP
           "REQUEUE_FED", "RESIZING", "SIGNALING", "STAGE_OUT", "SPECIAL_EXIT", "RESV_DEL_HOLD")  # fmt: skip
 _QUERY_SECONDS = 60
 _SUBMISSION_SECONDS = 3
+_AWAY = re.compile(r"[Uu]nable to contact|[Ss]ocket timed out|[Cc]onnection (refused|timed out)|timed out after")
 _MISSES = 3  # answered polls without a job before it counts as vanished
 _MAX_TIMEOUTS = 3  # requeues at the limit before more time is asked for
 _REFUSED = (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, subprocess.SubprocessError)
@@ -97,6 +99,11 @@ def batches(ready: Sequence[Attempt], tasks_per_job: int, limit: int) -> list[li
         jobs = [attempts[i : i + tasks_per_job] for i in range(0, len(attempts), tasks_per_job)]
         arrays += [jobs[i : i + limit] for i in range(0, len(jobs), limit)]
     return arrays
+
+
+def refusal(message: str) -> Failure:
+    """What sbatch's complaint means: a wrong partition stays wrong, a controller that is away comes back."""
+    return Failure(Cause.SYSTEM if _AWAY.search(message) else Cause.REFUSED, message)
 
 
 def ask(*command: str) -> str | None:
@@ -187,6 +194,10 @@ class SlurmSite:
         self, ready: Sequence[Attempt], running: Sequence[Attempt], group: Group
     ) -> list[tuple[Attempt, Failure | None]]:
         """Submit all that the cap allows, as arrays; each with a failure where the scheduler refused it."""
+        if self._unanswered:
+            self._note_answer(queue() is not None)
+        if self._unanswered:
+            return []
         results: list[tuple[Attempt, Failure | None]] = []
         begun = list(running)
         for jobs in batches(ready, self.cluster.tasks_per_job, self.cluster.max_array):
@@ -218,7 +229,7 @@ class SlurmSite:
             for attempt in tasks:
                 attempt.ticket = ""
             self.ledger.write(tasks)
-            return Failure(Cause.REFUSED, one_line(error))
+            return refusal(one_line(error))
         for job, handle in zip(jobs, submitted, strict=True):
             for attempt in job:
                 attempt.job_id = handle.job_id

@@ -1,5 +1,6 @@
 """Real jobs on this machine: what the loop says of one that fails. And what sites do with several."""
 
+import dataclasses
 import logging
 
 from hypothesis import given
@@ -10,10 +11,13 @@ from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import Task
 from pipeline.attempts import Attempt, Group, Ledger
 from pipeline.config import ClusterConfig, Resources, RetryConfig
+from pipeline.failures import Cause
 from pipeline.jobs import make_site, run_jobs
 from pipeline.local import LocalSite
-from pipeline.slurm import batches, cancelled_by_user, parse_queue, room
+from pipeline.slurm import JobInfo, batches, cancelled_by_user, parse_queue, refusal, room
 from pipeline.stages import TrainGenerator
+from pipeline.status import count, eta_seconds
+from runtime.atomic import commit_artifact
 
 TASK = Task.parse("IIWA_Box_None_Push")
 
@@ -133,6 +137,24 @@ def test_who_cancelled_a_job_is_known_where_the_accounting_names_somebody():
     assert cancelled_by_user("CANCELLED by 1000", 1000) is True
     assert cancelled_by_user("CANCELLED by 0", 1000) is False
     assert cancelled_by_user("CANCELLED", 1000) is None
+
+
+def test_a_controller_that_is_away_is_no_refusal():
+    away = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
+    assert refusal(away).cause is Cause.SYSTEM
+    assert refusal("sbatch: error: invalid partition specified: gpuu").cause is Cause.REFUSED
+
+
+def test_status_counts_by_artifact_ledger_and_scheduler(tmp_path):
+    stages = [dataclasses.replace(_stage(tmp_path), checkpoint=tmp_path / str(i) / "model-1.pt") for i in range(5)]
+    commit_artifact(stages[0].output, lambda path: path.write_text("x"), {})
+    records = {stage.name: {"job_id": f"7_{i}"} for i, stage in enumerate(stages) if i < 4}
+    jobs = {"7_1": JobInfo("RUNNING"), "7_2": JobInfo("PENDING")}
+    known = {"done": 1, "running": 1, "queued": 1, "submitted": 0, "waiting": 2}
+    assert count(stages, records, jobs) == known
+    assert count(stages, records, None) == {"done": 1, "running": 0, "queued": 0, "submitted": 3, "waiting": 1}
+    assert eta_seconds(known, [10.0, 20.0]) == 4 * 15.0
+    assert eta_seconds(known, []) is None
 
 
 def test_a_ledger_gives_an_attempt_its_job_and_what_failures_made_of_its_request(tmp_path):
