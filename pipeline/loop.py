@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-import filelock
-
 from diffusion.config import TrainConfig
 from offline_compositional_rl_datasets.splits import load_split
 from offline_compositional_rl_datasets.task import Task
@@ -41,6 +39,7 @@ from runtime.atomic import read_json, write_json
 from runtime.config import to_dict
 from runtime.cpus import cpu_count
 from runtime.errors import ConfigError, DataError, JobError, StateError, one_line
+from runtime.lease import Lease, LeaseHeldError
 from runtime.logs import duration
 
 log = logging.getLogger(__name__)
@@ -87,25 +86,26 @@ class Loop:
         """Raises `StateError` where another loop holds the folder or another configuration or other data made it."""
         resolve_cluster(self.config.cluster.kind)
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.folder / "lock")
         try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise StateError(f"{self.folder}: another loop is running on this results folder") from error
-        with lock:
-            self._open()
-            self.ledger = Ledger(self.folder / "jobs.json")
-            jobs, code = self.paths.logs_path / "slurm", self.folder / "code"
-            self.site = make_site(self.config.cluster, jobs, self.ledger, code)
-            self._announce()
-            self._prepare_data()
-            try:
-                iterate(self)
-            except JobError as error:
-                report.write_report(self, failure=one_line(error))
-                raise
-            self._close()
+            with Lease(self.folder / "lock.json"):
+                self._run()
+        except LeaseHeldError as error:
+            raise StateError(f"{self.folder}: another loop is running on this results folder ({error})") from error
         return self.state
+
+    def _run(self) -> None:
+        self._open()
+        self.ledger = Ledger(self.folder / "jobs.json")
+        jobs, code = self.paths.logs_path / "slurm", self.folder / "code"
+        self.site = make_site(self.config.cluster, jobs, self.ledger, code)
+        self._announce()
+        self._prepare_data()
+        try:
+            iterate(self)
+        except JobError as error:
+            report.write_report(self, failure=one_line(error))
+            raise
+        self._close()
 
     def _open(self) -> None:
         if not self.state_file.exists():
