@@ -88,12 +88,12 @@ class Loop:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with Lease(self.folder / "lock.json"):
-                self._run()
+                self._continue()
         except LeaseHeldError as error:
             raise StateError(f"{self.folder}: another loop is running on this results folder ({error})") from error
         return self.state
 
-    def _run(self) -> None:
+    def _continue(self) -> None:
         self._open()
         self.ledger = Ledger(self.folder / "jobs.json")
         jobs, code = self.paths.logs_path / "slurm", self.folder / "code"
