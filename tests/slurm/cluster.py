@@ -122,6 +122,12 @@ class Cluster:
             daemon.kill()
             daemon.wait()
 
+    def start_requeued(self, job_id: str) -> None:
+        """Wait until a job is back in the queue and spare it the two minutes that SLURM keeps such a job waiting."""
+        line = ("squeue", "-h", "-j", job_id, "-o", "%T %r")
+        wait_for(lambda: self.run(*line).stdout.startswith("PENDING"), f"job {job_id} to be queued again", 150)
+        self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+
     def node_down(self, node: str) -> None:
         """As if the machine had died: its daemon and its jobs' processes are gone, the controller is told."""
         self.stop_daemon(node, signal.SIGKILL)
@@ -144,7 +150,13 @@ class Cluster:
     def _spawn(self, name: str, *command: str) -> None:
         with (self.folder / "log" / f"{name}.log").open("ab") as log:
             self.daemons[name] = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder
+                command,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self.folder,
+                start_new_session=True,
             )
 
     def _start_munge(self) -> None:

@@ -116,6 +116,7 @@ def requeue(run: Run) -> float:
     job = run.wait_until_training()
     run.cluster.run("scontrol", "requeue", job, check=True)
     happened = time.monotonic()
+    run.cluster.start_requeued(job)
     run.finish()
     _check("failed" not in run.output, "a requeue is no failure", run)
     return happened
@@ -128,7 +129,7 @@ def preempt(run: Run) -> float:
     urgent = ["-p", "urgent", "-N2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 2"]
     run.cluster.run("sbatch", *urgent, check=True)
     happened = time.monotonic()
-    wait_for(lambda: run.cluster.run("squeue", "-h", "-j", job, "-o", "%T").stdout.strip() != "RUNNING", "preemption")
+    run.cluster.start_requeued(job)
     run.finish()
     return happened
 
@@ -161,11 +162,11 @@ def memory(run: Run) -> float:
 )
 def time_limit(run: Run) -> float:
     run.start()
-    run.wait_until_training()
-    log = run.logs / "slurm" / run.job_of(TRAIN) / f"{run.job_of(TRAIN)}_0_log.out"
+    job = run.wait_until_training()
+    log = run.logs / "slurm" / job / f"{job}_0_log.out"
     wait_for(lambda: "Requeued job" in log.read_text(), "a requeue before the limit", 150)
     happened = time.monotonic()
-    run.end(500)
+    run.cluster.start_requeued(job)
     run.finish()
     return happened
 
@@ -178,6 +179,7 @@ def node_down(run: Run) -> float:
     run.cluster.node_down(node)
     happened = time.monotonic()
     try:
+        run.cluster.start_requeued(job)
         run.finish()
     finally:
         run.cluster.node_up(node)
