@@ -129,10 +129,10 @@ class Run:
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if b"submitit.core._submit" not in (process / "cmdline").read_bytes():
+                command = (process / "cmdline").read_bytes().split(b"\0")
+                if b"submitit.core._submit" not in command or not Path(command[0].decode()).name.startswith("python"):
                     continue
                 variables = (process / "environ").read_bytes().decode(errors="replace").split("\0")
-                # srun carries the same command line; what runs the stage has a task's number.
                 if all(
                     variable in variables for variable in (*wanted, f"SLURM_CONF={self.cluster.conf}", "SLURM_PROCID=0")
                 ):
