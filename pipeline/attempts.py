@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -79,9 +80,14 @@ class Attempt:
             times += f", ETA {duration((1 - progress.fraction) / rate)}"
         return f"{self.stage.name}: {progress.text} ({times})"
 
+    @functools.cached_property
+    def key(self) -> str:
+        """The stage's key, which costs reading its inputs' ends; they do not change under a running stage."""
+        return self.stage.key()
+
     def record(self) -> dict[str, Any]:
         return {
-            "key": self.stage.key(),
+            "key": self.key,
             "job_id": self.job_id,
             "ticket": self.ticket,
             "place": self.place,
@@ -120,7 +126,7 @@ class Ledger:
     def restore(self, attempt: Attempt) -> None:
         record = self.records.get(attempt.stage.name)
         try:
-            if record is not None and record["key"] == attempt.stage.key():
+            if record is not None and record["key"] == attempt.key:
                 attempt.restore(record)
         except (KeyError, TypeError):
             log.warning("%s: no usable record of %s; it is submitted anew", self.path, attempt.stage.name)

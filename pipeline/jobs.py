@@ -115,7 +115,8 @@ class _Round:
     def _submit(self) -> None:
         now = time.monotonic()
         ready = [attempt for attempt in self.waiting if attempt.not_before <= now]
-        for attempt, refusal in self.site.submit(ready, self.running, self.group) if ready else []:
+        submitted = self.site.submit(ready, self.running, self.group) if ready else []
+        for attempt, refusal in submitted:
             self.waiting.remove(attempt)
             attempt.tries = attempt.tries.another()
             attempt.started, attempt.seen = time.monotonic(), None
@@ -123,7 +124,8 @@ class _Round:
                 self.running.append(attempt)
             else:
                 self._settle(attempt, refusal)
-        self.ledger.write(self.running)
+        if submitted:
+            self.ledger.write(self.running)
 
     def _finish(self, attempt: Attempt) -> None:
         self.done += 1

@@ -165,6 +165,7 @@ class SlurmSite:
                 attempt.job_id = next((i for i in same if "_" not in i or i.endswith(f"_{attempt.place}")), "")
                 if not attempt.job_id:
                     attempt.ticket = ""
+        self._drop_cancelled([attempt for attempt in recorded if attempt.job_id], jobs)
         found = [attempt for attempt in recorded if attempt.job_id]
         by_job: dict[str, list[Attempt]] = {}
         for attempt in found:
@@ -176,6 +177,15 @@ class SlurmSite:
             log.info("found %d jobs of this run again: %s", len(by_job), ", ".join(sorted(by_job)[:8]))
             self.ledger.write(found)
         return found
+
+    def _drop_cancelled(self, attempts: Sequence[Attempt], jobs: dict[str, JobInfo]) -> None:
+        """Jobs that were cancelled while no loop ran: whoever starts the loop again wants them again."""
+        gone = sorted({attempt.job_id for attempt in attempts} - jobs.keys())
+        jobs = {**accounting(gone), **jobs}
+        for attempt in attempts:
+            if attempt.job_id in jobs and jobs[attempt.job_id].state.startswith("CANCELLED"):
+                log.info("%s: job %s was cancelled while no loop ran; again", attempt.stage.name, attempt.job_id)
+                attempt.job_id = attempt.ticket = ""
 
     def _complete_submission(self, job_id: str, tasks: Sequence[Attempt], group: Group) -> None:
         """Give a job what it runs, where its loop was killed between sbatch and this."""

@@ -37,7 +37,7 @@ _CHANGES: dict[str, Any] = {
 class Run:
     """One results folder. Its loop can be started as often as needed."""
 
-    def __init__(self, cluster: Cluster, folder: Path, **changes: Any) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, /, **changes: Any) -> None:
         self.cluster, self.folder = cluster, folder
         folder.mkdir(parents=True, exist_ok=True)
         tiny = yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text())
