@@ -128,7 +128,8 @@ class JobCall:
         if _received == signal.SIGTERM:
             log.warning("saved; asked to end")
             # Whoever asked kills or requeues the job now: ending by itself first would look like a failure.
-            time.sleep(_LINGER_SECONDS)
+            if "SLURM_JOB_ID" in os.environ:
+                time.sleep(_LINGER_SECONDS)
             sys.exit(128 + signal.SIGTERM)
         try:
             _requeue(signal.SIGUSR2, None)
