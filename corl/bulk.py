@@ -19,6 +19,7 @@ from corl.learner import Stacked
 from corl.policy import Policy
 from corl.replay import Batch
 from corl.run import PolicyRun, Snapshot
+from runtime import interrupt
 from runtime.logs import progress
 
 # submit(run's position, policy on the CPU, seeds): begins an evaluation elsewhere.
@@ -41,11 +42,11 @@ class Bulk:
         self.order = None if order == sorted(order) else torch.tensor(order).argsort().to(device)
 
     def advance(self, steps: int) -> dict[str, Tensor]:
-        """Take so many steps; the losses (N,) of the last ones."""
+        """Take so many steps, fewer where a stop is asked for; the losses (N,) of the last ones."""
         losses: dict[str, Tensor] = {}
         learner = self.runs[0].learner
         done = 0
-        while done < steps:
+        while done < steps and not interrupt.requested():
             drawn = [run.draw(steps - done) for run in self.runs]
             rows = torch.stack([rows for rows, _ in drawn], dim=1)
             noise = torch.stack([noise for _, noise in drawn], dim=1) if learner.noisy else None
@@ -111,6 +112,11 @@ def train_policies(
             steps = members[0].next_boundary() - step
             losses = bulk.advance(steps)
             bulk.write_back()
+            if interrupt.requested():
+                for i, run in enumerate(runs):
+                    settle(i)
+                    run.pause()
+                raise interrupt.Interrupted
             for k, i in enumerate(cohort):
                 settle(i)
                 snapshot = runs[i].snapshot({name: values[k] for name, values in losses.items()})

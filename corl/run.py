@@ -71,8 +71,9 @@ class PolicyRun:
         return self.learner.total_it
 
     def next_boundary(self) -> int:
-        """The step of the next evaluation."""
-        return min(self.step + self.config.eval_freq, self.config.max_timesteps)
+        """The step of the next evaluation. A run that was asked to stop between two of them continues there."""
+        every = self.config.eval_freq
+        return min(self.step - self.step % every + every, self.config.max_timesteps)
 
     def draw(self, steps: int) -> tuple[Tensor, Tensor | None]:
         """Random numbers of the next steps, at most a block: rows (K, B) and, if wanted, noise (K, B, A)."""
@@ -125,7 +126,14 @@ class PolicyRun:
             self._save("best_successrate", snapshot)
         figures = {"mean_return": result.mean_return, "success_rate": result.success_rate, **snapshot.losses}
         self.metrics.log(step=snapshot.step, **figures)
-        values = {"learner": snapshot.networks, "indices": snapshot.indices, "best": best, "key": self.key}
+        self._write_resume(snapshot)
+
+    def pause(self) -> None:
+        """Write down where to continue, between two evaluations."""
+        self._write_resume(self.snapshot({}))
+
+    def _write_resume(self, snapshot: Snapshot) -> None:
+        values = {"learner": snapshot.networks, "indices": snapshot.indices, "best": self.best, "key": self.key}
         save_checkpoint(self.folder / RESUME_FILE, values, hidden=self.config.hidden, data=self.data)
 
     def _save(self, which: str, snapshot: Snapshot) -> None:

@@ -15,6 +15,7 @@ from corl.replay import ReplayData
 from corl.run import RESUME_FILE, PolicyRun
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.transitions import Transitions
+from runtime import interrupt
 from runtime.logs import progress
 
 __all__ = ["ALGORITHMS", "RESUME_FILE", "PolicyConfig", "PolicyScores", "checkpoint_file", "train_policy"]
@@ -52,6 +53,9 @@ def train_policy(
                 for k in range(len(rows)):
                     losses |= learner.update(data.batch(rows[k]), None if noise is None else noise[k])
                     bar.update(1)
+                if interrupt.requested():
+                    run.pause()
+                    raise interrupt.Interrupted
             result = evaluate(run.current_policy(), run.evaluation_seeds())
             run.record(run.snapshot(losses), result)
             bar.update(0, success=f"{result.solved}/{result.episodes}", mean_return=result.mean_return)

@@ -24,6 +24,7 @@ from diffusion.model import load_checkpoint
 from diffusion.normalizer import Normalizer, scales
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
+from runtime import interrupt
 from runtime.atomic import atomic_path, commit_artifact, is_complete
 from runtime.checkpoint import save_torch
 from runtime.config import to_dict
@@ -140,10 +141,13 @@ def train(
                 metrics.log(step=done, loss=mean_loss, learning_rate=learning_rate(step, config))
                 bar.update(config.log_every, loss=mean_loss)
                 # On a multiple of log_every, so that the running mean of the loss needs no place in the checkpoint.
-                if time.monotonic() - saved > config.checkpoint_seconds:
+                stop = interrupt.requested()
+                if stop or time.monotonic() - saved > config.checkpoint_seconds:
                     with atomic_path(resume_file) as temporary:
                         save_torch(run.state(done), temporary)
                     saved = time.monotonic()
+                if stop:
+                    raise interrupt.Interrupted
         if world.leads:
             state = run.state(config.steps)
             written = {"steps": config.steps, **(info or {})}

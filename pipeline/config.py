@@ -50,7 +50,10 @@ class StageResources:
 class ClusterConfig:
     """Where jobs run. `auto` is SLURM where `sbatch` is found, else this machine.
 
-    `setup` are shell lines run before every SLURM job; `max_parallel` caps the jobs in flight on a cluster.
+    `gres` replaces the plain number of GPUs (`gpu:a100:1`). `setup` are shell lines run before every SLURM job;
+    `sbatch` are further options of sbatch, name -> value. `max_parallel` caps the jobs that run at once on a cluster,
+    `max_array` the jobs of one array; `tasks_per_job` tasks run one after another in one job.
+    `signal_seconds` before its limit a job saves where it is and queues itself again.
     """
 
     kind: str = "auto"
@@ -59,17 +62,21 @@ class ClusterConfig:
     account: str | None = None
     constraint: str | None = None
     exclude: str | None = None
+    gres: str | None = None
+    sbatch: Mapping[str, str | int | bool] = field(default_factory=dict)
     setup: tuple[str, ...] = ()
     max_parallel: int = 200
+    max_array: int = 500
+    tasks_per_job: int = 1
+    signal_seconds: int = 90
     poll_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         if self.kind not in ("auto", "slurm", "local"):
             raise ConfigError(f"cluster {self.kind!r}: expected auto, slurm or local")
-        if self.max_parallel < 1 or not self.poll_seconds > 0:
-            raise ConfigError(
-                f"max_parallel {self.max_parallel}, poll_seconds {self.poll_seconds}: expected positive numbers"
-            )
+        for name in ("max_parallel", "max_array", "tasks_per_job", "signal_seconds", "poll_seconds"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def loop_command(
         results_path: Path | None = None,
         logs_path: Path | None = None,
         config_file: Path | None = None,
+        dry_run: bool = False,
     ) -> None:
         """Train the generator, generate data for unseen tasks, validate it in the simulator, keep what is good; repeat.
 
@@ -69,6 +70,7 @@ def loop_command(
             results_path: where results go; default from config/paths.yaml
             logs_path: where job logs and tables go; default from config/paths.yaml
             config_file: the same as config
+            dry_run: say what is done and what would be done next, and do nothing
         """
         from pipeline.config import load_pipeline_config
         from pipeline.loop import Loop
@@ -100,7 +102,13 @@ def loop_command(
             },
         }
         configure_logging()
-        Loop(load_pipeline_config(config or config_file, flags, defaults)).run()
+        loop = Loop(load_pipeline_config(config or config_file, flags, defaults))
+        if dry_run:
+            from pipeline.status import plan
+
+            print(plan(loop))
+            return
+        loop.run()
 
     main.__doc__ = main.__doc__.format(**defaults)
     return main

@@ -14,18 +14,18 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-import filelock
-
 from diffusion.config import TrainConfig
 from offline_compositional_rl_datasets.splits import load_split
 from offline_compositional_rl_datasets.task import Task
 from pipeline import report, tables
+from pipeline.attempts import Group, Ledger
 from pipeline.config import PathConfig, PipelineConfig
 from pipeline.curriculum import filter_sources, phase_of
-from pipeline.jobs import Launcher, run_jobs
+from pipeline.jobs import Site, make_site, resolve_cluster, run_jobs
 from pipeline.selection import Score, Threshold, ThresholdRule, select, task_rate
 from pipeline.stages import (
     Generate,
+    Stage,
     TrainGenerator,
     TrainPolicies,
     TrainPolicy,
@@ -37,10 +37,11 @@ from pipeline.stages import (
     samples_file,
 )
 from pipeline.state import Iteration, LoopState, load_state, save_state
-from runtime.atomic import write_json
+from runtime.atomic import read_json, write_json
 from runtime.config import to_dict
 from runtime.cpus import cpu_count
-from runtime.errors import ConfigError, JobError, StateError, one_line
+from runtime.errors import ConfigError, DataError, JobError, StateError, one_line
+from runtime.lease import Lease, LeaseHeldError
 from runtime.logs import duration
 
 log = logging.getLogger(__name__)
@@ -80,36 +81,46 @@ class Loop:
         self.folder = self.paths.results_path / "loops" / config.run_name
         self.state_file = self.folder / "state.json"
         self.identity = config.identity | {"tasks": to_dict(dataclasses.asdict(self.tasks))}
-        self.launcher: Launcher | None = None
+        self.site: Site | None = None
         self.state = LoopState(self.identity, Threshold(_decimal(config.success_threshold)))
 
     def run(self) -> LoopState:
         """Raises `StateError` where another loop holds the folder or another configuration or other data made it."""
-        self.launcher = Launcher(self.config.cluster, self.paths.logs_path / "slurm")
+        resolve_cluster(self.config.cluster.kind)
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.folder / "lock")
         try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise StateError(f"{self.folder}: another loop is running on this results folder") from error
-        with lock:
-            self._open()
-            self._announce()
-            self._prepare_data()
-            try:
-                iterate(self)
-            except JobError as error:
-                report.write_report(self, failure=one_line(error))
-                raise
-            self._close()
+            with Lease(self.folder / "lock.json"):
+                self._continue()
+        except LeaseHeldError as error:
+            raise StateError(f"{self.folder}: another loop is running on this results folder ({error})") from error
         return self.state
+
+    def _continue(self) -> None:
+        self._open()
+        self.ledger = Ledger(self.folder / "jobs.json")
+        jobs, code = self.paths.logs_path / "slurm", self.folder / "code"
+        self.site = make_site(self.config.cluster, jobs, self.ledger, code)
+        self._announce()
+        self._prepare_data()
+        try:
+            iterate(self)
+        except JobError as error:
+            report.write_report(self, failure=one_line(error))
+            raise
+        self._close()
 
     def _open(self) -> None:
         if not self.state_file.exists():
             tables.claim(self)
             write_json(self.folder / "config.json", to_dict(self.config))
-            self.save(self.state)
-            return
+            return self.save(self.state)
+        try:
+            read_json(self.state_file)
+        except DataError as error:
+            damaged = self.state_file.with_name("state.json.damaged")
+            self.state_file.replace(damaged)
+            log.warning("%s; moved to %s, and found out again from the finished files", error, damaged.name)
+            return self._open()
         self.state = load_state(self.state_file)
         # Through JSON, as the recorded one went.
         here, recorded = to_dict(self.identity), dict(self.state.identity)
@@ -121,7 +132,7 @@ class Loop:
                 f"{key} was {recorded.get(key)}, is {here.get(key)}); choose another results_path"
             )
         tables.claim(self)
-        tables.write_iteration_tables(self)
+        return tables.write_iteration_tables(self)
 
     def save(self, state: LoopState) -> None:
         self.state = state
@@ -129,7 +140,7 @@ class Loop:
 
     def _announce(self) -> None:
         config, tasks = self.config, self.tasks
-        log.info("run %s in %s, jobs on %s", config.run_name, self.folder, self.launcher.kind)
+        log.info("run %s in %s, jobs on %s", config.run_name, self.folder, self.site.kind)
         counts = f"{len(tasks.train)} tasks with expert data, {len(tasks.middle)} middle, {len(tasks.test)} held out"
         log.info("%s; up to %d iterations, success above %s", counts, config.max_iterations, config.success_threshold)
         if self.state.iterations:
@@ -282,11 +293,24 @@ class Loop:
     def _run(self, stages: Sequence, stage_name: str, on_done: Callable) -> dict[str, str]:
         started = time.monotonic()
         resources = getattr(self.config.resources, stage_name)
-        failed = run_jobs(stages, resources, self.launcher, self.config.retry, on_done)
+        group = self._group(stage_name)
+        failed = run_jobs(stages, resources, self.site, self.ledger, group, self.config.retry, on_done)
         seconds = dict(self.state.current.seconds)
         seconds[stage_name] = round(seconds.get(stage_name, 0.0) + time.monotonic() - started, 1)
         self.save(self.state.update(seconds=seconds))
         return failed
+
+    def _group(self, stage_name: str) -> Group:
+        """Logs are linked to where the published code writes them."""
+        iteration = self.state.current.index
+
+        def logs(stage: Stage) -> Path:
+            if not isinstance(stage, TrainPolicy):
+                return self.paths.logs_path / "slurm"
+            kind = "test" if stage.task in self.tasks.test else "middle"
+            return tables.policies_folder(self) / f"policies_slurm_{kind}_{iteration}"
+
+        return Group(self.config.run_name, stage_name, iteration, logs)
 
     def write_tables(self) -> None:
         tables.write_iteration_tables(self)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 import torch
 
+from corl.policy import load_checkpoint
 from corl.train import RESUME_FILE, PolicyConfig, PolicyScores, train_policy
 from diffusion.config import RUNTIME_SETTINGS, DenoiserConfig, SamplerConfig, TrainConfig
 from offline_compositional_rl_datasets.hdf5 import EpisodeEnds, find_task_file, read_expert
@@ -138,6 +139,8 @@ class TrainGenerator:
         if key is None:
             return
         _use_threads(self.threads)
+        if leads:
+            _discard_damaged(self.checkpoint.parent / RESUME_FILE)
         parts = [self._expert(task) for task in self.expert_tasks]
         parts += [read_samples(path, task) for task, path in self.sources]
         training = self.training
@@ -279,6 +282,7 @@ class TrainPolicy:
             if key is None:
                 return
             _use_threads(self.threads)
+            _discard_damaged(self.folder / RESUME_FILE)
             environments = environments_for(self.policy.n_episodes, self.policy.fresh_episodes)
             cores = self.threads or cpu_count()
             workers = cores if cores > 1 else 0
@@ -425,6 +429,16 @@ def _stage(stage: Stage, folder: Path) -> Iterator[str | None]:
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / ".lock"):
         yield None if is_done(stage) else stage.key()
+
+
+def _discard_damaged(resume_file: Path) -> None:
+    """Remove a checkpoint that cannot be read (cut off by a lost machine): training starts anew without it."""
+    try:
+        if resume_file.exists():
+            load_checkpoint(resume_file)
+    except DataError as error:
+        log.warning("%s; training starts anew", error)
+        resume_file.unlink()
 
 
 def key_of(artifact: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,9 @@ def provenance() -> dict[str, str]:
             record[package] = version(package)
         except PackageNotFoundError:
             record[package] = "absent"
+    if os.environ.get("ICDG_COMMIT"):  # a job runs a copy of the program that git does not know
+        record["commit"] = os.environ["ICDG_COMMIT"]
+        return record
     try:
         root = Path(__file__).resolve().parent
         command = ["git", "-C", str(root), "describe", "--always", "--dirty"]

@@ -1,21 +1,34 @@
-"""Real jobs on this machine: what the loop says of one that fails."""
+"""Real jobs on this machine: what the loop says of one that fails. And what sites do with several."""
 
+import dataclasses
 import logging
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffusion.config import DenoiserConfig, TrainConfig
 from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import Task
+from pipeline.attempts import Attempt, Group, Ledger
 from pipeline.config import ClusterConfig, Resources, RetryConfig
-from pipeline.jobs import Attempt, Launcher, _after_failure, run_jobs
+from pipeline.failures import Cause
+from pipeline.jobs import make_site, run_jobs
+from pipeline.local import LocalSite
+from pipeline.slurm import JobInfo, batches, cancelled_by_user, parse_queue, refusal, room
 from pipeline.stages import TrainGenerator
+from pipeline.status import count, eta_seconds
+from runtime.atomic import commit_artifact
 
 TASK = Task.parse("IIWA_Box_None_Push")
 
 
 def _run(stage, tmp_path, **retry):
-    launcher = Launcher(ClusterConfig(kind="local"), tmp_path / "slurm")
+    ledger = Ledger(tmp_path / "jobs.json")
+    site = make_site(ClusterConfig(kind="local"), tmp_path / "slurm", ledger, tmp_path / "code")
     resources = Resources(memory_gb=1, hours=1, cpus=1, gpus=0)
-    return run_jobs([stage], resources, launcher, RetryConfig(retry_delay=0.1, **retry), lambda stage: "done")
+    group = Group("run", "diffusion", 0, lambda stage: tmp_path / "logs")
+    retry = RetryConfig(retry_delay=0.1, **retry)
+    return run_jobs([stage], resources, site, ledger, group, retry, lambda stage: "done")
 
 
 def _stage(tmp_path):
@@ -31,10 +44,15 @@ def _stage(tmp_path):
     )
 
 
-def test_a_job_that_meets_damaged_data_is_not_tried_again_and_its_reason_is_told(tmp_path, caplog):
+def _data(tmp_path, content):
     data = task_file(tmp_path, "expert", TASK)
     data.parent.mkdir(parents=True)
-    data.write_bytes(b"\x89HDF\r\n\x1a\n and no more")
+    data.write_bytes(content)
+    return data
+
+
+def test_a_job_that_meets_damaged_data_is_not_tried_again_and_its_reason_is_told(tmp_path, caplog):
+    data = _data(tmp_path, b"\x89HDF\r\n\x1a\n and no more")
     with caplog.at_level(logging.WARNING):
         failed = _run(_stage(tmp_path), tmp_path)
     (reason,) = failed.values()
@@ -42,10 +60,8 @@ def test_a_job_that_meets_damaged_data_is_not_tried_again_and_its_reason_is_told
     assert "trying again" not in caplog.text
 
 
-def test_a_job_that_fails_by_a_fault_of_the_program_is_tried_once_more(tmp_path, caplog):
-    data = task_file(tmp_path, "expert", TASK)
-    data.parent.mkdir(parents=True)
-    data.write_bytes(b"")
+def test_a_job_that_fails_by_a_fault_of_the_program_is_tried_once_more_and_its_traceback_told(tmp_path, caplog):
+    _data(tmp_path, b"")
     stage = _stage(tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / ".lock").mkdir()  # no file can be locked here
@@ -55,72 +71,107 @@ def test_a_job_that_fails_by_a_fault_of_the_program_is_tried_once_more(tmp_path,
     (reason,) = failed.values()
     assert ".lock" in reason
     assert "log.out" not in reason
-
-
-RETRY = RetryConfig(max_retries=100, retry_delay=0, max_memory_gb=40, max_time_hours=10)
-
-
-def _attempt(tmp_path, memory_gb=16, hours=4.0):
-    resources = Resources(memory_gb=memory_gb, hours=hours, cpus=1, gpus=0)
-    return Attempt(_stage(tmp_path), resources, tries=1)
-
-
-def _tries_until_given_up(attempt, cause):
-    """Requests of all further tries, and the reason for giving up."""
-    requests = []
-    while (verdict := _after_failure(attempt, RETRY, "it failed", cause)) is None:
-        requests.append((attempt.resources.memory_gb, attempt.resources.hours))
-        attempt.tries += 1
-    return requests, verdict
-
-
-def test_a_job_out_of_memory_gets_more_of_it_up_to_the_cap_and_no_further_try_there(tmp_path):
-    requests, verdict = _tries_until_given_up(_attempt(tmp_path), "memory")
-    assert requests == [(24, 4.0), (36, 4.0), (40, 4.0)]
-    assert verdict == "it failed with 40 GB (max_memory_gb is 40)"
-
-
-def test_a_job_out_of_time_gets_more_of_it_up_to_the_cap(tmp_path):
-    requests, verdict = _tries_until_given_up(_attempt(tmp_path), "time")
-    assert requests == [(16, 6.0), (16, 9.0), (16, 10)]
-    assert "max_time_hours is 10" in verdict
-
-
-def test_a_request_above_the_cap_is_never_made_smaller(tmp_path):
-    requests, _ = _tries_until_given_up(_attempt(tmp_path, memory_gb=400), "memory")
-    assert requests == []
-
-
-def test_a_submission_that_is_refused_is_tried_three_times_in_all(tmp_path):
-    requests, verdict = _tries_until_given_up(_attempt(tmp_path), "refused")
-    assert len(requests) == 2
-    assert verdict == "it failed"
-
-
-def test_a_failure_of_the_system_is_tried_again_as_often_as_asked(tmp_path):
-    requests, verdict = _tries_until_given_up(_attempt(tmp_path), "system")
-    assert len(requests) == 100
-    assert "after 101 tries" in verdict
+    assert "filelock" in caplog.text, "the traceback's last lines are in the loop's log"
+    assert any(link.is_symlink() and link.exists() for link in (tmp_path / "logs").iterdir())
 
 
 def test_a_lone_job_gets_all_cores_of_this_machine_and_many_get_what_they_ask(tmp_path):
-    launcher = Launcher(ClusterConfig(kind="local"), tmp_path)
-    launcher.cores = 8
+    site = LocalSite(tmp_path)
+    site.cores = 8
     asked = Resources(memory_gb=1, hours=1, cpus=2)
-    assert [launcher.share(asked, jobs).cpus for jobs in (1, 2, 3, 4, 100)] == [8, 4, 2, 2, 2]
+    assert [site.share(asked, jobs).cpus for jobs in (1, 2, 3, 4, 100)] == [8, 4, 2, 2, 2]
 
 
 def test_local_jobs_wait_for_a_free_gpu_and_get_one_of_their_own(tmp_path):
-    launcher = Launcher(ClusterConfig(kind="local"), tmp_path)
-    launcher.cores, launcher.gpus = 16, (3, 5)
+    site = LocalSite(tmp_path)
+    site.cores, site.gpus = 16, (3, 5)
     attempts = [Attempt(_stage(tmp_path), Resources(memory_gb=1, hours=1, cpus=1, gpus=1)) for _ in range(3)]
     running = []
     for attempt, expected in zip(attempts, (3, 5), strict=False):
-        assert launcher.fits(attempt, running)
-        attempt.gpus = (launcher._free_gpus(running)[0],)
+        assert site.fits(attempt, running)
+        attempt.gpus = (site.free_gpus(running)[0],)
         assert attempt.gpus == (expected,)
         running.append(attempt)
-    assert not launcher.fits(attempts[2], running)
+    assert not site.fits(attempts[2], running)
     running.pop(0)
-    assert launcher.fits(attempts[2], running)
-    assert launcher._free_gpus(running) == [3]
+    assert site.fits(attempts[2], running)
+    assert site.free_gpus(running) == [3]
+
+
+def _attempts(tmp_path, count, **resources):
+    asked = Resources(**{"memory_gb": 1, "hours": 1, "cpus": 1, **resources})
+    return [Attempt(_stage(tmp_path), asked) for _ in range(count)]
+
+
+@given(count=st.integers(0, 40), per_job=st.integers(1, 7), limit=st.integers(1, 9))
+def test_every_task_is_in_one_job_of_one_array_within_the_limits(tmp_path_factory, count, per_job, limit):
+    folder = tmp_path_factory.getbasetemp()
+    ready = _attempts(folder, count) + _attempts(folder, count // 2, memory_gb=9)
+    arrays = batches(ready, per_job, limit)
+    placed = [attempt for array in arrays for job in array for attempt in job]
+    assert {id(attempt) for attempt in placed} == {id(attempt) for attempt in ready}
+    assert len(placed) == len(ready)
+    for array in arrays:
+        assert 1 <= len(array) <= limit
+        assert all(1 <= len(job) <= per_job for job in array)
+        assert len({attempt.resources for job in array for attempt in job}) == 1
+
+
+def test_an_array_takes_no_more_room_than_it_may_run_at_once(tmp_path):
+    running = _attempts(tmp_path, 7)
+    for i, attempt in enumerate(running):
+        attempt.ticket, attempt.job_id = ("a", f"1_{i}") if i < 5 else ("b", "2")
+    assert room([], 3) == 3
+    assert room(running[:5], 3) == 0
+    assert room(running[3:], 4) == 1, "two tasks of one job take one place"
+
+
+def test_lines_of_the_queue_are_read_with_whatever_a_comment_holds():
+    jobs = parse_queue("12_3|RUNNING|None|n[1-2]|icdg:abc\n13|PENDING|Resources||a|b\nslurm_load_jobs error\n")
+    assert jobs["12_3"].node == "n[1-2]"
+    assert jobs["13"].comment == "a|b"
+    assert len(jobs) == 2
+
+
+def test_who_cancelled_a_job_is_known_where_the_accounting_names_somebody():
+    assert cancelled_by_user("CANCELLED by 1000", 1000) is True
+    assert cancelled_by_user("CANCELLED by 0", 1000) is False
+    assert cancelled_by_user("CANCELLED", 1000) is None
+
+
+def test_a_controller_that_is_away_is_no_refusal():
+    away = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
+    assert refusal(away).cause is Cause.SYSTEM
+    assert refusal("sbatch: error: invalid partition specified: gpuu").cause is Cause.REFUSED
+
+
+def test_status_counts_by_artifact_ledger_and_scheduler(tmp_path):
+    stages = [dataclasses.replace(_stage(tmp_path), checkpoint=tmp_path / str(i) / "model-1.pt") for i in range(5)]
+    commit_artifact(stages[0].output, lambda path: path.write_text("x"), {})
+    records = {stage.name: {"job_id": f"7_{i}"} for i, stage in enumerate(stages) if i < 4}
+    jobs = {"7_1": JobInfo("RUNNING"), "7_2": JobInfo("PENDING")}
+    known = {"done": 1, "running": 1, "queued": 1, "submitted": 0, "waiting": 2}
+    assert count(stages, records, jobs) == known
+    assert count(stages, records, None) == {"done": 1, "running": 0, "queued": 0, "submitted": 3, "waiting": 1}
+    assert eta_seconds(known, [10.0, 20.0]) == 4 * 15.0
+    assert eta_seconds(known, []) is None
+
+
+def test_a_ledger_gives_an_attempt_its_job_and_what_failures_made_of_its_request(tmp_path):
+    _data(tmp_path, b"x")
+    ledger = Ledger(tmp_path / "jobs.json")
+    (attempt,) = _attempts(tmp_path, 1, memory_gb=24, hours=9)
+    attempt.job_id, attempt.ticket, attempt.place = "17_2", "icdg:1", 2
+    attempt.tries = attempt.tries.another()
+    attempt.tries.failures["memory"] = 1
+    ledger.write([attempt])
+    (again,) = _attempts(tmp_path, 1, memory_gb=16, hours=4)
+    Ledger(tmp_path / "jobs.json").restore(again)
+    assert (again.job_id, again.ticket, again.place, again.tries.tries) == ("17_2", "icdg:1", 2, 1)
+    assert again.resources == Resources(memory_gb=24, hours=4, cpus=1), "hours are those asked now"
+
+
+def test_a_damaged_ledger_is_told_and_not_fatal(tmp_path, caplog):
+    (tmp_path / "jobs.json").write_text('{"half')
+    assert Ledger(tmp_path / "jobs.json").records == {}
+    assert "jobs are submitted anew" in caplog.text

@@ -153,10 +153,9 @@ def test_a_finished_loop_run_again_repeats_nothing(finished):
 
 
 def test_a_second_loop_on_the_same_results_is_refused(finished, tmp_path):
-    import filelock
+    from runtime.lease import Lease
 
-    lock = finished[0] / "results" / "loops" / RUN / "lock"
-    with filelock.FileLock(lock):
+    with Lease(finished[0] / "results" / "loops" / RUN / "lock.json"):
         result = _run([*LOOP, *TINY], finished[0])
     assert result.returncode == 2
     assert "another loop is running on this results folder" in result.stderr

@@ -1,0 +1,353 @@
+"""Jobs on a SLURM cluster: arrays through submitit, one query of the scheduler per poll, jobs found again by their id.
+
+An unanswered query means that nothing is known, not that a job failed. Who cancelled a job is asked of the accounting;
+on a site without it (or where it is behind) the artifact and the job's own note decide.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import re
+import subprocess
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from pipeline import snapshot
+from pipeline.attempts import Attempt, Group, Ledger
+from pipeline.config import ClusterConfig, Resources
+from pipeline.failures import Cause, Evidence, Failure
+from pipeline.jobcall import JobCall, read_note
+from pipeline.local import tail
+from pipeline.stages import is_done
+from runtime.errors import one_line
+from runtime.paths import machine_settings
+from runtime.provenance import provenance
+
+log = logging.getLogger(__name__)
+
+_ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "REQUEUED", "REQUEUE_HOLD",
+          "REQUEUE_FED", "RESIZING", "SIGNALING", "STAGE_OUT", "SPECIAL_EXIT", "RESV_DEL_HOLD")  # fmt: skip
+_QUERY_SECONDS = 60
+_SUBMISSION_SECONDS = 3
+_AWAY = re.compile(r"[Uu]nable to contact|[Ss]ocket timed out|[Cc]onnection (refused|timed out)|timed out after")
+_MISSES = 3  # answered polls without a job before it counts as vanished
+_MAX_TIMEOUTS = 3  # requeues at the limit before more time is asked for
+_REFUSED = (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, subprocess.SubprocessError)
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """One line of squeue or sacct."""
+
+    state: str
+    reason: str = ""
+    node: str = ""
+    comment: str = ""
+
+
+def parse_queue(text: str) -> dict[str, JobInfo]:
+    """Job id (`123` or `123_4`) -> its line, of `squeue -o %i|%T|%r|%N|%k`."""
+    jobs = {}
+    for line in text.splitlines():
+        parts = line.strip().split("|", 4)
+        if len(parts) == 5:
+            jobs[parts[0]] = JobInfo(parts[1], parts[2], parts[3], parts[4])
+    return jobs
+
+
+def parse_accounting(text: str) -> dict[str, JobInfo]:
+    """Job id -> its line, of `sacct -X -P -n -o JobID,State,NodeList`."""
+    jobs = {}
+    for line in text.splitlines():
+        parts = line.strip().split("|")
+        if len(parts) == 3:
+            jobs[parts[0]] = JobInfo(parts[1], node=parts[2])
+    return jobs
+
+
+def cancelled_by_user(state: str, uid: int) -> bool | None:
+    """Whether `CANCELLED by 1000` names this user; None where the state names nobody."""
+    words = state.split()
+    return int(words[2]) == uid if len(words) == 3 and words[2].isdigit() else None
+
+
+def room(running: Iterable[Attempt], cap: int) -> int:
+    """How many more jobs may run at once; an array counts as what it may run at once, not as what it holds."""
+    by_ticket: dict[str, set[str]] = {}
+    for attempt in running:
+        by_ticket.setdefault(attempt.ticket, set()).add(attempt.job_id)
+    return cap - sum(min(len(jobs), cap) for jobs in by_ticket.values())
+
+
+def batches(ready: Sequence[Attempt], tasks_per_job: int, limit: int) -> list[list[list[Attempt]]]:
+    """Arrays of jobs of tasks: what asks for the same goes together."""
+
+    def request(attempt: Attempt) -> tuple[Any, ...]:
+        return (str(attempt.resources), attempt.tries.exclude)
+
+    arrays = []
+    for _, same in itertools.groupby(sorted(ready, key=request), key=request):
+        attempts = list(same)
+        jobs = [attempts[i : i + tasks_per_job] for i in range(0, len(attempts), tasks_per_job)]
+        arrays += [jobs[i : i + limit] for i in range(0, len(jobs), limit)]
+    return arrays
+
+
+def refusal(message: str) -> Failure:
+    """What sbatch's complaint means: a wrong partition stays wrong, a controller that is away comes back."""
+    return Failure(Cause.SYSTEM if _AWAY.search(message) else Cause.REFUSED, message)
+
+
+def ask(*command: str) -> str | None:
+    """What a command of the scheduler prints; None where it gives no answer."""
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_SECONDS, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout if answer.returncode == 0 else None
+
+
+def queue() -> dict[str, JobInfo] | None:
+    """All jobs of this user that the controller remembers, ended ones too; None for no answer."""
+    answer = ask("squeue", "-h", "-r", "--states=all", f"--user={os.getuid()}", "-o", "%i|%T|%r|%N|%k")
+    return None if answer is None else parse_queue(answer)
+
+
+def accounting(job_ids: Sequence[str]) -> dict[str, JobInfo]:
+    """What the accounting says of those jobs: nothing where there is none or it does not answer."""
+    if not job_ids:
+        return {}
+    answer = ask("sacct", "-X", "-P", "-n", "-o", "JobID,State,NodeList", "-j", ",".join(job_ids))
+    return parse_accounting(answer or "")
+
+
+class SlurmSite:
+    """A SLURM cluster as a place where jobs run."""
+
+    kind = "slurm"
+
+    def __init__(self, cluster: ClusterConfig, folder: Path, ledger: Ledger, code: Path) -> None:
+        """`folder` gets one folder per job, `code` the copies of the program that jobs run."""
+        self.cluster, self.folder, self.ledger = cluster, folder, ledger
+        self.poll_seconds = cluster.poll_seconds
+        self.program = snapshot.take(code)
+        self._unanswered = 0
+
+    def share(self, resources: Resources, jobs: int) -> Resources:
+        return resources
+
+    # Finding jobs again
+
+    def adopt(self, attempts: Sequence[Attempt], group: Group) -> list[Attempt]:
+        """Those of an earlier loop's jobs that the scheduler may still have; waits until it answers."""
+        recorded = [attempt for attempt in attempts if attempt.ticket]
+        if not recorded:
+            return []
+        if not all(attempt.job_id for attempt in recorded):
+            time.sleep(_SUBMISSION_SECONDS)  # an sbatch that outlived its loop
+        while (jobs := queue()) is None:
+            log.warning("the scheduler does not answer; waiting for it before anything is submitted")
+            time.sleep(self.poll_seconds)
+        by_comment: dict[str, list[str]] = {}
+        for job_id, info in jobs.items():
+            by_comment.setdefault(info.comment, []).append(job_id)
+        for attempt in recorded:
+            if not attempt.job_id:
+                same = by_comment.get(attempt.ticket, [])
+                attempt.job_id = next((i for i in same if "_" not in i or i.endswith(f"_{attempt.place}")), "")
+                if not attempt.job_id:
+                    attempt.ticket = ""
+        self._drop_cancelled([attempt for attempt in recorded if attempt.job_id], jobs)
+        found = [attempt for attempt in recorded if attempt.job_id]
+        by_job: dict[str, list[Attempt]] = {}
+        for attempt in found:
+            by_job.setdefault(attempt.job_id, []).append(attempt)
+            attempt.started = time.monotonic()
+        for job_id, tasks in by_job.items():
+            self._complete_submission(job_id, tasks, group)
+        if by_job:
+            log.info("found %d jobs of this run again: %s", len(by_job), ", ".join(sorted(by_job)[:8]))
+            self.ledger.write(found)
+        return found
+
+    def _drop_cancelled(self, attempts: Sequence[Attempt], jobs: dict[str, JobInfo]) -> None:
+        """Jobs that were cancelled while no loop ran: whoever starts the loop again wants them again."""
+        gone = sorted({attempt.job_id for attempt in attempts} - jobs.keys())
+        jobs = {**accounting(gone), **jobs}
+        for attempt in attempts:
+            if attempt.job_id in jobs and jobs[attempt.job_id].state.startswith("CANCELLED"):
+                log.info("%s: job %s was cancelled while no loop ran; again", attempt.stage.name, attempt.job_id)
+                attempt.job_id = attempt.ticket = ""
+
+    def _complete_submission(self, job_id: str, tasks: Sequence[Attempt], group: Group) -> None:
+        """Give a job what it runs, where its loop was killed between sbatch and this."""
+        pickle = submitit.core.utils.JobPaths(self.folder / "%j", job_id=job_id).submitted_pickle
+        if pickle.exists():
+            return
+        call = submitit.core.utils.DelayedSubmission(self._call(tasks, group))
+        call.set_timeout(_minutes(tasks[0].resources), _MAX_TIMEOUTS)
+        pickle.parent.mkdir(parents=True, exist_ok=True)
+        with submitit.core.utils.temporary_save_path(pickle) as temporary:
+            call.dump(temporary)
+
+    # Submitting
+
+    def submit(
+        self, ready: Sequence[Attempt], running: Sequence[Attempt], group: Group
+    ) -> list[tuple[Attempt, Failure | None]]:
+        """Submit all that the cap allows, as arrays; each with a failure where the scheduler refused it."""
+        if self._unanswered:
+            self._note_answer(queue() is not None)
+        if self._unanswered:
+            return []
+        results: list[tuple[Attempt, Failure | None]] = []
+        begun = list(running)
+        for jobs in batches(ready, self.cluster.tasks_per_job, self.cluster.max_array):
+            free = room(begun, self.cluster.max_parallel)
+            if free < 1:
+                break
+            tasks = [attempt for job in jobs for attempt in job]
+            failure = self._submit_array(jobs, free, group)
+            results += [(attempt, failure) for attempt in tasks]
+            if failure is None:
+                begun += tasks
+        return results
+
+    def _submit_array(self, jobs: Sequence[Sequence[Attempt]], parallel: int, group: Group) -> Failure | None:
+        ticket = f"icdg:{uuid.uuid4().hex[:12]}"
+        tasks = [attempt for job in jobs for attempt in job]
+        for place, job in enumerate(jobs):
+            for attempt in job:
+                attempt.ticket, attempt.place, attempt.job_id = ticket, place, ""
+                attempt.submitted, attempt.missed, attempt.held = time.time(), 0, False
+        self.ledger.write(tasks)
+        calls = [self._call(job, group) for job in jobs]
+        name = calls[0].names[0] if len(jobs) == 1 else f"{group.name}_{len(jobs)}_jobs"
+        try:
+            executor = self.executor(tasks[0], name, ticket, parallel)
+            with executor.batch():
+                submitted = [executor.submit(call) for call in calls]
+        except _REFUSED as error:
+            for attempt in tasks:
+                attempt.ticket = ""
+            self.ledger.write(tasks)
+            return refusal(one_line(error))
+        for job, handle in zip(jobs, submitted, strict=True):
+            for attempt in job:
+                attempt.job_id = handle.job_id
+        self.ledger.write(tasks)
+        first, last = submitted[0].job_id, submitted[-1].job_id
+        log.info("submitted %s as %s", name, first if len(jobs) == 1 else f"{first} to {last}, {parallel} at once")
+        return None
+
+    def _call(self, tasks: Sequence[Attempt], group: Group) -> JobCall:
+        names = [group.job_name(attempt.stage) for attempt in tasks]
+        logs = [group.log_file(attempt.stage) for attempt in tasks]
+        stages, run = [attempt.stage for attempt in tasks], {"run": group.run, "group": group.name}
+        return JobCall(stages, names, logs, run, self.cluster.signal_seconds)
+
+    def executor(self, attempt: Attempt, name: str, ticket: str, parallel: int) -> submitit.SlurmExecutor:
+        """What asks sbatch for a job (or an array of equal ones), set up as the site and the attempt want it."""
+        cluster, resources = self.cluster, attempt.resources
+        exclude = ",".join(filter(None, [cluster.exclude, *attempt.tries.exclude]))
+        environment = {
+            "PYTHONPATH": str(self.program),
+            "ICDG_CACHE_PATH": str(machine_settings().cache_path),
+            "ICDG_COMMIT": provenance()["commit"],
+        }
+        parameters: dict[str, Any] = {
+            "job_name": name,
+            "time": _minutes(resources),
+            "mem": f"{resources.memory_gb}GB",
+            "cpus_per_task": max(1, resources.cpus),
+            "gpus_per_node": (resources.gpus or None) if cluster.gres is None else None,
+            "gres": cluster.gres if resources.gpus else None,
+            "partition": cluster.partition,
+            "qos": cluster.qos,
+            "account": cluster.account,
+            "constraint": cluster.constraint,
+            "exclude": exclude or None,
+            "comment": ticket,
+            "array_parallelism": parallel,
+            "signal_delay_s": cluster.signal_seconds,
+            "stderr_to_stdout": True,
+            "setup": [f"export {key}={value}" for key, value in environment.items()] + list(cluster.setup),
+            # The folder that a module is looked for in first is the current one: it has to be the copy.
+            "additional_parameters": {"requeue": True, "chdir": str(self.program), **cluster.sbatch},
+        }
+        executor = submitit.SlurmExecutor(self.folder / "%j", max_num_timeout=_MAX_TIMEOUTS)
+        executor.update_parameters(**{key: value for key, value in parameters.items() if value is not None})
+        return executor
+
+    # Watching
+
+    def over(self, running: Sequence[Attempt]) -> list[tuple[Attempt, Evidence]]:
+        """Those that have ended, with what is known of them."""
+        jobs = queue()
+        self._note_answer(jobs is not None)
+        ended: dict[Attempt, str] = {}
+        for attempt in running:
+            state = self._ended(attempt, jobs)
+            if state is not None:
+                ended[attempt] = state
+        known = accounting(
+            sorted({a.job_id for a, state in ended.items() if state.startswith(("CANCELLED", "VANISHED"))})
+        )
+        results = []
+        for attempt, state in ended.items():
+            told = known.get(attempt.job_id)
+            if state == "VANISHED" and told is not None:
+                if told.state.startswith(_ALIVE) and attempt.missed < 4 * _MISSES:
+                    continue  # the accounting is behind, or the job is on its way back into the queue
+                if not told.state.startswith(_ALIVE):
+                    state = told.state
+            by_user = cancelled_by_user(told.state, os.getuid()) if told else None
+            node = (jobs or {}).get(attempt.job_id, told or JobInfo(state)).node
+            note = read_note(self.folder / attempt.job_id, attempt.stage.name)
+            log_tail = tail(self.folder / attempt.job_id / f"{attempt.job_id}_0_log.out")
+            results.append((attempt, Evidence(state, note, log_tail, node, by_user)))
+        return results
+
+    def _ended(self, attempt: Attempt, jobs: dict[str, JobInfo] | None) -> str | None:
+        """The state in which a job ended, None while it may still run."""
+        note = read_note(self.folder / attempt.job_id, attempt.stage.name) or {}
+        if note.get("outcome") in ("done", "error"):
+            return "COMPLETED" if note["outcome"] == "done" else "FAILED"
+        if jobs is None:
+            return "COMPLETED" if is_done(attempt.stage) else None
+        info = jobs.get(attempt.job_id)
+        if info is None:
+            attempt.missed += 1
+            return "VANISHED" if attempt.missed >= _MISSES or is_done(attempt.stage) else None
+        attempt.missed = 0
+        held = info.state == "PENDING" and ("held" in info.reason.lower())
+        if held and not attempt.held:
+            log.warning("%s: job %s is held (%s); `scontrol release %s` lets it go on", attempt.stage.name,
+                        attempt.job_id, info.reason, attempt.job_id)  # fmt: skip
+        attempt.held = held
+        return None if info.state.startswith(_ALIVE) else info.state
+
+    def _note_answer(self, answered: bool) -> None:
+        if answered and self._unanswered:
+            log.info("the scheduler answers again")
+        if not answered and not self._unanswered:
+            log.warning("the scheduler does not answer; jobs are taken to go on")
+        self._unanswered = 0 if answered else self._unanswered + 1
+
+    def cancel(self, running: Sequence[Attempt]) -> None:
+        """Jobs of a cluster go on without the loop; the same command finds them again."""
+        if running:
+            jobs = len({attempt.job_id for attempt in running})
+            log.info("%d job%s on the cluster go on; the same command finds them again", jobs, "" if jobs == 1 else "s")
+
+
+def _minutes(resources: Resources) -> int:
+    return max(1, round(resources.hours * 60))

@@ -1,0 +1,49 @@
+"""A copy of the program as it is when jobs are submitted: what users edit while jobs wait does not reach these."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from runtime.paths import PROJECT_ROOT
+
+_PACKAGES = ("config", "corl", "diffusion", "dsrl", "envs", "pipeline", "runtime", "scripts")
+_DATA_PACKAGE = "offline_compositional_rl_datasets"
+_LOGS = ("slurm", "policies_slurm_logs", "__pycache__")  # logs may lie under scripts/
+
+
+def _files() -> list[Path]:
+    found = []
+    for package in (*_PACKAGES, _DATA_PACKAGE):
+        for folder, folders, names in os.walk(PROJECT_ROOT / package):
+            folders[:] = sorted(name for name in folders if name not in _LOGS)
+            found += [Path(folder) / name for name in sorted(names) if not name.endswith((".pyc", ".out", ".csv"))]
+    return found
+
+
+@functools.cache
+def take(folder: Path) -> Path:
+    """Copy the program to `folder/<hash of its files>`, if it is not there yet; gives that folder.
+
+    Once per process: a loop runs the code that it was started with.
+    """
+    files = _files()
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(str(file.relative_to(PROJECT_ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
+    target = folder / digest.hexdigest()[:12]
+    if target.exists():
+        return target
+    temporary = folder / f".{target.name}.{os.getpid()}"
+    for file in files:
+        copy = temporary / file.relative_to(PROJECT_ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, copy)
+    try:
+        temporary.rename(target)
+    except OSError:  # another loop was faster
+        shutil.rmtree(temporary)
+    return target

@@ -1,0 +1,188 @@
+"""What a run has done, does, and does next; what its jobs asked for and used. Reads files, changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.attempts import Ledger
+from pipeline.config import PathConfig, PipelineConfig
+from pipeline.loop import Loop
+from pipeline.slurm import JobInfo
+from pipeline.stages import Stage
+from pipeline.state import Iteration, load_state
+from runtime.atomic import artifact_info, read_json
+from runtime.config import from_mapping
+from runtime.errors import DataError
+from runtime.logs import duration
+
+STAGES = ("diffusion", "generation", "policy")
+_WIDTH = 80
+
+
+def open_run(folder: Path, results_path: Path | None, logs_path: Path | None) -> Loop:
+    """The loop of `results/loops/<run>`, with its recorded configuration. Raises `DataError` where there is none."""
+    recorded = from_mapping(PipelineConfig, read_json(folder / "config.json"), source=str(folder / "config.json"))
+    given = {"results_path": results_path, "logs_path": logs_path}
+    paths = {name: value for name, value in given.items() if value is not None}
+    return Loop(dataclasses.replace(recorded, paths=dataclasses.replace(recorded.paths, **paths)))
+
+
+def notes_of(loop: Loop) -> list[dict[str, Any]]:
+    """The notes that this run's jobs left."""
+    notes = []
+    for file in sorted((loop.paths.logs_path / "slurm").glob("*/note_*.json")):
+        try:
+            note = read_json(file)
+        except DataError:
+            continue
+        if note.get("run") == loop.config.run_name:
+            notes.append(note)
+    return notes
+
+
+def stages_of(loop: Loop, iteration: Iteration) -> dict[str, Sequence[Stage]]:
+    return {
+        "diffusion": [loop.generator_stage(iteration)],
+        "generation": loop.generation_stages(iteration),
+        "policy": loop.policy_stages(iteration),
+    }
+
+
+def count(
+    stages: Sequence[Stage], records: Mapping[str, Mapping[str, Any]], jobs: Mapping[str, JobInfo] | None
+) -> dict[str, int]:
+    """How many stages are done, run, are queued or wait to be submitted, by artifacts, ledger and scheduler.
+
+    Without an answer of the scheduler (`jobs` None) submitted jobs count as `submitted`.
+    """
+    counts = dict.fromkeys(("done", "running", "queued", "submitted", "waiting"), 0)
+    for stage in stages:
+        job_id = records.get(stage.name, {}).get("job_id", "")
+        if artifact_info(stage.output) is not None:
+            counts["done"] += 1
+        elif not job_id:
+            counts["waiting"] += 1
+        elif jobs is None:
+            counts["submitted"] += 1
+        else:
+            state = jobs[job_id].state if job_id in jobs else ""
+            counts["running" if state in ("RUNNING", "COMPLETING") else "queued" if state else "waiting"] += 1
+    return counts
+
+
+def eta_seconds(counts: Mapping[str, int], seconds: Sequence[float]) -> float | None:
+    """Time until a stage's jobs are done, if they go on as so far; None while none has ended or none runs."""
+    left = sum(counts.values()) - counts["done"]
+    at_once = counts["running"] + counts["submitted"]
+    if not left:
+        return 0.0
+    return left * sum(seconds) / len(seconds) / at_once if seconds and at_once else None
+
+
+def status_of(loop: Loop, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
+    """Everything as plain values; see `render`."""
+    state = load_state(loop.state_file) if loop.state_file.exists() else loop.state
+    loop.state = state
+    notes = notes_of(loop)
+    records = Ledger(loop.folder / "jobs.json").records
+    iteration = state.current
+    stages = []
+    for name in STAGES if iteration else ():
+        group = f"{name}_i{iteration.index}"
+        mine = [note for note in notes if note["group"] == group]
+        finished = [note for note in mine if note["outcome"] == "done"]
+        counts = count(stages_of(loop, iteration)[name], records, jobs)
+        asked = getattr(loop.config.resources, name)
+        stages.append(
+            {
+                "stage": name,
+                **counts,
+                "failed_tries": sum(sum(records.get(s.name, {}).get("tries", {}).get("failures", {}).values())
+                                    for s in stages_of(loop, iteration)[name]),
+                "eta_seconds": eta_seconds(counts, [note["seconds"] for note in finished]),
+                "memory_gb": {"asked": asked.memory_gb, "used": max((n["memory_gb"] for n in mine), default=None)},
+                "hours": {"asked": asked.hours, "used": max((n["seconds"] / 3600 for n in mine), default=None)},
+            }
+        )  # fmt: skip
+    return {
+        "run": loop.config.run_name,
+        "folder": str(loop.folder),
+        "scheduler": "no answer" if jobs is None else "answers",
+        "outcome": state.outcome,
+        "iteration": iteration.index if iteration else None,
+        "iterations_done": sum(it.complete for it in state.iterations),
+        "max_iterations": loop.config.max_iterations,
+        "threshold": str(state.threshold.value),
+        "solved": len(loop.tasks.generated) - len(state.remaining(loop.tasks.generated)),
+        "tasks": len(loop.tasks.generated),
+        "next": next_step(state.outcome, stages, iteration),
+        "stages": stages,
+    }
+
+
+def next_step(outcome: str | None, stages: Sequence[Mapping[str, Any]], iteration: Iteration | None) -> str:
+    if outcome:
+        return f"nothing: {outcome}"
+    if iteration is None:
+        return "the next iteration begins"
+    for stage in stages:
+        left = stage["running"] + stage["queued"] + stage["submitted"] + stage["waiting"]
+        if left:
+            return f"{left} job{'' if left == 1 else 's'} of stage {stage['stage']}"
+    return "the sets are judged"
+
+
+def render(status: Mapping[str, Any]) -> str:
+    """Status as lines of at most 80 characters."""
+    where = f"iteration {status['iteration']}" if status["iteration"] is not None else "between iterations"
+    lines = [
+        status["run"][:_WIDTH],
+        f"{where}; {status['iterations_done']} of {status['max_iterations']} done; threshold {status['threshold']}; "
+        f"{status['solved']} of {status['tasks']} tasks solved",
+        f"next: {status['next']}"[:_WIDTH],
+    ]
+    if status["scheduler"] != "answers":
+        lines.append("the scheduler gives no answer here: jobs are as the loop last knew them")
+    if status["stages"]:
+        lines.append(f"{'stage':<11}{'done':>5}{'run':>5}{'queue':>6}{'wait':>5}{'failed':>7}{'ETA':>8}"
+                     f"{'GB asked/used':>16}{'h asked/used':>16}")  # fmt: skip
+    for stage in status["stages"]:
+        eta = "?" if stage["eta_seconds"] is None else duration(stage["eta_seconds"])
+        lines.append(
+            f"{stage['stage']:<11}{stage['done']:>5}{stage['running'] + stage['submitted']:>5}{stage['queued']:>6}"
+            f"{stage['waiting']:>5}{stage['failed_tries']:>7}{eta:>8}"
+            f"{_pair(stage['memory_gb']):>16}{_pair(stage['hours']):>16}"
+        )
+    return "\n".join(lines)
+
+
+def _pair(values: Mapping[str, float | None]) -> str:
+    used = "-" if values["used"] is None else f"{values['used']:.2f}"
+    return f"{values['asked']:.4g}/{used}"
+
+
+def find_runs(results_path: Path | None) -> list[Path]:
+    """Folders of all runs. Raises `DataError` where there is none."""
+    loops = PathConfig(results_path=results_path).resolved().results_path / "loops"
+    found = sorted(file.parent for file in loops.glob("*/config.json"))
+    if not found:
+        raise DataError(f"{loops}: no run here; --results_path says where results are")
+    return found
+
+
+def plan(loop: Loop) -> str:
+    """What the loop would do next, and with what: for `--dry_run`."""
+    status = status_of(loop, None if loop.folder.exists() else {})
+    lines = [render(status), "", "what one job of each stage asks for:"]
+    for name in STAGES:
+        asked = getattr(loop.config.resources, name)
+        lines.append(
+            f"  {name:<11}{asked.memory_gb:>5} GB {asked.hours:>6.4g} h {asked.cpus:>3} CPU {asked.gpus:>2} GPU"
+        )
+    tests, middle = len(loop.tasks.test), len(loop.tasks.middle)
+    policies = tests * len(loop.config.rl_seeds) + middle * len(loop.config.middle_seeds)
+    lines.append(f"jobs of a full iteration: 1 + {tests + middle} + {policies}; jobs run on {loop.config.cluster.kind}")
+    return "\n".join(lines)

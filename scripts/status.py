@@ -1,0 +1,39 @@
+"""What runs of the loop have done, do, and do next.
+
+Example:
+    python -m scripts.status
+    python -m scripts.status --json --results_path results/demo | python -m json.tool
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.cli import parse_flags
+from runtime.errors import run_main
+
+
+def main(
+    results_path: Path | None = None, logs_path: Path | None = None, run: str | None = None, json: bool = False
+) -> None:
+    """Print the status of all runs on a results root: done, running, queued, failed, ETA, asked against used.
+
+    Args:
+        results_path: where results are; default from config/paths.yaml
+        logs_path: where job logs are; default from config/paths.yaml
+        run: the name of one run
+        json: print JSON
+    """
+    from json import dumps
+
+    from pipeline.slurm import queue
+    from pipeline.status import find_runs, open_run, render, status_of
+
+    jobs = queue()
+    folders = [folder for folder in find_runs(results_path) if run in (None, folder.name)]
+    found = [status_of(open_run(folder, results_path, logs_path), jobs) for folder in folders]
+    print(dumps(found, indent=2) if json else "\n\n".join(map(render, found)))
+
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))

@@ -1,0 +1,472 @@
+"""Every fault that a loop has to survive, against a real SLURM. One command tries them all and writes down how it went:
+
+    python -m tests.slurm.faults --times 3
+
+makes docs/reliability.md. A fault is a function that starts a loop, disturbs it and brings it to its end; the results
+must be those of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.slurm.cluster import Cluster, throwaway_cluster, wait_for
+from tests.slurm.runs import ROOT, RUN, TRAIN, Run, differing, half
+
+RANDOM_KILLS = 20
+_HEAVY = {"training": {"steps": 40_000}}  # minutes, for what takes a minute of the scheduler's
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`disturb` starts the loop, disturbs it, sees it to its end and says when the fault happened (monotonic)."""
+
+    name: str
+    disturb: Callable[[Run], float]
+    survives: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    accounting: bool = True
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(name: str, survives: str, accounting: bool = True, **changes: Any) -> Callable:
+    def register(disturb: Callable[[Run], float]) -> Callable[[Run], float]:
+        FAULTS.append(Fault(name, disturb, survives, changes, accounting))
+        return disturb
+
+    return register
+
+
+def _check(condition: bool, what: str, run: Run) -> None:
+    assert condition, f"{what}\n{run.output[-3000:]}"
+
+
+@fault("kill -9 of the loop, at random moments", f"killed {RANDOM_KILLS} times in a run; no job is submitted twice")
+def kill_loop(run: Run) -> float:
+    dice = random.Random(os.urandom(8))
+    for _ in range(RANDOM_KILLS):
+        run.start()
+        # Start-up takes about 4 s: a third of the kills come before, the others after it.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.process.wait(dice.uniform(0.5, 9.0))
+        if run.process.poll() is None:
+            run.kill()
+    happened = time.monotonic()
+    run.again()
+    twice = {stage: count for stage, count in run.jobs_per_stage().items() if count > 1}
+    _check(not twice, f"stages with more than one job: {twice}", run)
+    return happened
+
+
+@fault("kill -9 of the loop between sbatch and its answer", "the job is found by the ticket in its comment")
+def kill_in_submission(run: Run) -> float:
+    run.start()
+    job = run.wait_until_training()
+    run.kill()
+    happened = time.monotonic()
+    ledger = run.ledger
+    ledger[TRAIN]["job_id"] = ""  # as it was before sbatch answered
+    (run.results / "loops" / RUN / "jobs.json").write_text(json.dumps(ledger))
+    run.start()
+    run.wait_until_said(f"found 1 jobs of this run again: {job}")
+    run.finish()
+    return happened
+
+
+@fault("kill -9 of a job", "again from its checkpoint")
+def kill_job(run: Run) -> float:
+    run.start()
+    job = run.wait_until_training()
+    (pid,) = run.job_pids(job)
+    os.kill(pid, signal.SIGKILL)
+    happened = time.monotonic()
+    run.wait_until_said(r"failed: ended without a result .*trying again")
+    run.finish()
+    return happened
+
+
+@fault("scancel by the user", "the loop stops and says how to go on; the same command finishes")
+def scancel(run: Run) -> float:
+    run.start()
+    run.cluster.run("scancel", run.wait_until_training(), check=True)
+    happened = time.monotonic()
+    _check(run.end() == 2, "expected exit 2", run)
+    _check("cancelled by the user: the loop stops; the same command goes on" in run.output, "no way on is told", run)
+    run.again()
+    return happened
+
+
+@fault("scontrol requeue", "saved on SIGTERM, continued by the same job")
+def requeue(run: Run) -> float:
+    run.start()
+    job = run.wait_until_training()
+    run.cluster.run("scontrol", "requeue", job, check=True)
+    happened = time.monotonic()
+    run.cluster.start_requeued(job)
+    run.finish()
+    _check("failed" not in run.output, "a requeue is no failure", run)
+    return happened
+
+
+@fault("preemption by a partition of higher priority", "saved on SIGTERM, continued when the nodes are free")
+def preempt(run: Run) -> float:
+    run.start()
+    job = run.wait_until_training()
+    urgent = ["-p", "urgent", "-N2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 2"]
+    run.cluster.run("sbatch", *urgent, check=True)
+    happened = time.monotonic()
+    run.cluster.start_requeued(job)
+    run.finish()
+    return happened
+
+
+_HOG = (
+    """[ "${SLURM_MEM_PER_NODE:-0}" -gt 1024 ] || python3 -c 'x = bytearray(1600 << 20); import time; time.sleep(30)'"""
+)
+
+
+@fault(
+    "memory limit",
+    "again with more memory, within the cap",
+    cluster={"setup": [_HOG]},
+    resources={"diffusion": {"memory_gb": 1}},
+)
+def memory(run: Run) -> float:
+    run.start()
+    run.wait_until_said("out of memory; trying again with 2 GB instead of 1")
+    happened = time.monotonic()
+    run.finish()
+    return happened
+
+
+@fault(
+    "time limit in the middle of training",
+    "saved before the limit, requeued, and given more time in the end",
+    cluster={"signal_seconds": 20},
+    resources={"diffusion": {"hours": 1 / 60}},
+    **_HEAVY,
+)
+def time_limit(run: Run) -> float:
+    run.start()
+    job = run.wait_until_training()
+    log = run.logs / "slurm" / job / f"{job}_0_log.out"
+    wait_for(lambda: "Requeued job" in log.read_text(), "a requeue before the limit", 150)
+    happened = time.monotonic()
+    run.cluster.start_requeued(job)
+    run.finish()
+    return happened
+
+
+@fault("node down in the middle of a job, and back", "requeued to the other node, from its checkpoint")
+def node_down(run: Run) -> float:
+    run.start()
+    job = run.wait_until_training()
+    node = run.cluster.run("squeue", "-h", "-j", job, "-o", "%N").stdout.strip()
+    run.cluster.node_down(node)
+    happened = time.monotonic()
+    try:
+        run.cluster.start_requeued(job)
+        run.finish()
+    finally:
+        run.cluster.node_up(node)
+        wait_for(lambda: node in run.cluster.idle_nodes(), f"{node} to be back")
+    return happened
+
+
+@fault("slurmctld down for 20 s", "unanswered means unknown: nothing is submitted twice")
+def controller_down(run: Run) -> float:
+    run.start()
+    run.wait_until_training()
+    run.cluster.stop_daemon("slurmctld", signal.SIGKILL)
+    happened = time.monotonic()
+    try:
+        run.wait_until_said("the scheduler does not answer", 90)
+        time.sleep(5)
+    finally:
+        run.cluster.start_controller()
+    run.finish()
+    _check(max(run.jobs_per_stage().values()) == 1, f"jobs per stage: {run.jobs_per_stage()}", run)
+    return happened
+
+
+@contextlib.contextmanager
+def _small_disk(run: Run) -> Iterator[Path]:
+    """Results on a file system of their own; gives the path of a file that can fill it."""
+    run.results.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(run.results)], check=True)
+    kept = run.folder / "kept"
+    try:
+        yield run.results / "filler"
+        subprocess.run(["cp", "-a", f"{run.results}/.", str(kept)], check=True)
+    finally:
+        run.close()
+        subprocess.run(["umount", "-l", str(run.results)], check=True)
+        if kept.exists():
+            subprocess.run(["cp", "-a", f"{kept}/.", str(run.results)], check=True)
+
+
+def _fill(file: Path) -> None:
+    with contextlib.suppress(OSError), file.open("wb", buffering=0) as filler:
+        while True:
+            filler.write(b"\0" * 4096)
+
+
+def _disk_full(run: Run, moment: Callable[[Run], Any]) -> float:
+    with _small_disk(run) as filler:
+        run.start()
+        moment(run)
+        _fill(filler)
+        happened = time.monotonic()
+        _check(run.end() == 2, "expected exit 2", run)
+        last = run.output.strip().splitlines()[-1]
+        _check(last.startswith("error:") and "space" in last, "the last line names the full disk", run)
+        _check("Traceback" not in last, "no traceback", run)
+        run.cluster.run("scancel", "--user=root")
+        filler.unlink()
+        run.again()
+    return happened
+
+
+@fault("disk full while a checkpoint is written", "stops with one line; the same command finishes once there is space")
+def disk_full_checkpoint(run: Run) -> float:
+    return _disk_full(run, lambda run: run.wait_until_training())
+
+
+@fault("disk full while samples are written", "the same")
+def disk_full_samples(run: Run) -> float:
+    return _disk_full(run, lambda run: run.wait_until_said(r"submitted generation_i0"))
+
+
+@fault("disk full while the state is written", "the same")
+def disk_full_state(run: Run) -> float:
+    return _disk_full(run, lambda run: run.wait_until_said(r"\[1/3\] policy"))
+
+
+def _truncated(run: Run, moment: Callable[[Run], Any], pattern: str) -> float:
+    run.start()
+    moment(run)
+    run.kill()
+    run.cluster.run("scancel", "--user=root")
+    wait_for(lambda: not run.cluster.run("squeue", "-h").stdout.strip(), "jobs to end")
+    files = list(run.results.glob(pattern))
+    assert files, pattern
+    for file in files:
+        half(file)
+    happened = time.monotonic()
+    run.again()
+    return happened
+
+
+@fault("truncated checkpoint", "training starts anew")
+def truncated_checkpoint(run: Run) -> float:
+    return _truncated(run, lambda run: run.wait_until_training(), "augmented_0/diffusion/*/resume.pt")
+
+
+@fault("truncated samples", "generated again")
+def truncated_samples(run: Run) -> float:
+    return _truncated(
+        run, lambda run: run.wait_until_said(r"\[3/3\] generate"), "augmented_0/diffusion/*/*/samples_0.npz"
+    )
+
+
+@fault("truncated state file", "found out again from the finished files")
+def truncated_state(run: Run) -> float:
+    return _truncated(run, lambda run: run.wait_until_said(r"\[1/3\] policy"), "loops/*/state.json")
+
+
+@fault("truncated ledger of jobs", "jobs are submitted anew")
+def truncated_ledger(run: Run) -> float:
+    return _truncated(run, lambda run: run.wait_until_training(), "loops/*/jobs.json")
+
+
+@fault("two loops on one folder", "the second is refused, the first goes on")
+def two_loops(run: Run) -> float:
+    run.start()
+    run.wait_until_training()
+    first = run.process
+    happened = time.monotonic()
+    run.start()
+    _check(run.end() == 2, "expected exit 2", run)
+    _check("another loop is running on this results folder" in run.output, "the reason is told", run)
+    run.process = first
+    run.finish()
+    return happened
+
+
+@fault("Ctrl-C twice", "jobs go on, the same command finds them")
+def interrupt_twice(run: Run) -> float:
+    run.start()
+    job = run.wait_until_training()
+    run.kill(signal.SIGINT)
+    time.sleep(0.05)
+    run.kill(signal.SIGINT)
+    happened = time.monotonic()
+    _check(run.end() != 0, "expected another exit than 0", run)
+    run.start()
+    run.wait_until_said(f"found 1 jobs of this run again: {job}")
+    run.finish()
+    return happened
+
+
+@fault("a site without accounting: kill -9 of a job", "decided by squeue and the job's files", accounting=False)
+def no_accounting(run: Run) -> float:
+    return kill_job(run)
+
+
+@fault(
+    "a job that vanished from the scheduler, without accounting",
+    "looked for in its files, then again",
+    accounting=False,
+)
+def vanished(run: Run) -> float:
+    run.start()
+    job = run.wait_until_training()
+    run.cluster.forget_jobs()
+    for pid in run.job_pids(job):
+        os.kill(pid, signal.SIGKILL)
+    happened = time.monotonic()
+    run.wait_until_said("unknown to the scheduler, and no artifact; trying again")
+    run.finish()
+    return happened
+
+
+# Trying all of them
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One try of a fault: seconds from the fault to the loop's end, or what went wrong."""
+
+    fault: str
+    seconds: float = 0.0
+    problem: str = ""
+
+
+def attempt(fault: Fault, cluster: Cluster, folder: Path, undisturbed: Callable[[Fault], dict[str, Any]]) -> float:
+    """Try a fault once; gives the seconds from the fault to the loop's end. Raises `AssertionError` where it failed."""
+    expected = undisturbed(fault)
+    run = Run(cluster, folder, **fault.changes)
+    try:
+        happened = fault.disturb(run)
+        seconds = time.monotonic() - happened
+        other = differing(run.digest(), expected)
+        assert not other, f"other results than an undisturbed run: {other}"
+        return seconds
+    finally:
+        run.close()
+
+
+class Undisturbed:
+    """Results of runs that nobody disturbs, made once per training configuration."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self.cluster, self.folder = cluster, folder
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def __call__(self, fault: Fault) -> dict[str, Any]:
+        training = fault.changes.get("training", {})
+        key = json.dumps(training)
+        if key not in self._known:
+            run = Run(self.cluster, self.folder / f"undisturbed{len(self._known)}", training=training)
+            try:
+                run.again()
+                self._known[key] = run.digest()
+            finally:
+                run.close()
+        return self._known[key]
+
+
+def read_trials(file: Path) -> list[Trial]:
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [Trial(**json.loads(line)) for line in lines]
+
+
+def report(trials: list[Trial]) -> str:
+    """docs/reliability.md."""
+    lines = [
+        "# Reliability",
+        "",
+        "Written by `python -m tests.slurm.faults`: every fault against a real SLURM (`tests/slurm/cluster.py`:",
+        "controller, two nodes, accounting) and a real loop at a tiny size. A trial is good if the loop ends with the",
+        "same generated sets, training curves, scores and tables as an undisturbed run with the same seeds, after one",
+        "repetition of the same command where the fault is one that stops it.",
+        "",
+        f"Machine: {os.cpu_count()} cores ({platform.machine()}), which did other work as well. The seconds are from",
+        "the (last) fault to the end of the whole loop, so they hold what was left of it.",
+        "",
+        "| fault | what the loop does | tried | good | seconds to the end (median, longest) |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for fault in FAULTS:
+        mine = [trial for trial in trials if trial.fault == fault.name]
+        seconds = sorted(trial.seconds for trial in mine if not trial.problem)
+        took = f"{seconds[len(seconds) // 2]:.0f}, {seconds[-1]:.0f}" if seconds else "-"
+        lines.append(f"| {fault.name} | {fault.survives} | {len(mine)} | {len(seconds)} | {took} |")
+    problems = [f"- {trial.fault}: {trial.problem}" for trial in trials if trial.problem]
+    if problems:
+        lines += ["", "## What went wrong", "", *problems]
+    return "\n".join(lines) + "\n"
+
+
+def main(
+    times: int = 1,
+    only: str = "",
+    minutes: float = 60.0,
+    trials: Path = ROOT / ".cache" / "reliability.jsonl",
+    output: Path = ROOT / "docs" / "reliability.md",
+) -> None:
+    """Try every fault. What was tried before is not tried again: remove the file of trials to begin anew.
+
+    Args:
+        times: how often each
+        only: part of the names of the faults to try; default all
+        minutes: begin no further trial after so long
+        trials: where every trial is noted
+        output: the table to write
+    """
+    begun = time.monotonic()
+    trials.parent.mkdir(parents=True, exist_ok=True)
+    for accounting in (True, False):
+        tried = [trial.fault for trial in read_trials(trials)]
+        chosen = [fault for fault in FAULTS if fault.accounting == accounting and only in fault.name]
+        left = [fault for fault in chosen for _ in range(times - tried.count(fault.name))]
+        if not left or time.monotonic() - begun > 60 * minutes:
+            continue
+        with throwaway_cluster(accounting=accounting) as cluster, tempfile.TemporaryDirectory() as folder:
+            undisturbed = Undisturbed(cluster, Path(folder))
+            for number, fault in enumerate(left):
+                if time.monotonic() - begun > 60 * minutes:
+                    break
+                try:
+                    seconds = attempt(fault, cluster, Path(folder) / str(number), undisturbed)
+                    trial = Trial(fault.name, round(seconds, 1))
+                except (AssertionError, TimeoutError, subprocess.SubprocessError, ValueError) as error:
+                    trial = Trial(fault.name, problem=str(error).splitlines()[0])
+                    print(error, flush=True)
+                print(trial, flush=True)
+                with trials.open("a") as file:
+                    file.write(json.dumps(vars(trial)) + "\n")
+    output.write_text(report(read_trials(trials)))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cluster is taken down then too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    from runtime.cli import parse_flags
+    from runtime.errors import run_main
+
+    run_main(lambda: parse_flags(main))

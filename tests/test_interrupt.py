@@ -1,0 +1,91 @@
+"""Training that is asked to stop saves where it is and goes on from there to the same result."""
+
+import numpy as np
+import pytest
+import torch
+
+from corl.evaluate import Evaluation
+from corl.train import PolicyConfig, train_policy
+from diffusion.config import DenoiserConfig, TrainConfig
+from diffusion.model import load_checkpoint
+from diffusion.train import Pool, train
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import Transitions
+from runtime import interrupt
+from runtime.metrics import read_metrics
+
+TASK = Task.parse("IIWA_Box_None_Push")
+
+
+@pytest.fixture(autouse=True)
+def _nobody_asks():
+    interrupt.clear()
+    yield
+    interrupt.clear()
+
+
+def _transitions(rows=64):
+    matrix = np.random.default_rng(0).normal(size=(rows, COMPOSUITE.transition_dim)).astype(np.float32)
+    return Transitions.from_matrix(matrix, TASK)
+
+
+def _ask_after(calls):
+    """A function to be called on the way that asks to stop at its n-th call."""
+    count = 0
+
+    def step(*_):
+        nonlocal count
+        count += 1
+        if count == calls:
+            interrupt.request(15)
+
+    return step
+
+
+def test_an_interrupted_generator_ends_with_the_weights_and_curve_of_one_that_was_not(tmp_path, monkeypatch):
+    pool = Pool.of([_transitions()], COMPOSUITE)
+    config = TrainConfig(steps=12, small_batch_size=8, log_every=4, precision="float32")
+
+    def run(folder):
+        network = DenoiserConfig(hidden=8, depth=1, heads=1)
+        train(pool, network, config, COMPOSUITE, folder / "model.pt", seed=0, device=torch.device("cpu"))
+
+    run(tmp_path / "whole")
+    ask = _ask_after(5)
+    update = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *args: (ask(), update(self, *args))[1])
+    with pytest.raises(interrupt.Interrupted):
+        run(tmp_path / "cut")
+    assert load_checkpoint(tmp_path / "cut" / "resume.pt")["step"] == 8, "the next multiple of log_every"
+    interrupt.clear()
+    run(tmp_path / "cut")
+    whole, cut = (load_checkpoint(tmp_path / name / "model.pt")["ema"] for name in ("whole", "cut"))
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+    curves = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "cut")]
+    assert [row["loss"] for row in curves[0]] == [row["loss"] for row in curves[1]]
+
+
+def test_an_interrupted_policy_ends_with_the_curve_of_one_that_was_not(tmp_path, monkeypatch):
+    config = PolicyConfig(max_timesteps=12, batch_size=8, eval_freq=5, n_episodes=2)
+    config = type(config)(**{**vars(config), "td3_bc": type(config.td3_bc)(hidden=(8, 8))})
+
+    def evaluate(policy, seeds):
+        weight = float(next(policy.actor.parameters()).detach().sum())
+        return Evaluation(returns=np.full(len(seeds), weight), successes=np.zeros(len(seeds), bool))
+
+    def run(folder):
+        return train_policy(_transitions(), config, evaluate, folder, seed=0, device=torch.device("cpu"))
+
+    whole = run(tmp_path / "whole")
+    from corl.td3_bc import TD3BC
+
+    ask, update = _ask_after(7), TD3BC.update
+    monkeypatch.setattr(TD3BC, "update", lambda self, batch: (ask(), update(self, batch))[1])
+    with pytest.raises(interrupt.Interrupted):
+        run(tmp_path / "cut")
+    interrupt.clear()
+    assert run(tmp_path / "cut") == whole
+    curves = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "cut")]
+    assert curves[0] == curves[1]
+    assert [row["step"] for row in curves[0]] == [5, 10, 12]
