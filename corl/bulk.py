@@ -112,7 +112,7 @@ def train_policies(
             steps = members[0].next_boundary() - step
             losses = bulk.advance(steps)
             bulk.write_back()
-            if interrupt.requested():
+            if members[0].step < step + steps:
                 for i, run in enumerate(runs):
                     settle(i)
                     run.pause()
@@ -123,6 +123,10 @@ def train_policies(
                 result = submit(i, runs[i].policy(snapshot), runs[i].evaluation_seeds())
                 pending[i] = _Pending(snapshot, result)
             bar.update(steps * len(cohort))
+            if interrupt.requested():
+                for i in range(len(runs)):
+                    settle(i)
+                raise interrupt.Interrupted
         for i in range(len(runs)):
             settle(i)
     fresh: list[Future[Evaluation] | None] = [None] * len(runs)

@@ -53,11 +53,13 @@ def train_policy(
                 for k in range(len(rows)):
                     losses |= learner.update(data.batch(rows[k]), None if noise is None else noise[k])
                     bar.update(1)
-                if interrupt.requested():
+                if interrupt.requested() and run.step < boundary:
                     run.pause()
                     raise interrupt.Interrupted
             result = evaluate(run.current_policy(), run.evaluation_seeds())
             run.record(run.snapshot(losses), result)
             bar.update(0, success=f"{result.solved}/{result.episodes}", mean_return=result.mean_return)
+            if interrupt.requested():
+                raise interrupt.Interrupted
     fresh = evaluate(run.chosen_policy(), run.fresh_seeds()) if config.fresh_episodes else None
     return run.scores(fresh)

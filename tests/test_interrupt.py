@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+import corl.run
 from corl.evaluate import Evaluation
+from corl.td3_bc import TD3BC
 from corl.train import PolicyConfig, train_policy
 from diffusion.config import DenoiserConfig, TrainConfig
 from diffusion.model import load_checkpoint
@@ -77,13 +79,13 @@ def test_an_interrupted_policy_ends_with_the_curve_of_one_that_was_not(tmp_path,
     def run(folder):
         return train_policy(_transitions(), config, evaluate, folder, seed=0, device=torch.device("cpu"))
 
+    monkeypatch.setattr(corl.run, "_BLOCK", 2)
     whole = run(tmp_path / "whole")
-    from corl.td3_bc import TD3BC
-
     ask, update = _ask_after(7), TD3BC.update
-    monkeypatch.setattr(TD3BC, "update", lambda self, batch: (ask(), update(self, batch))[1])
+    monkeypatch.setattr(TD3BC, "update", lambda self, *args: (ask(), update(self, *args))[1])
     with pytest.raises(interrupt.Interrupted):
         run(tmp_path / "cut")
+    assert load_checkpoint(tmp_path / "cut" / "resume.pt")["learner"]["total_it"] == 7, "between two evaluations"
     interrupt.clear()
     assert run(tmp_path / "cut") == whole
     curves = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "cut")]
