@@ -1,8 +1,8 @@
 """Demonstrations as files: the HDF5 layout of Robomimic's low-dim data sets, written and read.
 
 A file of version 1.4.1 (`low_dim_v141.hdf5`), one of 1.5 (`low_dim_v15.hdf5`) and one recorded here have the same
-groups: `data/demo_<i>` with `actions`, `states`, `rewards`, `dones`, `obs/<key>`, maybe `next_obs/<key>`; lists of names under
-`mask/<key>`; the environment as JSON in the attribute `env_args` of `data`.
+groups: `data/demo_<i>` with `actions`, `states`, `rewards`, `dones`, `obs/<key>` and maybe `next_obs/<key>`; lists of
+names under `mask/<key>`; the environment as JSON in the attribute `env_args` of `data`.
 """
 
 from __future__ import annotations
