@@ -95,6 +95,66 @@ class BCConfig:
         return Path(self.save_dir or f"checkpoints/bc/{self.task}")
 
 
+@dataclass(frozen=True)
+class DSRLConfig:
+    """Steering of one task's cloned policy. Steps are control steps of all environments together (20 per second).
+
+    The replay buffer starts with `initial_steps` of the cloned policy, w ~ N(0, I) clipped to +-`action_magnitude`;
+    `train_steps` of SAC follow, with `utd` gradient steps after each decision of all `num_envs` environments. A success
+    ends the episode, or with `until_success` off must be kept up to the horizon. Every `eval_every` steps
+    `eval_episodes` fixed episodes are run; the best actor is tried at the end on `fresh_episodes` others, as is the
+    cloned policy. `algorithm` is `sac` or `na`, where `distill_steps` counts. A cloned policy below `least_base_rate`
+    in its first rollouts is not worth steering: training stops.
+    """
+
+    task: str = "lift"
+    algorithm: str = "sac"
+    save_dir: str = ""
+    action_magnitude: float = 1.0
+    ddim_steps: int = 10
+    spacing: str = ""
+    initial_steps: int = 320_000
+    train_steps: int = 100_000
+    utd: int = 20
+    num_envs: int = 4
+    workers: bool = False
+    horizon: int = 400
+    until_success: bool = True
+    hidden_dims: tuple[int, ...] = (256, 256, 256)
+    learning_rate: float = 3e-4
+    batch_size: int = 256
+    discount: float = 0.99
+    tau: float = 0.005
+    ent_coef: str = "auto_1.0"
+    target_entropy: float = 0.0
+    distill_steps: int = 2
+    eval_every: int = 20_000
+    eval_episodes: int = 20
+    fresh_episodes: int = 100
+    least_base_rate: float = 0.02
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        RobomimicTask.standard(self.task)
+        if self.algorithm not in ("sac", "na"):
+            raise ConfigError(f"algorithm {self.algorithm!r}: expected sac or na")
+        for name in ("initial_steps", "train_steps", "utd", "num_envs", "horizon", "batch_size", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
+        for name in ("eval_episodes", "fresh_episodes", "distill_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
+        if not self.action_magnitude > 0 or not 0 < self.discount <= 1:
+            raise ConfigError(
+                f"action_magnitude {self.action_magnitude}, discount {self.discount}: expected above 0, and 0 to 1"
+            )
+
+    @property
+    def save_folder(self) -> Path:
+        return Path(self.save_dir or f"checkpoints/dsrl/{self.task}")
+
+
 def load_task_config(cls: type[T], stage: str, task: str, file: Path | None, overrides: Mapping[str, Any]) -> T:
     """Settings of `stage` (`bc`, `dsrl`) from `file` or `config/dsrl/{stage}_{task}.yaml`, with flags over it.
 

@@ -60,8 +60,9 @@ class RobomimicEnv(gymnasium.Env):
 
     Observation (D,) float32, the observations of `keys` one after the other; action (chunk * 7,) in [-1, 1]. The
     reward is the number of control steps of the chunk after which the task was solved, 0 to `chunk`.
-    `info["success"]`: solved after any of them. The horizon (control steps) is reported as `truncated`, and within a
-    chunk nothing is executed beyond it. With `until_success` the first success ends the episode (`terminated`).
+    `info["success"]`: solved after any of them; `info["executed"]`: how many were executed. The horizon (control
+    steps) is reported as `truncated`, and within a chunk nothing is executed beyond it. With `until_success` the first
+    success ends the episode (`terminated`).
 
     An episode depends on its seed alone and starts as robosuite's own hard reset with that seed of numpy's generator
     does (Lift draws the cube's size). Observations are those of the present state, as in the data files: robosuite's
@@ -78,6 +79,10 @@ class RobomimicEnv(gymnasium.Env):
         chunk: int = 1,
         keys: Sequence[str] = POLICY_KEYS,
         until_success: bool = False,
+        render_mode: str | None = None,
+        camera: str = "agentview",
+        width: int = 320,
+        height: int = 240,
     ) -> None:
         self.task = RobomimicTask.standard(task) if isinstance(task, str) else task
         self.horizon, self.chunk, self.keys, self.until_success = horizon, chunk, tuple(keys), until_success
@@ -93,6 +98,7 @@ class RobomimicEnv(gymnasium.Env):
         substeps = int(self.robosuite.control_timestep / self.robosuite.model_timestep)
         self.controller = OperationalSpaceController(self.robosuite.robots[0], substeps)
         self.observer = Observer(self)
+        self.render_mode, self._picture, self._renderer = render_mode, (camera, width, height), None
         self._random = np.random.default_rng()
         self.steps, self._ended = 0, True
         size = self.task.observation_dim(self.keys)
@@ -113,7 +119,7 @@ class RobomimicEnv(gymnasium.Env):
         mujoco.mj_forward(self.model, self.data)
         self.controller.reset()
         self.steps, self._ended = 0, False
-        return self.observation(), {"success": False}
+        return self.observation(), {"success": False, "executed": 0}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if self._ended:
@@ -123,7 +129,7 @@ class RobomimicEnv(gymnasium.Env):
         action = np.asarray(action, dtype=np.float64)
         if not np.isfinite(action).all():
             raise ValueError(f"{self.task}: action {action} is not finite")
-        solved = 0
+        solved, before = 0, self.steps
         for command in action.reshape(self.chunk, ACTION_DIM):
             self.controller.step(command)
             self.steps += 1
@@ -133,7 +139,8 @@ class RobomimicEnv(gymnasium.Env):
         terminated = self.until_success and solved > 0
         truncated = not terminated and self.steps >= self.horizon
         self._ended = terminated or truncated
-        return self.observation(), float(solved), terminated, truncated, {"success": solved > 0}
+        info = {"success": solved > 0, "executed": self.steps - before}
+        return self.observation(), float(solved), terminated, truncated, info
 
     def solved(self) -> bool:
         """robosuite's own test on the present state."""
@@ -142,6 +149,19 @@ class RobomimicEnv(gymnasium.Env):
     def observation(self) -> np.ndarray:
         """(D,) float32."""
         return np.concatenate([self.observer[key]() for key in self.keys]).astype(np.float32)
+
+    def render(self) -> np.ndarray:
+        """(height, width, 3) uint8 of the present state. Raises `RenderError` where there is no OpenGL."""
+        from envs.render import Renderer
+
+        if self._renderer is None:
+            self._renderer = Renderer(self.model, *self._picture)
+        return self._renderer.render(self.data)
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
 
     def state(self) -> np.ndarray:
         """(1 + nq + nv,) float64: time, positions, velocities, as the data files have it."""
