@@ -84,8 +84,8 @@ def main(
     for name in ("cloned", "steered", "steered_deterministic"):
         row = result[name]
         print(
-            f"{name:24s} {row['solved']} of {row['episodes']} ({row['rate']:.0%}, {row['low']:.1%} to {row['high']:.1%}), "
-            f"{row['mean_decisions']:.0f} decisions"
+            f"{name:24s} {row['solved']} of {row['episodes']} ({row['rate']:.0%}, "
+            f"{row['low']:.1%} to {row['high']:.1%}), {row['mean_decisions']:.0f} decisions"
         )
     print(f"{settings.save_folder / BEST}; best on fresh episodes: {result['use']}")
 
