@@ -65,6 +65,7 @@ def main(
     """
     flags = {name: value for name, value in locals().items() if name not in ("config", "task", "bc_checkpoint")}
     from dsrl.config import DSRLConfig, load_task_config
+    from dsrl.curves import draw_steering
     from dsrl.diffusion_policy import Checkpoint, DiffusionPolicy
     from dsrl.steering import BEST, steer
     from runtime.device import pick_device
@@ -81,13 +82,14 @@ def main(
         device=pick_device(settings.device),
     )
     result = steer(policy, settings)
+    picture = draw_steering(settings.save_folder, f"{policy.task}: {settings.algorithm.upper()} in noise space")
     for name in ("cloned", "steered", "steered_deterministic"):
         row = result[name]
         print(
             f"{name:24s} {row['solved']} of {row['episodes']} ({row['rate']:.0%}, "
             f"{row['low']:.1%} to {row['high']:.1%}), {row['mean_decisions']:.0f} decisions"
         )
-    print(f"{settings.save_folder / BEST}; best on fresh episodes: {result['use']}")
+    print(f"{settings.save_folder / BEST}; best on fresh episodes: {result['use']}; {picture}")
 
 
 if __name__ == "__main__":

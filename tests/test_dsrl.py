@@ -308,7 +308,14 @@ def test_faults_of_a_checkpoint_are_named(cloned, tmp_path, policy):
 def test_a_small_training_learns(demos, tmp_path):
     config = BCConfig(
         save_dir=str(tmp_path),
-        **{**TINY, "hidden_dims": (64, 64), "epochs": 250, "learning_rate": 3e-3, "batch_size": 32},
+        **{
+            **TINY,
+            "hidden_dims": (128, 128),
+            "epochs": 250,
+            "precision": "float32",
+            "learning_rate": 3e-3,
+            "batch_size": 32,
+        },
     )
     data = read_demonstrations(demos)
     policy = DiffusionPolicy.load(train(data, RobomimicTask.standard("lift"), config, device=CPU))
@@ -317,7 +324,7 @@ def test_a_small_training_learns(demos, tmp_path):
         w = torch.randn(len(data), 28).numpy()
     error = np.abs(policy.act(data.observations, w)[:, :7] - data.actions).mean()
     guess = np.abs(data.actions - np.median(data.actions, axis=0)).mean()
-    assert error < 0.7 * guess, "better than the best constant action"
+    assert error < 0.7 * guess, "far better than the best constant action"
 
 
 # Episodes and steering
