@@ -187,7 +187,7 @@ def _text(value: bytes | str) -> str:
 
 def inspect_text(path: Path) -> str:
     """What a file holds, for people: demonstrations, lengths, keys with widths, masks."""
-    data = read_demonstrations(path, keys=())
+    data = read_demonstrations(path)
     with h5py.File(path, "r") as file:
         group = file["data"][data.names[0]]
         masks = {key: len(file["mask"][key]) for key in file["mask"]} if "mask" in file else {}

@@ -509,3 +509,10 @@ def test_the_commands_run_one_after_the_other(demos, tmp_path):
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
     assert "not of 'square'" in wrong.stderr
+
+
+def test_a_file_can_be_looked_into(demos):
+    done = _run("-m", "dsrl.inspect_data", "--data_path", demos)
+    assert done.returncode == 0, done.stderr
+    for part in ("4 demonstrations", "obs/object", "(10,)", "states", "masks: train (4), valid (0)"):
+        assert part in done.stdout
