@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format parity bench clean
+.PHONY: help setup demo demo-dsrl test lint format parity bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -20,6 +20,16 @@ $(READY): requirements.txt
 
 demo: $(READY)  ## the whole loop on this machine, from nothing: table and page of held-out tasks
 	$(BIN)/python -u -m scripts.automated_iterative_diffusion_dits_iiwa --config config/pipeline/demo.yaml --cluster local
+
+DSRL := results/demo_dsrl
+LIFT := $(DSRL)/datasets/lift/scripted/low_dim_scripted.hdf5
+
+demo-dsrl: $(READY)  ## Lift: record demonstrations, clone them, steer the clone by SAC; table, curve and video
+	$(BIN)/python -m dsrl.collect_demos --tasks lift --num_demos 4 --datasets $(DSRL)/datasets
+	$(BIN)/python -m dsrl.train_bc --task lift --config config/dsrl/demo_bc.yaml --data_path $(LIFT) --save_dir $(DSRL)/bc
+	$(BIN)/python -m dsrl.evaluate --checkpoint $(DSRL)/bc/state_2000.pt --n_episodes 50 --horizon 100
+	$(BIN)/python -m dsrl.train_dsrl --bc_checkpoint $(DSRL)/bc/state_2000.pt --config config/dsrl/demo_dsrl.yaml --save_dir $(DSRL)/dsrl
+	$(BIN)/python -m dsrl.record_eval --checkpoint $(DSRL)/bc/state_2000.pt --sac $(DSRL)/dsrl/sac_best.zip --videos $(DSRL)/videos
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup

@@ -1,4 +1,4 @@
-"""CompoSuite on MuJoCo, its experts, vectorised stepping and rendering.
+"""CompoSuite and Robomimic on MuJoCo, their experts, vectorised stepping and rendering.
 
 `make("IIWA_Box_None_PickPlace")` builds a task's environment; importing this package also registers every task with
 gymnasium as `CompoSuite/<task>-v0`.
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 import gymnasium
 
+from envs.robomimic_task import RobomimicTask, task_names
 from offline_compositional_rl_datasets.task import Task, all_tasks
 
 if TYPE_CHECKING:
     from envs.composuite.env import CompoSuiteEnv
+    from envs.robomimic import RobomimicEnv
 
 
 def _choose_opengl() -> None:
@@ -30,8 +32,12 @@ def _choose_opengl() -> None:
 _choose_opengl()
 
 
-def make(task: Task | str, **options: object) -> CompoSuiteEnv:
-    """The environment of a task; options are those of `CompoSuiteEnv`. Raises `TaskError` for an unknown name."""
+def make(task: Task | RobomimicTask | str, **options: object) -> CompoSuiteEnv | RobomimicEnv:
+    """The environment of a task; options are those of its class. Raises `TaskError` for an unknown name."""
+    if isinstance(task, RobomimicTask) or task in task_names():
+        from envs.robomimic import RobomimicEnv
+
+        return RobomimicEnv(task, **options)
     from envs.composuite.env import CompoSuiteEnv
 
     return CompoSuiteEnv(task, **options)

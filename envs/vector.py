@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.robomimic_task import RobomimicTask
 from offline_compositional_rl_datasets.task import Task
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -19,7 +20,7 @@ Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 class EnvGroup:
     """Environments of one task stepped one after the other in this process."""
 
-    def __init__(self, task: Task, count: int, options: dict[str, Any]) -> None:
+    def __init__(self, task: Task | RobomimicTask, count: int, options: dict[str, Any]) -> None:
         import envs
 
         self.environments = [envs.make(task, **options) for _ in range(count)]
@@ -66,10 +67,11 @@ class VectorEnv:
     """`num_envs` environments of one task over `workers` processes (0: in this process).
 
     Episodes are not restarted by themselves. `assign` moves the same processes to another task, which is much faster
-    than starting new ones. To be used as a context manager. Options are those of `CompoSuiteEnv`.
+    than starting new ones. To be used as a context manager. Options are those of `CompoSuiteEnv`
+    or `RobomimicEnv`.
     """
 
-    def __init__(self, task: Task, num_envs: int, *, workers: int = 0, **options: Any) -> None:
+    def __init__(self, task: Task | RobomimicTask, num_envs: int, *, workers: int = 0, **options: Any) -> None:
         if num_envs < 1 or workers < 0:
             raise ValueError(f"num_envs {num_envs}, workers {workers}: expected at least 1 and 0")
         self.num_envs = num_envs
@@ -89,7 +91,7 @@ class VectorEnv:
             self._processes.append(process)
         self.assign(task)
 
-    def assign(self, task: Task) -> None:
+    def assign(self, task: Task | RobomimicTask) -> None:
         """Replace all environments by those of `task`."""
         self.task = task
         if not self._pipes:

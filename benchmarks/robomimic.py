@@ -1,0 +1,152 @@
+"""Robomimic: control steps per second, gradient steps of cloning per second, and time per chunk of the sampler.
+
+Example: python -m benchmarks.robomimic --data_path datasets/lift/scripted/low_dim_scripted.hdf5
+
+What is compared is timed in alternating slices, so that a noisy machine slows all alike: look at the ratios.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from runtime.cli import parse_flags
+from runtime.errors import run_main
+
+
+def rates(calls: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
+    """Calls per second of each, in alternating slices of about a twentieth of the time."""
+    spent, done = dict.fromkeys(calls, 0.0), dict.fromkeys(calls, 0)
+    for call in calls.values():
+        call()
+    while sum(spent.values()) < seconds:
+        for name, call in calls.items():
+            start = time.perf_counter()
+            while time.perf_counter() - start < seconds / 20 / len(calls):
+                call()
+                done[name] += 1
+            spent[name] += time.perf_counter() - start
+    return {name: done[name] / spent[name] for name in calls}
+
+
+def environment(name: str, seconds: float) -> dict[str, float]:
+    """Control steps per second: bare `mj_step` on the model, ours, and robosuite's own."""
+    import mujoco
+
+    from envs.robomimic import RobomimicEnv, import_robosuite
+
+    env = RobomimicEnv(name, horizon=10**9)
+    env.reset(seed=0)
+    original = import_robosuite().make(env.task.env_name, **env.task.env_kwargs)
+    original.reset()
+    bare = mujoco.MjData(env.model)
+    bare.qpos[:] = env.data.qpos
+    mujoco.mj_forward(env.model, bare)
+    actions = iter(np.random.default_rng(0).uniform(-1, 1, (10**5, 7)))
+
+    def physics() -> None:
+        bare.ctrl[:7] = bare.qfrc_bias[:7]  # the arm is held against gravity, as the controller does
+        mujoco.mj_step(env.model, bare, nstep=env.controller.substeps)
+
+    for _ in range(5):
+        original.step(next(actions))  # compiles
+    return rates(
+        {
+            "bare": physics,
+            "ours": lambda: env.step(next(actions)),
+            "robosuite": lambda: original.step(next(actions)),
+        },
+        seconds,
+    )
+
+
+def cloning(data_path: Path, width: int, seconds: float) -> dict[str, float]:
+    """Gradient steps per second of ours and of a loop over a DataLoader in float32 with a plain AdamW and EMA."""
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from dsrl.behavior_cloning import Samples, Trainer
+    from dsrl.config import BCConfig
+    from dsrl.demos import read_demonstrations
+    from dsrl.denoising import NoisePredictor, loss
+    from envs.robomimic_task import RobomimicTask
+
+    config = BCConfig(hidden_dims=(width,) * 3)
+    device = torch.device("cpu")
+    samples = Samples(read_demonstrations(data_path), RobomimicTask.standard("lift"), config, device)
+    trainer = Trainer(samples, config, device)
+
+    network = NoisePredictor(28, samples.observations.shape[1], config.hidden_dims)
+    average = NoisePredictor(28, samples.observations.shape[1], config.hidden_dims)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
+    loader = DataLoader(TensorDataset(samples.chunks, samples.observations), config.batch_size, shuffle=True)
+
+    def batches():
+        while True:
+            yield from loader
+
+    endless = batches()
+
+    def plain() -> None:
+        chunks, observations = next(endless)
+        error = loss(network, chunks, observations, trainer.alpha_bar)
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        error.item()
+        with torch.no_grad():
+            for mean, value in zip(average.parameters(), network.parameters(), strict=True):
+                mean.mul_(0.995).add_(value, alpha=0.005)
+
+    def ours() -> None:
+        trainer.step(torch.randint(len(samples), (config.batch_size,), generator=trainer.generator))
+
+    return rates({"ours": ours, "plain": plain}, seconds)
+
+
+def sampling(width: int, batch: int, seconds: float) -> dict[str, float]:
+    """Milliseconds per call for a chunk of 4 actions, 10 DDIM steps: the fast sampler and the plain one."""
+    import torch
+
+    from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim, ddim_times
+
+    network = NoisePredictor(28, 19, (width,) * 3).requires_grad_(False)
+    alpha_bar, times = cosine_alpha_bar(100), ddim_times(100, 10, "leading")
+    fast = FastSampler(network, alpha_bar, times)
+    w, seen = torch.randn(batch, 28), torch.randn(batch, 19)
+    both = rates({"fast": lambda: fast(w, seen), "plain": lambda: ddim(network, w, seen, alpha_bar, times)}, seconds)
+    return {name: 1000 / rate for name, rate in both.items()}
+
+
+def main(data_path: Path, seconds: float = 6.0, json: Path | None = None) -> None:
+    """Print the figures of one core.
+
+    Args:
+        data_path: a data set of Lift
+        seconds: time per row
+        json: file for the figures
+    """
+    import torch
+
+    from runtime.atomic import write_json
+
+    torch.set_num_threads(1)
+    rows: dict[str, dict[str, float]] = {}
+    for name in ("lift", "can", "square"):
+        rows[f"control steps/s {name}"] = environment(name, seconds)
+    for width in (256, 512, 1024):
+        rows[f"cloning steps/s 3 x {width}"] = cloning(data_path, width, seconds)
+    for width in (256, 512, 1024):
+        for batch in (1, 20):
+            rows[f"ms per DDIM call 3 x {width}, batch {batch}"] = sampling(width, batch, seconds / 2)
+    for name, row in rows.items():
+        print(f"{name:36s}", "  ".join(f"{key} {value:8.2f}" for key, value in row.items()), flush=True)
+    if json:
+        write_json(json, rows)
+
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))

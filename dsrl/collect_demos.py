@@ -1,0 +1,213 @@
+"""Record demonstrations of the scripted experts in Robomimic's HDF5 layout, or fetch the published ones.
+
+Example:
+    python -m dsrl.collect_demos --tasks lift can square --num_demos 200
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+if not __package__:  # run as a plain script from this folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import numpy as np
+
+from dsrl.demos import Demonstration, read_demonstrations, write_demonstrations
+from envs.robomimic_task import PROPRIO_DIMS, RobomimicTask
+from runtime.atomic import artifact_info, atomic_path, commit_artifact
+from runtime.cli import parse_flags
+from runtime.config import to_dict
+from runtime.errors import ConfigError, DataError, StateError, run_main
+from runtime.logs import progress
+from runtime.seeds import derive_seed, rng
+
+log = logging.getLogger(__name__)
+
+PUBLISHED = "http://downloads.cs.stanford.edu/downloads/rt_benchmark/{task}/ph/low_dim_v141.hdf5"
+NOISE = {"lift": 0.2, "can": 0.15, "square": 0.1}
+"""Default exploration noise by task."""
+
+_AFTER_SUCCESS = 5  # recorded steps, as in the human data
+_VALID_SHARE = 10  # every tenth demonstration is for validation
+_CHUNK = 10  # episodes that a process records at a time
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """How many demonstrations, and how far the expert is disturbed in them.
+
+    `noise` is the standard deviation of what is added to the six arm numbers of every executed action; the recorded
+    action is the expert's own, so that the data shows the way back. A run that is not solved within `horizon` control
+    steps is not recorded.
+    """
+
+    num_demos: int = 200
+    noise: float = 0.2
+    horizon: int = 400
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_demos < 1 or self.horizon < 1 or not self.noise >= 0:
+            raise ConfigError(
+                f"num_demos {self.num_demos}, horizon {self.horizon}, noise {self.noise}: expected at least 1, 1 and 0"
+            )
+
+
+def record(env, config: CollectConfig, number: int) -> Demonstration | None:
+    """Run `number`'s episode; None where it was not solved. Start and noise depend on the number alone."""
+    from envs.robomimic_experts import EXPERTS
+
+    name = env.task.name
+    expert, noise = EXPERTS[name], rng("demo-noise", config.seed, name, number)
+    keys = (*PROPRIO_DIMS, "object")
+    observation, _ = env.reset(seed=derive_seed("demo-start", config.seed, name, number))
+    model_xml = env.model_xml()
+    seen = [{key: env.observer[key]() for key in keys}]
+    states, actions, executed, rewards = [], [], [], []
+    left = _AFTER_SUCCESS
+    while left and len(actions) < config.horizon + _AFTER_SUCCESS:
+        action = expert(observation)
+        moved = action.copy()
+        moved[:6] += config.noise * noise.standard_normal(6)
+        moved = np.clip(moved, -1.0, 1.0)
+        states.append(env.state())
+        observation, reward, *_ = env.step(moved)
+        seen.append({key: env.observer[key]() for key in keys})
+        actions.append(action)
+        executed.append(moved)
+        rewards.append(reward)
+        if any(rewards):
+            left -= 1
+        elif len(actions) >= config.horizon:
+            return None
+    columns = {key: np.stack([row[key] for row in seen]) for key in keys}
+    return Demonstration(
+        states=np.stack(states),
+        actions=np.stack(actions),
+        rewards=np.array(rewards),
+        observations={key: column[:-1] for key, column in columns.items()},
+        following={key: column[1:] for key, column in columns.items()},
+        model_xml=model_xml,
+        executed=np.stack(executed),
+    )
+
+
+def _record_chunk(work: tuple[RobomimicTask, CollectConfig, list[int]]) -> list[Demonstration | None]:
+    import envs
+
+    task, config, numbers = work
+    env = envs.make(task, horizon=config.horizon + _AFTER_SUCCESS + 1)
+    return [record(env, config, number) for number in numbers]
+
+
+def collect(task: RobomimicTask, config: CollectConfig, path: Path, *, workers: int = 1) -> float:
+    """Write the first `num_demos` solved episodes to `path`; returns the share of solved ones.
+
+    A file that the same configuration made is kept. Raises `StateError` for one that was made otherwise, `DataError`
+    where more than half of the episodes fail.
+    """
+    info = {"task": task.name, **to_dict(config)}
+    if path.exists():
+        known = artifact_info(path)
+        if known is None or {key: known.get(key) for key in info} != info:
+            raise StateError(f"{path}: made by another configuration ({known}), expected {info}; move it away")
+        return known["success_rate"]
+    demos: list[Demonstration] = []
+    tried = 0
+    chunks = ((task, config, list(range(start, start + _CHUNK))) for start in range(0, 2 * config.num_demos, _CHUNK))
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers) as pool, progress(config.num_demos, f"demonstrations of {task}") as bar:
+        for recorded in pool.imap(_record_chunk, chunks):
+            for demo in recorded:
+                if len(demos) == config.num_demos:
+                    break
+                tried += 1
+                if demo is not None:
+                    demos.append(demo)
+                    bar.update(1, solved=f"{len(demos)}/{tried}")
+            if len(demos) == config.num_demos:
+                break
+    if len(demos) < config.num_demos:
+        raise DataError(f"{task}: only {len(demos)} of {tried} episodes were solved; lower the noise ({config.noise})")
+    rate = len(demos) / tried
+    valid = [i for i in range(len(demos)) if i % _VALID_SHARE == _VALID_SHARE - 1]
+    train = [i for i in range(len(demos)) if i not in set(valid)]
+    attributes = {"demonstrator": "scripted", "seed": config.seed, "noise": config.noise, "success_rate": rate}
+    commit_artifact(
+        path,
+        lambda temporary: write_demonstrations(temporary, demos, task, {"train": train, "valid": valid}, attributes),
+        {**info, "success_rate": rate, "tried": tried},
+    )
+    lengths = np.array([len(demo) for demo in demos])
+    log.info("%s: %d of %d episodes solved, mean length %.0f, %s", task, len(demos), tried, lengths.mean(), path)
+    return rate
+
+
+def fetch(name: str, path: Path, url: str = PUBLISHED) -> None:
+    """Fetch a published data set and check that it is one. Raises `DataError` where the network does not give it."""
+    address = url.format(task=name)
+    try:
+        with urllib.request.urlopen(address, timeout=60) as answer, atomic_path(path) as temporary:
+            with temporary.open("wb") as file:
+                shutil.copyfileobj(answer, file)
+            RobomimicTask.from_env_args(read_demonstrations(temporary).env_args, address)
+    except (urllib.error.URLError, TimeoutError) as error:
+        raise DataError(
+            f"{address}: cannot be fetched from here ({getattr(error, 'reason', error)}); put the file at {path} by "
+            "hand, or record scripted demonstrations without --download"
+        ) from error
+    log.info("%s: fetched", path)
+
+
+def main(
+    tasks: tuple[str, ...] = ("lift",),
+    num_demos: int = 200,
+    noise: float | None = None,
+    horizon: int = 400,
+    seed: int = 0,
+    workers: int = 0,
+    datasets: Path = Path("datasets"),
+    download: bool = False,
+    url: str = PUBLISHED,
+) -> None:
+    """Write `<datasets>/<task>/scripted/low_dim_scripted.hdf5`, or with --download `<task>/ph/low_dim_v141.hdf5`.
+
+    Args:
+        tasks: lift, can, square
+        num_demos: solved episodes to record of each
+        noise: standard deviation of the noise on executed actions; default by task
+        horizon: control steps within which an episode must be solved
+        seed: of starts and noise
+        workers: processes (0: one per core)
+        datasets: root of the data sets
+        download: fetch the published human demonstrations instead
+        url: where from, with {task} in place of the task's name
+    """
+    from runtime.cpus import cpu_count
+    from runtime.logs import configure_logging
+
+    configure_logging()
+    if workers < 0:
+        raise ConfigError(f"--workers {workers}: expected 0 or more")
+    for name in tasks:
+        RobomimicTask.standard(name)  # raises for an unknown name before anything is recorded
+    for name in tasks:
+        if download:
+            fetch(name, datasets / name / "ph" / "low_dim_v141.hdf5", url)
+            continue
+        config = CollectConfig(num_demos, NOISE[name] if noise is None else noise, horizon, seed)
+        path = datasets / name / "scripted" / "low_dim_scripted.hdf5"
+        rate = collect(RobomimicTask.standard(name), config, path, workers=workers or cpu_count())
+        print(f"{name}: {num_demos} demonstrations, {rate:.1%} of the episodes solved, {path}")
+
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))

@@ -1,0 +1,168 @@
+"""Settings of behaviour cloning and of steering: per-task YAML under `config/dsrl/`, flags over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dsrl.demos import DATA_FILES
+from dsrl.denoising import SPACINGS, ddim_times
+from dsrl.normalizer import RELATIVE_QUATERNION
+from envs.robomimic_task import RobomimicTask
+from runtime.config import from_mapping, load_yaml
+from runtime.errors import ConfigError, DataError
+from runtime.paths import PROJECT_ROOT
+
+T = TypeVar("T")
+_FOLDER = PROJECT_ROOT / "config" / "dsrl"
+
+
+@dataclass(frozen=True)
+class BCConfig:
+    """Behaviour cloning of one task. Defaults are the project's README and DPPO's MLP recipe (2024).
+
+    `filter_key` names a mask of the data file (empty: all demonstrations), `num_demos` takes the first so many of them
+    (0: all). `pred_horizon` actions are predicted and executed open loop. Evaluation takes `ddim_steps` and `spacing`
+    unless told otherwise. `relative_quaternion`: see `dsrl.normalizer`. `env_check` off lets files of another robosuite
+    version be trained on; the environment is then the installed one's.
+    """
+
+    task: str = "lift"
+    data_path: str = ""
+    save_dir: str = ""
+    filter_key: str = ""
+    num_demos: int = 0
+    pred_horizon: int = 4
+    pad: bool = True
+    relative_quaternion: str = "raw"
+    env_check: bool = True
+    diffusion_steps: int = 100
+    ddim_steps: int = 10
+    spacing: str = "leading"
+    hidden_dims: tuple[int, ...] = (1024, 1024, 1024)
+    time_dim: int = 16
+    epochs: int = 3000
+    batch_size: int = 256
+    learning_rate: float = 1e-4
+    final_learning_rate: float = 1e-5
+    warmup_epochs: float = 100
+    weight_decay: float = 1e-6
+    ema_decay: float = 0.995
+    ema_every: int = 10
+    save_every: int = 500
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        RobomimicTask.standard(self.task)
+        ddim_times(self.diffusion_steps, self.ddim_steps, self.spacing)
+        for name in ("pred_horizon", "time_dim", "epochs", "batch_size", "ema_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
+        if not self.hidden_dims or min(self.hidden_dims) < 1:
+            raise ConfigError(f"hidden_dims {self.hidden_dims}: expected positive widths")
+        if self.spacing not in SPACINGS or self.relative_quaternion not in RELATIVE_QUATERNION:
+            raise ConfigError(
+                f"spacing {self.spacing!r}, relative_quaternion {self.relative_quaternion!r}: "
+                f"expected one of {', '.join(SPACINGS)}, and of {', '.join(RELATIVE_QUATERNION)}"
+            )
+        if not self.learning_rate > 0 or not 0 <= self.ema_decay < 1 or self.num_demos < 0:
+            raise ConfigError(
+                f"learning_rate {self.learning_rate}, ema_decay {self.ema_decay}, num_demos {self.num_demos}: "
+                "expected above 0, 0 to below 1, and at least 0"
+            )
+
+    @property
+    def data_file(self) -> Path:
+        """`data_path`, or the first of the usual places that has a file; the published data before scripted ones."""
+        if self.data_path:
+            return Path(self.data_path)
+        folder = Path("datasets") / self.task
+        places = [folder / kind / name for name in DATA_FILES for kind in ("ph", "scripted")]
+        for place in places:
+            if place.exists():
+                return place
+        raise DataError(
+            f"{folder}: no data set (looked for ph/{DATA_FILES[0]} and scripted/{DATA_FILES[-1]}); "
+            f"record one with `python -m dsrl.collect_demos --tasks {self.task}` or give --data_path"
+        )
+
+    @property
+    def save_folder(self) -> Path:
+        return Path(self.save_dir or f"checkpoints/bc/{self.task}")
+
+
+@dataclass(frozen=True)
+class DSRLConfig:
+    """Steering of one task's cloned policy. Steps are control steps of all environments together (20 per second).
+
+    The replay buffer starts with `initial_steps` of the cloned policy, w ~ N(0, I) clipped to +-`action_magnitude`;
+    `train_steps` of SAC follow, with `utd` gradient steps after each decision of all `num_envs` environments. A success
+    ends the episode, or with `until_success` off must be kept up to the horizon. Every `eval_every` steps
+    `eval_episodes` fixed episodes are run; the best actor is tried at the end on `fresh_episodes` others, as is the
+    cloned policy. `algorithm` is `sac` or `na`, where `distill_steps` counts. A cloned policy below `least_base_rate`
+    in its first rollouts is not worth steering: training stops.
+    """
+
+    task: str = "lift"
+    algorithm: str = "sac"
+    save_dir: str = ""
+    action_magnitude: float = 1.0
+    ddim_steps: int = 10
+    spacing: str = ""
+    initial_steps: int = 320_000
+    train_steps: int = 100_000
+    utd: int = 20
+    num_envs: int = 4
+    workers: bool = False
+    horizon: int = 400
+    until_success: bool = True
+    hidden_dims: tuple[int, ...] = (256, 256, 256)
+    learning_rate: float = 3e-4
+    batch_size: int = 256
+    discount: float = 0.99
+    tau: float = 0.005
+    ent_coef: str = "auto_1.0"
+    target_entropy: float = 0.0
+    distill_steps: int = 2
+    eval_every: int = 20_000
+    eval_episodes: int = 20
+    fresh_episodes: int = 100
+    least_base_rate: float = 0.02
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        RobomimicTask.standard(self.task)
+        if self.algorithm not in ("sac", "na"):
+            raise ConfigError(f"algorithm {self.algorithm!r}: expected sac or na")
+        for name in ("initial_steps", "train_steps", "utd", "num_envs", "horizon", "batch_size", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
+        for name in ("eval_episodes", "fresh_episodes", "distill_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
+        if not self.action_magnitude > 0 or not 0 < self.discount <= 1:
+            raise ConfigError(
+                f"action_magnitude {self.action_magnitude}, discount {self.discount}: expected above 0, and 0 to 1"
+            )
+
+    @property
+    def save_folder(self) -> Path:
+        return Path(self.save_dir or f"checkpoints/dsrl/{self.task}")
+
+
+def load_task_config(cls: type[T], stage: str, task: str, file: Path | None, overrides: Mapping[str, Any]) -> T:
+    """Settings of `stage` (`bc`, `dsrl`) from `file` or `config/dsrl/{stage}_{task}.yaml`, with flags over it.
+
+    A flag that is None was not given.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    RobomimicTask.standard(task)
+    usual = _FOLDER / f"{stage}_{task}.yaml"
+    if file is None and not usual.exists():
+        return from_mapping(cls, {"task": task, **given}, source="flags")
+    return load_yaml(cls, file or usual, {"task": task, **given})

@@ -1,0 +1,202 @@
+"""Demonstrations as files: the HDF5 layout of Robomimic's low-dim data sets, written and read.
+
+A file of version 1.4.1 (`low_dim_v141.hdf5`), one of 1.5 (`low_dim_v15.hdf5`) and one recorded here have the same
+groups: `data/demo_<i>` with `actions`, `states`, `rewards`, `dones`, `obs/<key>` and maybe `next_obs/<key>`; lists of
+names under `mask/<key>`; the environment as JSON in the attribute `env_args` of `data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from envs.robomimic_task import ACTION_DIM, POLICY_KEYS, RobomimicTask
+from runtime.errors import DataError
+
+DATA_FILES = ("low_dim_v141.hdf5", "low_dim_v15.hdf5", "low_dim_scripted.hdf5")
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One recorded episode of N control steps.
+
+    states (N, 1 + nq + nv) and observations before the actions (N, 7), `following` the observations after them; rewards
+    (N,) are those of the state after the action. `executed` (N, 7), where given, is what moved the robot: the action
+    with exploration noise, while `actions` are the demonstrator's own.
+    """
+
+    states: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    observations: Mapping[str, np.ndarray]
+    following: Mapping[str, np.ndarray]
+    model_xml: str
+    executed: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    @property
+    def dones(self) -> np.ndarray:
+        """(N,) 1 where the task is solved after the action, and at the last step."""
+        dones = (self.rewards > 0).astype(np.int64)
+        dones[-1] = 1
+        return dones
+
+
+@dataclass(frozen=True)
+class DemonstrationSet:
+    """What a policy learns from: observations (N, D) and actions (N, 7) float32 of all chosen episodes in a row.
+
+    `lengths` (E,) are the episodes'. `task` is None where the file's environment is not looked at.
+    """
+
+    keys: tuple[str, ...]
+    observations: np.ndarray
+    actions: np.ndarray
+    lengths: np.ndarray
+    names: tuple[str, ...]
+    env_args: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+def write_demonstrations(
+    path: Path,
+    demonstrations: Sequence[Demonstration],
+    task: RobomimicTask,
+    masks: Mapping[str, Sequence[int]],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Write a file that readers of the published ones can read; `masks` are numbers of demonstrations by key."""
+    # The newest format keeps the models' long texts, which the oldest cannot, as attributes.
+    with h5py.File(path, "w", libver="latest") as file:
+        data = file.create_group("data")
+        data.attrs["total"] = sum(len(demo) for demo in demonstrations)
+        data.attrs["env_args"] = task.env_args
+        for name, value in attributes.items():
+            data.attrs[name] = value
+        for i, demo in enumerate(demonstrations):
+            group = data.create_group(f"demo_{i}")
+            group.attrs["num_samples"] = len(demo)
+            group.attrs["model_file"] = demo.model_xml
+            group["actions"] = np.asarray(demo.actions, np.float64)
+            group["states"] = np.asarray(demo.states, np.float64)
+            group["rewards"] = np.asarray(demo.rewards, np.float64)
+            group["dones"] = demo.dones
+            if demo.executed is not None:
+                group["executed_actions"] = np.asarray(demo.executed, np.float64)
+            for part, observations in (("obs", demo.observations), ("next_obs", demo.following)):
+                for key, values in observations.items():
+                    group[f"{part}/{key}"] = np.asarray(values, np.float64)
+        for key, numbers in masks.items():
+            file[f"mask/{key}"] = np.array([f"demo_{i}" for i in sorted(numbers)], dtype="S")
+
+
+def read_demonstrations(
+    path: Path,
+    *,
+    keys: Sequence[str] = POLICY_KEYS,
+    filter_key: str = "",
+    num_demos: int = 0,
+) -> DemonstrationSet:
+    """Read observations of `keys` and actions of the demonstrations in the mask `filter_key` (all where it is empty).
+
+    With `num_demos` only the first so many. Raises `DataError` naming file, group and what is expected.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; record one with `python -m dsrl.collect_demos --tasks lift`")
+    try:
+        with h5py.File(path, "r") as file:
+            return _read(file, path, tuple(keys), filter_key, num_demos)
+    except OSError as error:
+        raise DataError(f"{path}: not a whole HDF5 file ({error})") from error
+
+
+def _read(file: h5py.File, path: Path, keys: tuple[str, ...], filter_key: str, num_demos: int) -> DemonstrationSet:
+    if "data" not in file or "env_args" not in file["data"].attrs:
+        raise DataError(f"{path}: no group 'data' with the attribute 'env_args'; expected a Robomimic data set")
+    data = file["data"]
+    names = _chosen(file, path, filter_key)
+    if num_demos:
+        if num_demos > len(names):
+            raise DataError(f"{path}: {len(names)} demonstrations, but num_demos is {num_demos}")
+        names = names[:num_demos]
+    if not names:
+        raise DataError(f"{path}: no demonstrations")
+    observations, actions = [], []
+    for name in names:
+        if name not in data:
+            raise DataError(f"{path}: mask/{filter_key} names {name}, which is not there")
+        group = data[name]
+        for part in ("actions", *(f"obs/{key}" for key in keys)):
+            if part not in group:
+                found = sorted(group["obs"]) if "obs" in group else sorted(group)
+                raise DataError(f"{path}: {name} has no {part!r}; found {', '.join(found)}")
+        action = group["actions"][:]
+        if action.ndim != 2 or action.shape[1] != ACTION_DIM or not len(action):
+            raise DataError(f"{path}: {name}/actions has the shape {action.shape}, expected (N, {ACTION_DIM})")
+        columns = [group["obs"][key][:].reshape(len(group["obs"][key]), -1) for key in keys]
+        for key, column in zip(keys, columns, strict=True):
+            if len(column) != len(action):
+                raise DataError(f"{path}: {name}/obs/{key} has {len(column)} rows, actions have {len(action)}")
+        observations.append(np.concatenate(columns, axis=1, dtype=np.float32))
+        actions.append(action.astype(np.float32))
+    result = DemonstrationSet(
+        keys=keys,
+        observations=np.concatenate(observations),
+        actions=np.concatenate(actions),
+        lengths=np.array([len(action) for action in actions]),
+        names=tuple(names),
+        env_args=_text(data.attrs["env_args"]),
+        attributes={key: value for key, value in data.attrs.items() if key not in ("env_args", "total")},
+    )
+    for what, values in (("observations", result.observations), ("actions", result.actions)):
+        if not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+            episode = int(np.searchsorted(np.cumsum(result.lengths), row, side="right"))
+            raise DataError(f"{path}: {what} of {names[episode]} are not finite")
+    return result
+
+
+def _chosen(file: h5py.File, path: Path, filter_key: str) -> list[str]:
+    """Names of the chosen demonstrations in the order of their numbers; the numbering may have holes."""
+    if not filter_key:
+        return sorted((name for name in file["data"] if name.startswith("demo_")), key=_number)
+    masks = sorted(file["mask"]) if "mask" in file else []
+    if filter_key not in masks:
+        raise DataError(f"{path}: no mask {filter_key!r}; found {', '.join(masks) or 'none at all'}")
+    return sorted((_text(name) for name in file["mask"][filter_key][:]), key=_number)
+
+
+def _number(name: str) -> int:
+    return int(name.rsplit("_", 1)[-1])
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def inspect_text(path: Path) -> str:
+    """What a file holds, for people: demonstrations, lengths, keys with widths, masks."""
+    data = read_demonstrations(path)
+    with h5py.File(path, "r") as file:
+        group = file["data"][data.names[0]]
+        masks = {key: len(file["mask"][key]) for key in file["mask"]} if "mask" in file else {}
+        rows = [f"  obs/{key:24s} {group['obs'][key].shape[1:]}" for key in sorted(group["obs"])]
+        rows += [f"  {key:28s} {group[key].shape[1:]}" for key in ("actions", "states", "rewards", "dones")]
+    lengths = data.lengths
+    head = [
+        f"{path}: {len(lengths)} demonstrations, {len(data)} steps, lengths {lengths.min()} to {lengths.max()}, "
+        f"mean {lengths.mean():.1f}",
+        f"  masks: {', '.join(f'{key} ({n})' for key, n in masks.items()) or 'none'}",
+    ]
+    return "\n".join(head + rows)

@@ -1,0 +1,118 @@
+"""The frozen policy: from raw observations and noise to chunks of actions; checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim, ddim_times
+from dsrl.normalizer import BOUND, MinMax, feature_columns, features
+from envs.robomimic_task import ACTION_DIM, RobomimicTask
+from runtime.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a `state_{epoch}.pt` holds, checked; `args` are all settings of its training."""
+
+    path: Path
+    contents: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        """Raises `DataError` for a missing or damaged file and for one that is not a policy of this project."""
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"{path}: no such checkpoint; train one with `python -m dsrl.train_bc`")
+        try:
+            contents = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises whatever its unpickler meets
+            raise DataError(f"{path}: not a whole checkpoint ({type(error).__name__})") from error
+        needed = {"model", "ema", "obs_normalizer", "action_normalizer", "obs_keys", "args", "env_args", "epoch"}
+        missing = sorted(needed - set(contents)) if isinstance(contents, dict) else sorted(needed)
+        if missing:
+            raise DataError(f"{path}: not a checkpoint of a diffusion policy (no {', '.join(missing)})")
+        return cls(path, contents)
+
+    @property
+    def args(self) -> dict[str, Any]:
+        return self.contents["args"]
+
+    @property
+    def task(self) -> RobomimicTask:
+        return RobomimicTask.from_env_args(self.contents["env_args"], str(self.path))
+
+    def expect_task(self, name: str | None) -> None:
+        """Raises `ConfigError` unless the checkpoint is of the task `name` (None: any)."""
+        if name and name != self.args["task"]:
+            raise ConfigError(f"{self.path}: a policy of the task {self.args['task']!r}, not of {name!r}")
+
+
+class DiffusionPolicy:
+    """w (B, A) and observations (B, D) to chunks (B, A) with A = pred_horizon * 7; the same input, the same chunk."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        ddim_steps: int | None = None,
+        spacing: str | None = None,
+        eta: float = 0.0,
+        device: torch.device | None = None,
+        use_ema: bool = True,
+    ) -> None:
+        contents, args = checkpoint.contents, checkpoint.args
+        self.checkpoint, self.task = checkpoint, checkpoint.task
+        self.device = device or torch.device("cpu")
+        self.keys = tuple(contents["obs_keys"])
+        self.chunk, self.action_dim = args["pred_horizon"], args["pred_horizon"] * ACTION_DIM
+        self.ddim_steps, self.spacing = ddim_steps or args["ddim_steps"], spacing or args["spacing"]
+        self.eta = eta
+        self.obs_normalizer = MinMax(**contents["obs_normalizer"]).to(self.device)
+        self.action_normalizer = MinMax(**contents["action_normalizer"]).to(self.device)
+        self.feature_dim = len(self.obs_normalizer.low)
+        self._relative = args["relative_quaternion"]
+        self._columns = feature_columns(self.task, self.keys, self._relative)
+        network = NoisePredictor(self.action_dim, self.feature_dim, args["hidden_dims"], args["time_dim"])
+        try:
+            network.load_state_dict(contents["ema" if use_ema else "model"])
+        except RuntimeError as error:
+            raise DataError(f"{checkpoint.path}: its weights do not fit its own arguments ({error})") from error
+        self.network = network.to(self.device).eval().requires_grad_(False)
+        alpha_bar = cosine_alpha_bar(args["diffusion_steps"]).to(self.device)
+        self._alpha_bar, self._times = alpha_bar, ddim_times(args["diffusion_steps"], self.ddim_steps, self.spacing)
+        self.sample = FastSampler(self.network, alpha_bar, self._times)
+
+    @classmethod
+    def load(cls, path: Path, **options: Any) -> DiffusionPolicy:
+        return cls(Checkpoint.read(path), **options)
+
+    def features(self, observation: np.ndarray | Tensor) -> Tensor:
+        """(B, D) raw observations to (B, feature_dim) normalised ones, clamped to +-BOUND."""
+        raw = torch.as_tensor(observation, dtype=torch.float32, device=self.device)
+        return self.obs_normalizer.normalize(features(raw, self._columns, self._relative)).clamp(-BOUND, BOUND)
+
+    def denoise(self, seen: Tensor, w: Tensor) -> Tensor:
+        """Normalised observations (B, feature_dim) and noise (B, A) to normalised chunks (B, A) in [-1, 1]."""
+        if self.eta:
+            return ddim(self.network, w, seen, self._alpha_bar, self._times, self.eta)
+        return self.sample(w, seen)
+
+    def to_actions(self, chunk: Tensor) -> np.ndarray:
+        """Normalised chunks (B, A) to the environment's actions (B, A) float32 in [-1, 1].
+
+        Raises `DataError` where they are not finite."""
+        actions = self.action_normalizer.denormalize(chunk.view(-1, ACTION_DIM)).clamp(-1, 1).view(chunk.shape)
+        if not torch.isfinite(actions).all():
+            raise DataError(f"{self.checkpoint.path}: gives actions that are not finite")
+        return actions.cpu().numpy()
+
+    def act(self, observation: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """Raw observations (B, D) and noise (B, A) to actions (B, A)."""
+        noise = torch.as_tensor(w, dtype=torch.float32, device=self.device)
+        return self.to_actions(self.denoise(self.features(observation), noise))

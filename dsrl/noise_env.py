@@ -1,0 +1,160 @@
+"""The environment that reinforcement learning sees: its actions are the frozen policy's noise."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
+from torch import Tensor
+
+from dsrl.diffusion_policy import DiffusionPolicy
+from dsrl.rollout import ChooseNoise
+from envs.robomimic_task import RobomimicTask
+from runtime.errors import DataError
+from runtime.seeds import rng
+
+
+def observation_space(policy: DiffusionPolicy) -> gymnasium.spaces.Box:
+    return gymnasium.spaces.Box(-np.inf, np.inf, (policy.feature_dim,), np.float32)
+
+
+def noise_space(policy: DiffusionPolicy, action_magnitude: float) -> gymnasium.spaces.Box:
+    return gymnasium.spaces.Box(-action_magnitude, action_magnitude, (policy.action_dim,), np.float32)
+
+
+class DSRLEnvWrapper(gymnasium.Wrapper):
+    """One environment of chunks: w (28,) is denoised to a chunk of actions, which is executed open loop.
+
+    Observations are the policy's normalised features; the reward is minus the number of control steps of the chunk
+    after which the task was not solved.
+    """
+
+    def __init__(self, env: gymnasium.Env, policy: DiffusionPolicy, action_magnitude: float = 1.0) -> None:
+        super().__init__(env)
+        self.policy = policy
+        self.observation_space = observation_space(policy)
+        self.action_space = noise_space(policy, action_magnitude)
+        self._seen: Tensor | None = None
+
+    def reset(self, **options: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        observation, info = self.env.reset(**options)
+        return self._look(observation), info
+
+    def step(self, w: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        noise = torch.as_tensor(w, dtype=torch.float32, device=self.policy.device)[None]
+        chunk = self.policy.denoise(self._seen, noise)
+        observation, solved, terminated, truncated, info = self.env.step(self.policy.to_actions(chunk)[0])
+        info["chunk"] = chunk[0].cpu().numpy()
+        return self._look(observation), solved - info["executed"], terminated, truncated, info
+
+    def _look(self, observation: np.ndarray) -> np.ndarray:
+        self._seen = self.policy.features(observation[None])
+        return self._seen[0].cpu().numpy()
+
+
+class NoiseVecEnv(VecEnvWrapper):
+    """`DSRLEnvWrapper` for several environments, which are denoised as one batch.
+
+    `info["chunk"]` (28,) is the normalised chunk that was executed; `env_steps` counts control steps of all.
+    """
+
+    def __init__(self, venv: VecEnv, policy: DiffusionPolicy, action_magnitude: float = 1.0) -> None:
+        super().__init__(venv, observation_space(policy), noise_space(policy, action_magnitude))
+        self.policy, self.env_steps = policy, 0
+
+    def reset(self) -> np.ndarray:
+        return self._look(self.venv.reset())
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._chunks = self.policy.denoise(
+            self._seen, torch.as_tensor(actions, dtype=torch.float32, device=self.policy.device)
+        )
+        self.venv.step_async(self.policy.to_actions(self._chunks))
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        observations, solved, dones, infos = self.venv.step_wait()
+        executed = np.array([info["executed"] for info in infos])
+        self.env_steps += int(executed.sum())
+        chunks = self._chunks.cpu().numpy()
+        for info, chunk in zip(infos, chunks, strict=True):
+            info["chunk"] = chunk
+            if "terminal_observation" in info:
+                info["terminal_observation"] = self.policy.features(info["terminal_observation"][None])[0].cpu().numpy()
+        return self._look(observations), (solved - executed).astype(np.float32), dones, infos
+
+    def _look(self, observations: np.ndarray) -> np.ndarray:
+        self._seen = self.policy.features(observations)
+        return self._seen.cpu().numpy()
+
+
+class _Make:
+    """Makes one environment in whichever process calls it."""
+
+    def __init__(self, task: RobomimicTask, options: dict[str, Any]) -> None:
+        self.task, self.options = task, options
+
+    def __call__(self) -> gymnasium.Env:
+        import envs
+
+        return envs.make(self.task, **self.options)
+
+
+def open_noise_environments(
+    policy: DiffusionPolicy,
+    num_envs: int,
+    *,
+    workers: bool,
+    horizon: int,
+    until_success: bool,
+    action_magnitude: float,
+    seed: int,
+) -> NoiseVecEnv:
+    """`workers`: a process for each environment; else all in this one."""
+    options = {"horizon": horizon, "chunk": policy.chunk, "keys": policy.keys, "until_success": until_success}
+    makers: list[Callable[[], gymnasium.Env]] = [_Make(policy.task, options) for _ in range(num_envs)]
+    venv = SubprocVecEnv(makers, start_method="spawn") if workers else DummyVecEnv(makers)
+    venv.seed(seed)
+    return NoiseVecEnv(venv, policy, action_magnitude)
+
+
+def load_actor(path: Path, policy: DiffusionPolicy, *, deterministic: bool = False) -> ChooseNoise:
+    """The noise that a saved SAC chooses. Raises `DataError` unless it is one for this policy's observations."""
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such SAC model; train one with `python -m dsrl.train_dsrl`")
+    try:
+        model = SAC.load(path, device=policy.device)
+    except (zipfile.BadZipFile, ValueError, KeyError, RuntimeError) as error:
+        raise DataError(f"{path}: not a SAC model of stable-baselines3 ({type(error).__name__})") from error
+    found = (model.observation_space.shape, model.action_space.shape)
+    expected = ((policy.feature_dim,), (policy.action_dim,))
+    if found != expected:
+        raise DataError(
+            f"{path}: steers observations and noise of {found}, the policy {policy.checkpoint.path} has {expected}"
+        )
+    return actor_noise(model, deterministic=deterministic)
+
+
+def actor_noise(model: SAC, *, deterministic: bool) -> ChooseNoise:
+    low, high = (
+        torch.as_tensor(bound, device=model.device) for bound in (model.action_space.low, model.action_space.high)
+    )
+    generators: dict[int, np.random.Generator] = {}
+
+    @torch.no_grad()
+    def choose(seen: Tensor, seeds: Sequence[int], decision: int) -> Tensor:
+        if decision == 0:
+            generators.update({seed: rng("actor", seed) for seed in seeds})
+        mean, log_std, _ = model.actor.get_action_dist_params(seen)
+        if not deterministic:
+            draws = [generators[seed].standard_normal(mean.shape[1], dtype=np.float32) for seed in seeds]
+            mean = mean + log_std.exp() * torch.from_numpy(np.stack(draws)).to(mean.device)
+        return low + (high - low) * (torch.tanh(mean) + 1) / 2
+
+    return choose

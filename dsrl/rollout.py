@@ -1,0 +1,124 @@
+"""Seeded episodes of a policy, many at once, and how many of them were solved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+
+from dsrl.diffusion_policy import DiffusionPolicy
+from envs.vector import VectorEnv
+from runtime.seeds import derive_seed, rng
+
+ChooseNoise = Callable[[Tensor, Sequence[int], int], Tensor]
+"""w (B, A) for normalised observations (B, F), the episodes' seeds and the number of the decision."""
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """K episodes: solved at any control step, solved at every step of the last chunk, and decisions that they took."""
+
+    seeds: np.ndarray
+    successes: np.ndarray
+    held: np.ndarray
+    decisions: np.ndarray
+
+    @property
+    def solved(self) -> int:
+        return int(self.successes.sum())
+
+    @property
+    def rate(self) -> float:
+        return self.solved / len(self.successes)
+
+    def summary(self) -> dict[str, Any]:
+        low, high = wilson(self.solved, len(self.successes))
+        return {
+            "solved": self.solved,
+            "episodes": len(self.successes),
+            "rate": self.rate,
+            "low": low,
+            "high": high,
+            "solved_at_the_end": int(self.held.sum()),
+            "mean_decisions": float(self.decisions.mean()),
+        }
+
+    def rows(self) -> list[dict[str, int]]:
+        """The table, an episode a row."""
+        columns = (self.seeds, self.successes, self.held, self.decisions)
+        names = ("seed", "solved", "solved_at_the_end", "decisions")
+        return [dict(zip(names, (int(v) for v in row), strict=True)) for row in zip(*columns, strict=True)]
+
+
+def wilson(solved: int, episodes: int) -> tuple[float, float]:
+    """95 % interval of a success rate."""
+    interval = binomtest(solved, episodes).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def episode_seeds(seed: int, count: int, purpose: str = "evaluation") -> list[int]:
+    return [derive_seed(purpose, seed, number) for number in range(count)]
+
+
+class Prior:
+    """w ~ N(0, I), drawn for each episode by its own generator: an episode does not depend on those beside it."""
+
+    def __init__(self, action_dim: int) -> None:
+        self.action_dim = action_dim
+        self._generators: dict[int, np.random.Generator] = {}
+
+    def __call__(self, seen: Tensor, seeds: Sequence[int], decision: int) -> Tensor:
+        if decision == 0:
+            self._generators = {seed: rng("noise", seed) for seed in seeds}
+        draws = [self._generators[seed].standard_normal(self.action_dim, dtype=np.float32) for seed in seeds]
+        return torch.from_numpy(np.stack(draws)).to(seen.device)
+
+
+def open_environments(
+    policy: DiffusionPolicy, num_envs: int, *, workers: int = 0, horizon: int = 400, until_success: bool = True
+) -> VectorEnv:
+    return VectorEnv(
+        policy.task,
+        num_envs,
+        workers=workers,
+        horizon=horizon,
+        chunk=policy.chunk,
+        keys=policy.keys,
+        until_success=until_success,
+    )
+
+
+def run_episodes(
+    policy: DiffusionPolicy,
+    environments: VectorEnv,
+    seeds: Sequence[int],
+    choose: ChooseNoise | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Episodes:
+    """One episode per seed, `environments.num_envs` at a time, w by `choose` (default: the prior)."""
+    choose = choose or Prior(policy.action_dim)
+    parts = []
+    for start in range(0, len(seeds), environments.num_envs):
+        batch = list(seeds[start : start + environments.num_envs])
+        observations = environments.reset(batch)
+        running = np.ones(len(batch), bool)
+        success, held, decisions = np.zeros(len(batch), bool), np.zeros(len(batch), bool), np.zeros(len(batch), int)
+        decision = 0
+        while running.any():
+            seen = policy.features(observations)
+            actions = policy.to_actions(policy.denoise(seen, choose(seen, batch, decision)))
+            observations, rewards, terminated, truncated, solved = environments.step(actions)
+            success[running] |= solved[running]
+            held[running] = rewards[running] >= policy.chunk
+            decisions[running] += 1
+            running &= ~(terminated | truncated)
+            decision += 1
+        parts.append((np.array(batch), success, held, decisions))
+        if progress:
+            progress(len(batch))
+    return Episodes(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -1,0 +1,193 @@
+import json
+
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+
+import envs
+from envs.robomimic import RobomimicEnv, global_random_state, import_robosuite
+from envs.robomimic_experts import EXPERTS
+from envs.robomimic_task import RobomimicTask, task_names
+from envs.vector import VectorEnv
+from runtime.errors import DataError, TaskError
+
+TASKS = task_names()
+
+
+@pytest.fixture(scope="module")
+def made():
+    """One environment of each task."""
+    return {name: RobomimicEnv(name) for name in TASKS}
+
+
+def _original(task):
+    """robosuite's own environment, as the data sets' arguments make it."""
+    return import_robosuite().make(task.env_name, **task.env_kwargs)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_start_and_motion_are_those_of_robosuite(made, name):
+    env = made[name]
+    original = _original(env.task)
+    with global_random_state(7):
+        original.reset()
+    env.reset(seed=7)
+    theirs, data = original.sim.model._model, original.sim.data._data
+    np.testing.assert_array_equal(env.data.qpos, data.qpos)
+    for field in ("geom_size", "body_mass", "geom_rbound", "geom_aabb", "bvh_aabb"):
+        np.testing.assert_array_equal(getattr(env.model, field), getattr(theirs, field))
+    np.testing.assert_allclose(env.model.body_inertia, theirs.body_inertia, rtol=1e-12)
+    random = np.random.default_rng(0)
+    for step in range(12):
+        action = random.uniform(-1, 1, 7)
+        if step % 3 == 0:
+            action[3:6] = 0  # keeps the former goal of the orientation
+        original.step(action)
+        env.step(action)
+    # robosuite's rotations are single precision.
+    np.testing.assert_allclose(env.data.qpos, data.qpos, atol=1e-6)
+    original.sim.forward()
+    observed = original._get_observations(force_update=True)
+    observed["object"] = observed["object-state"]
+    assert set(env.keys) <= set(observed)
+    for key in set(env.observer) & set(observed):
+        np.testing.assert_allclose(env.observer[key](), observed[key], atol=5e-6, err_msg=key)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_recorded_model_is_the_one_of_the_episode(made, name):
+    env = made[name]
+    env.reset(seed=3)
+    xml = env.model_xml()
+    assert "/" not in xml.split('file="')[1][0], "paths start at the package"
+    package = import_robosuite().__file__.rsplit("/robosuite/", 1)[0]
+    model = mujoco.MjModel.from_xml_string(xml.replace('file="robosuite', f'file="{package}/robosuite'))
+    np.testing.assert_allclose(model.geom_size, env.model.geom_size, atol=1e-12)
+    np.testing.assert_allclose(model.body_mass, env.model.body_mass, rtol=1e-9)
+    assert (model.nq, model.nv) == (env.model.nq, env.model.nv)
+
+
+def test_an_episode_depends_on_its_seed_alone(made):
+    env = made["lift"]
+
+    def episode(seed):
+        first, _ = env.reset(seed=seed)
+        return np.stack([first, *(env.step(np.full(7, 0.3))[0] for _ in range(3))])
+
+    first = episode(1)
+    other = episode(2)
+    np.testing.assert_array_equal(episode(1), first)
+    assert not np.array_equal(first, other)
+
+
+def test_the_global_generator_is_left_as_it_was(made):
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    made["can"].reset(seed=5)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_scripted_expert_solves_the_task(made, name):
+    env = made[name]
+    observation, _ = env.reset(seed=11)
+    for _ in range(250):
+        observation, reward, _, _, info = env.step(EXPERTS[name](observation))
+        if info["success"]:
+            break
+    assert info["success"]
+    assert reward == 1
+
+
+def test_a_chunk_is_its_actions_one_after_the_other():
+    single, chunked = RobomimicEnv("lift"), RobomimicEnv("lift", chunk=4)
+    actions = np.random.default_rng(0).uniform(-1, 1, (2, 4, 7))
+    single.reset(seed=4)
+    chunked.reset(seed=4)
+    for chunk in actions:
+        after, _, _, _, info = chunked.step(chunk.ravel())
+        for action in chunk:
+            last = single.step(action)[0]
+        np.testing.assert_array_equal(after, last)
+        assert info["executed"] == 4
+
+
+def test_nothing_is_executed_beyond_the_horizon_or_a_success_that_ends_the_episode():
+    env = RobomimicEnv("lift", chunk=4, horizon=6)
+    env.reset(seed=0)
+    env.step(np.zeros(28))
+    _, _, terminated, truncated, info = env.step(np.zeros(28))
+    assert (info["executed"], terminated, truncated, env.steps) == (2, False, True, 6)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros(28))
+    env.until_success, env.horizon = True, 400
+    observation, _ = env.reset(seed=0)
+    terminated = False
+    while not terminated:
+        observation, reward, terminated, truncated, info = env.step(np.tile(EXPERTS["lift"](observation), 4))
+        assert not truncated
+    assert reward == 1, "the first solved step is the last one executed"
+
+
+def test_a_restored_state_is_observed_as_it_was(made):
+    env = made["square"]
+    env.reset(seed=2)
+    for _ in range(5):
+        env.step(np.full(7, 0.2))
+    state, observation = env.state(), env.observation()
+    env.reset(seed=9)
+    env.restore(state)
+    np.testing.assert_allclose(env.observation(), observation, atol=1e-7)
+    with pytest.raises(ValueError, match=r"expected \(45,\)"):
+        env.restore(state[:-1])
+
+
+def test_actions_that_cannot_be_executed_are_refused(made):
+    env = made["lift"]
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="not finite"):
+        env.step(np.full(7, np.nan))
+    with pytest.raises(ValueError, match=r"expected \(7,\)"):
+        env.step(np.zeros(8))
+
+
+def test_workers_step_robomimic_tasks_too():
+    task = RobomimicTask.standard("lift")
+    actions = np.full((3, 28), 0.1)
+
+    def run(workers):
+        with VectorEnv(task, 3, workers=workers, chunk=4, horizon=8) as vector:
+            return [vector.reset([1, 2, 3]), *vector.step(actions)]
+
+    for alone, spread in zip(run(0), run(2), strict=True):
+        np.testing.assert_array_equal(alone, spread)
+
+
+def test_arguments_that_the_installed_simulator_would_read_otherwise_are_refused():
+    arguments = json.loads(RobomimicTask.standard("can").env_args)
+    assert RobomimicTask.from_env_args(json.dumps(arguments), "x").name == "can"
+
+    def refused(match, **changes):
+        changed = json.loads(json.dumps(arguments))
+        for path, value in changes.items():
+            *parents, last = path.split("__")
+            inner = changed
+            for parent in parents:
+                inner = inner[parent]
+            inner[last] = value
+        with pytest.raises(DataError, match=match):
+            RobomimicTask.from_env_args(json.dumps(changed), "file.hdf5")
+
+    refused("made with robosuite 1.5.1, installed is 1.4", env_version="1.5.1")
+    refused("'ToolHang', expected one of Lift", env_name="ToolHang")
+    refused("control_delta is False", env_kwargs__controller_configs__control_delta=False)
+    refused("'JOINT_POSITION', expected 'OSC_POSE'", env_kwargs__controller_configs__type="JOINT_POSITION")
+    refused("robots", env_kwargs__robots=["Sawyer"])
+    with pytest.raises(DataError, match="not those of a robosuite environment"):
+        RobomimicTask.from_env_args("{", "file.hdf5")
+    with pytest.raises(TaskError, match="'lif'"):
+        RobomimicTask.standard("lif")
+
+
+def test_make_knows_the_tasks_by_name():
+    assert isinstance(envs.make("can", horizon=5), RobomimicEnv)
