@@ -27,7 +27,7 @@ def main(
     """Print a table: success at the last step and mean return of each expert, undisturbed.
 
     Args:
-        robot: all tasks of this robot that have an expert
+        robot: all tasks of this robot
         tasks: or just these
         episodes: per task, seeded
         clone: also record each expert and train TD3+BC (4,000 steps of 512) on the recording alone
@@ -40,8 +40,7 @@ def main(
     import dataclasses
 
     from envs.collect import CollectConfig
-    from envs.experts import has_expert
-    from offline_compositional_rl_datasets.task import Task, all_tasks
+    from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
     from pipeline.config import load_pipeline_config
     from pipeline.experts import CloneConfig, score_experts
     from runtime.atomic import write_json
@@ -51,9 +50,9 @@ def main(
     from runtime.paths import machine_settings
 
     configure_logging()
-    chosen = [Task.parse(name) for name in tasks] or [t for t in all_tasks() if t.robot == robot and has_expert(t)]
+    chosen = [Task.parse(name) for name in tasks] or [t for t in all_tasks() if t.robot == robot]
     if not chosen:
-        raise TaskError(f"--robot {robot!r}: no task of it has an expert")
+        raise TaskError(f"--robot {robot!r}: expected one of {', '.join(ROBOTS)}")
     cloning = None
     if clone:
         settings = load_pipeline_config(config, {})

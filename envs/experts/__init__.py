@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from envs.experts.scripted import ScriptedExpert, has_expert
+from envs.experts.scripted import ScriptedExpert
 from offline_compositional_rl_datasets.task import Task
 
-__all__ = ["ScriptedExpert", "expert_for", "has_expert"]
+__all__ = ["ScriptedExpert", "expert_for"]
 
 
 def expert_for(task: Task) -> ScriptedExpert:
-    """The expert of a task: a callable from observations (B, 77) to actions (B, 8) in [-1, 1].
-
-    Raises `TaskError` for an object or objective that no expert is written for.
-    """
+    """The expert of a task: a callable from observations (B, 77) to actions (B, 8) in [-1, 1]."""
     return ScriptedExpert(task)

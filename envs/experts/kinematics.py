@@ -15,6 +15,12 @@ from envs.composuite.robots import GRIP_SITE, HAND_BODY, NUM_ARM_JOINTS
 from envs.composuite.scene import compiled_model
 from offline_compositional_rl_datasets.task import Task
 
+_DAMPING = 1e-4
+
+EASE = np.array([0.45, 0.6, 1.4, 1.2, 1.4, 0.7, 2.5])
+"""How willingly each joint moves. All joints have the same top speed, so a way is fast if they share it evenly: without
+this the first joint would do most of the way from one bin to the other, and the others wait for it."""
+
 
 def _matrix(quaternion: np.ndarray) -> np.ndarray:
     matrix = np.empty(9)
@@ -50,6 +56,19 @@ class Arm:
         tool = position + rotation @ self.tool_position
         jacobian = np.concatenate([np.cross(axes, tool[:, None] - origins), axes], axis=2).transpose(0, 2, 1)
         return tool, rotation @ self.hand_rotation, jacobian
+
+    def solve(self, position: np.ndarray, rotation: np.ndarray, start: np.ndarray, iterations: int = 7) -> np.ndarray:
+        """(B, 7) joints that bring the tool to `position` (B, 3) and the hand to `rotation` (B, 3, 3).
+
+        Damped Gauss-Newton steps from the joints `start` (7,), each the least change that serves, so that the answer
+        is the one near `start` and a smooth function of the pose. Out of reach it stops short.
+        """
+        q = np.repeat(start[None], len(position), axis=0)
+        for _ in range(iterations):
+            tool, hand, jacobian = self.forward(q)
+            twist = np.concatenate([position - tool, orientation_error(hand, rotation)], axis=1)
+            q = q + damped_least_squares(jacobian, twist, _DAMPING, EASE)
+        return q
 
 
 def _turn(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
@@ -87,11 +106,21 @@ def orientation_error(current: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return 0.5 * np.cross(current, wanted, axisa=1, axisb=1, axisc=1).sum(axis=2)
 
 
-def damped_least_squares(jacobian: np.ndarray, twist: np.ndarray, damping: float, rest: np.ndarray) -> np.ndarray:
-    """(B, 7) joint step J^+ twist + (I - J^+ J) rest, with J^+ = J^T (J J^T + damping I)^-1.
+def damped_least_squares(jacobian: np.ndarray, twist: np.ndarray, damping: float, ease: np.ndarray) -> np.ndarray:
+    """(B, 7) joint steps W J^T (J W J^T + damping I)^-1 twist, with W the diagonal matrix of `ease` (7,).
 
-    `twist` (B, 6) is translation and rotation of the tool; `rest` (B, 7) is a wish that only the redundancy serves.
+    `twist` (B, 6) is translation and rotation of the tool.
     """
-    gram = jacobian @ jacobian.transpose(0, 2, 1) + damping * np.eye(6)
-    wanted = twist - (jacobian @ rest[..., None])[..., 0]
-    return rest + (jacobian.transpose(0, 2, 1) @ np.linalg.solve(gram, wanted[..., None]))[..., 0]
+    eased = jacobian * ease
+    gram = eased @ jacobian.transpose(0, 2, 1) + damping * np.eye(6)
+    return (eased.transpose(0, 2, 1) @ np.linalg.solve(gram, twist[..., None]))[..., 0]
+
+
+def hand_rotation(tilt: np.ndarray, roll: np.ndarray, yaw: np.ndarray) -> np.ndarray:
+    """(B, 3, 3) of a hand that points down, turned by angles (B,).
+
+    `yaw` about the vertical, `tilt` back from its forward direction (the fingers then point forward), and `roll` about
+    the world's x axis (the fingers then point to +y).
+    """
+    x, y, z = np.eye(3)
+    return _turn(x, roll) @ _turn(z, yaw) @ _turn(y, -tilt) @ np.diag([1.0, -1.0, -1.0])

@@ -1,4 +1,4 @@
-"""What each objective wants of a held object. Lengths in m, world frame."""
+"""What each objective wants of a held object. Lengths in m, angles in rad, world frame."""
 
 from __future__ import annotations
 
@@ -6,49 +6,50 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from envs.experts.gates import blend, gate, near
+
 
 @dataclass(frozen=True)
 class Aim:
-    """`travel`: tool height on the way. `place`: height of the object over its goal at the end.
-    `let_go`: horizontal distance to the goal at which the object is dropped (0: it is held for good)."""
+    """Where a held object goes, how high on the way, how the hand is held, and when it lets go.
 
-    travel: float
-    place: float
-    funnel: float = 0.05
+    `place`: the object's end, relative to the goal. `travel`: height of the object's lowest point on the way (0: it
+    stays at the height of its end). `funnel`: horizontal distance to the end at which it comes down. `turn_at`:
+    horizontal distance at which the hand takes the `tilt` and `roll` of the end. `let_go`: horizontal distance at
+    which the object is dropped (0: it is held for good); then the tool waits at the height `rest`.
+    """
+
+    place: tuple[float, float, float]
+    travel: float = 0.0
+    funnel: float = 0.1
+    tilt: float = 0.3
+    roll: float = 0.0
+    turn_at: float = 0.3
     let_go: float = 0.0
-    on_table: bool = False
+    rest: float = 0.0
 
-    def height(self, goal: np.ndarray, to_goal: np.ndarray, hang: np.ndarray) -> np.ndarray:
-        """(B,) tool height for an object at distance `to_goal` (B,) from its goal."""
-        end = goal[:, 2] + self.place + hang[:, 2]
-        if self.on_table:
-            return end
-        return end + (self.travel - end) * (1 - np.exp(-((to_goal / self.funnel) ** 2)))
+    def end(self, goal: np.ndarray) -> np.ndarray:
+        """(B, 3) where the object should end."""
+        return goal + np.array(self.place)
 
-    def release(self, to_goal: np.ndarray) -> np.ndarray:
+    def height(self, end: np.ndarray, away: np.ndarray, depth: float) -> np.ndarray:
+        """(B,) height of an object's origin at the distance `away` (B,) from its end."""
+        if not self.travel:
+            return end[:, 2]
+        return blend(near(away, self.funnel), np.full(len(end), self.travel + depth), end[:, 2])
+
+    def turned(self, away: np.ndarray) -> np.ndarray:
+        """(B,) 0 the hand's pose on the way .. 1 that of the end."""
+        return near(away, self.turn_at)
+
+    def release(self, away: np.ndarray) -> np.ndarray:
         """(B,) 0 hold .. 1 let go."""
-        if not self.let_go:
-            return np.zeros(len(to_goal))
-        return 0.5 * (1 + np.tanh((self.let_go - to_goal) / 0.010))
-
-    def rest(self, goal: np.ndarray) -> np.ndarray:
-        """(B, 3) where the tool waits after letting go."""
-        return np.concatenate([goal[:, :2], np.full((len(goal), 1), self.travel)], axis=1)
-
-    def detour(self, obstacle: str, obj: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        """(B, 3) where the object goes next: the goal, or for a push past GoalWall first the wall's free end."""
-        if not self.on_table or obstacle != "GoalWall":
-            return goal
-        target = goal.copy()
-        before = 0.5 * (1 - np.tanh((obj[:, 1] - 0.05) / 0.02))
-        free = 0.5 * (1 + np.tanh((obj[:, 0] - 0.19) / 0.012))
-        target[:, 0] += before * (0.215 - goal[:, 0])
-        target[:, 1] = obj[:, 1] + (1 - before * (1 - free)) * (goal[:, 1] - obj[:, 1])
-        return target
+        return gate(self.let_go - away, 0.005) if self.let_go else np.zeros(len(away))
 
 
 AIMS = {
-    "PickPlace": Aim(travel=1.06, place=0.0, funnel=0.10),
-    "Push": Aim(travel=0.0, place=0.02, on_table=True),
-    "Trashcan": Aim(travel=1.12, place=0.20, funnel=0.05, let_go=0.045),
+    "PickPlace": Aim(place=(0.0, 0.0, 0.03), travel=0.93, funnel=0.11),
+    "Push": Aim(place=(0.0, 0.0, 0.03), tilt=0.05, turn_at=0.4),
+    "Shelf": Aim(place=(0.04, 0.0, 0.035), travel=0.985, funnel=0.05, tilt=0.25, roll=0.95, turn_at=0.6),
+    "Trashcan": Aim(place=(0.0, 0.0, 0.17), travel=1.005, funnel=0.05, let_go=0.05, rest=1.12),
 }
