@@ -44,7 +44,7 @@ class Grasp:
 
 GRASPS = {
     "Box": Grasp(
-        way=Way((0.0, 0.0, 0.010)),
+        way=Way((0.0, 0.0, 0.010), tilt=0.05, funnel=0.018),
         reach=(0.022, 0.022),
         held_offset=(0.0, 0.0, 0.012),
         held_opening=0.010,

@@ -22,6 +22,7 @@ class Passage:
     end: float
     gap: tuple[float, float]
     height: float = 0.0
+    margin: float = 0.03
     width: float = 0.012
 
     def via(self, position: np.ndarray, destination: np.ndarray, *, room: float = 0.08) -> np.ndarray:
@@ -34,8 +35,8 @@ class Passage:
         via = destination.copy()
         before = gate(self.end - position[:, axis], self.width)
         # Aim inside of what opens the way, as in all gates here: a small error must not wait before it for ever.
-        middle = (low + high) / 2
-        inside = np.clip(destination[:, other], min(low + 0.01, middle), max(high - 0.01, middle))
+        margin = min(self.margin, (high - low) / 2)
+        inside = np.clip(destination[:, other], low + margin, high - margin)
         via[:, other] = blend(before, destination[:, other], inside)
         via[:, 2] = blend(before, destination[:, 2], np.maximum(destination[:, 2], self.height))
         in_gap = gate(position[:, other] - low, self.width / 2) * gate(high - position[:, other], self.width / 2)
@@ -43,14 +44,13 @@ class Passage:
         inside_already = gate(position[:, axis] - self.start - 0.03, self.width / 2)
         go = (1 - (1 - in_gap) * (1 - inside_already)) * high_enough
         beyond = np.maximum(destination[:, axis], self.end + 0.02)
-        hold = np.minimum(position[:, axis], self.start)
-        via[:, axis] = blend(before, destination[:, axis], blend(go, hold, beyond))
+        via[:, axis] = blend(before, destination[:, axis], blend(go, np.full(len(via), self.start), beyond))
         return via
 
 
 APPROACH: dict[str, Passage] = {
-    "ObjectWall": Passage(axis=0, start=-0.04, end=0.095, gap=(-0.085, 0.30), height=0.96),
-    "ObjectDoor": Passage(axis=0, start=-0.04, end=0.075, gap=(-0.285, -0.235), height=0.95),
+    "ObjectWall": Passage(axis=0, start=-0.025, end=0.085, gap=(-0.095, 0.30), height=0.955),
+    "ObjectDoor": Passage(axis=0, start=-0.03, end=0.065, gap=(-0.285, -0.235), height=0.94),
 }
 """Obstacles between the start and the object, for the tool."""
 
@@ -60,6 +60,6 @@ CARRY: dict[str, Passage] = {
     "None": _BETWEEN_BINS,
     "ObjectWall": _BETWEEN_BINS,
     "ObjectDoor": _BETWEEN_BINS,
-    "GoalWall": Passage(axis=1, start=-0.075, end=0.045, gap=(0.185, 0.40)),
+    "GoalWall": Passage(axis=1, start=-0.075, end=0.045, gap=(0.175, 0.40)),
 }
 """Walls between the object and its goal, for the held object: the bins have low ones, which are passed high enough."""

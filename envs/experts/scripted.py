@@ -24,6 +24,9 @@ from envs.experts.targets import AIMS, Aim
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 
+_SIDE = np.array([0.5, 1.0, 1.0])
+"""What counts to the side of a way: the fingers close along y, and are narrow along x."""
+
 _FACTORS = COMPOSUITE.factor_slices
 
 
@@ -143,7 +146,7 @@ class ScriptedExpert:
             along = np.broadcast_to(np.array(way.along) / np.linalg.norm(way.along), point.shape)
         away = scene.tool - point
         back = -(away * along).sum(axis=1)
-        side = np.linalg.norm(away + back[:, None] * along, axis=1)
+        side = np.linalg.norm((away + back[:, None] * along) * _SIDE, axis=1)
         at_point = gate(self.grasp.reach[0] - side, 0.004) * gate(self.grasp.reach[1] - np.abs(back), 0.004)
         target = point - (way.clearance * (1 - near(side, way.funnel)))[:, None] * along
         if self.approach_passage:

@@ -22,7 +22,7 @@ class Aim:
     place: tuple[float, float, float]
     travel: float = 0.0
     funnel: float = 0.1
-    tilt: float = 0.3
+    tilt: float = 0.05
     roll: float = 0.0
     turn_at: float = 0.3
     let_go: float = 0.0
@@ -48,8 +48,8 @@ class Aim:
 
 
 AIMS = {
-    "PickPlace": Aim(place=(0.0, 0.0, 0.03), travel=0.93, funnel=0.11),
+    "PickPlace": Aim(place=(0.08, -0.08, 0.035), travel=0.93, funnel=0.09),
     "Push": Aim(place=(0.0, 0.0, 0.03), tilt=0.05, turn_at=0.4),
     "Shelf": Aim(place=(0.04, 0.0, 0.035), travel=0.985, funnel=0.05, tilt=0.25, roll=0.95, turn_at=0.6),
-    "Trashcan": Aim(place=(0.0, 0.0, 0.17), travel=1.005, funnel=0.05, let_go=0.05, rest=1.12),
+    "Trashcan": Aim(place=(0.03, -0.02, 0.17), travel=1.005, funnel=0.05, let_go=0.045, rest=1.12),
 }
