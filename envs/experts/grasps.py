@@ -10,7 +10,8 @@ class Way:
     """A point relative to the object's origin (world's axes), and how the tool comes to it.
 
     It comes in along `along` (a direction; None: the hand's axis), from `clearance` away unless it is within `funnel`
-    of that line. `tilt`: how far the hand leans back, `roll`: and to the side.
+    of that line. `tilt`: how far the hand leans back, `roll`: and to the side, `softness`: how readily it leans
+    otherwise where that is a shorter way for the arm.
     """
 
     point: tuple[float, float, float]
@@ -19,6 +20,7 @@ class Way:
     funnel: float = 0.025
     tilt: float = 0.3
     roll: float = 0.0
+    softness: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ GRASPS = {
     ),
     # By the wall at +y: one finger inside, one outside.
     "Hollowbox": Grasp(
-        way=Way((0.0, 0.030, 0.045), funnel=0.018, tilt=0.25),
+        way=Way((0.0, 0.030, 0.045), funnel=0.018, tilt=0.2, softness=0.15),
         reach=(0.014, 0.016),
         held_offset=(0.0, 0.030, 0.047),
         held_opening=-0.012,

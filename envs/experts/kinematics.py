@@ -60,15 +60,24 @@ class Arm:
         jacobian = np.concatenate([np.cross(axes, tool[:, None] - origins), axes], axis=2).transpose(0, 2, 1)
         return tool, rotation @ self.hand_rotation, jacobian
 
-    def solve(self, position: np.ndarray, rotation: np.ndarray, start: np.ndarray, iterations: int = 7) -> np.ndarray:
+    def solve(
+        self,
+        position: np.ndarray,
+        rotation: np.ndarray,
+        softness: np.ndarray,
+        start: np.ndarray,
+        iterations: int = 7,
+    ) -> np.ndarray:
         """(B, 7) joints that bring the tool to `position` (B, 3) and the hand to `rotation` (B, 3, 3).
 
         Damped Gauss-Newton steps for the least sum of the joints' moves from `start` (7,), weighed by their ease, and
-        of the errors, the rotation's by its softness: the answer is a smooth function of the pose, and out of reach it
+        of the errors, the rotation's by `softness` (B,): the answer is a smooth function of the pose, and out of reach it
         stops short.
         """
         q = np.repeat(start[None], len(position), axis=0)
-        damping = np.diag([_DAMPING] * 3 + [*SOFTNESS])
+        damping = np.zeros((len(position), 6, 6))
+        damping[:, range(3), range(3)] = _DAMPING
+        damping[:, range(3, 6), range(3, 6)] = SOFTNESS * softness[:, None]
         for _ in range(iterations):
             tool, hand, jacobian = self.forward(q)
             error = np.concatenate([position - tool, orientation_error(hand, rotation)], axis=1)

@@ -25,10 +25,12 @@ class Passage:
     margin: float = 0.03
     width: float = 0.012
 
-    def via(self, position: np.ndarray, destination: np.ndarray, *, room: float = 0.08) -> np.ndarray:
+    def via(
+        self, position: np.ndarray, destination: np.ndarray, *, room: float = 0.08, ready: np.ndarray | float = 1.0
+    ) -> np.ndarray:
         """(B, 3) where to go now from `position` (B, 3) to get to `destination` (B, 3).
 
-        The way opens up to `room` below the height that is aimed at.
+        The way opens up to `room` below the height that is aimed at, and when it is `ready` (B,).
         """
         axis, other = self.axis, 1 - self.axis
         low, high = self.gap
@@ -42,7 +44,7 @@ class Passage:
         in_gap = gate(position[:, other] - low, self.width / 2) * gate(high - position[:, other], self.width / 2)
         high_enough = gate(position[:, 2] - (via[:, 2] - room), self.width)
         inside_already = gate(position[:, axis] - self.start - 0.03, self.width / 2)
-        go = (1 - (1 - in_gap) * (1 - inside_already)) * high_enough
+        go = (1 - (1 - in_gap) * (1 - inside_already)) * high_enough * ready
         beyond = np.maximum(destination[:, axis], self.end + 0.02)
         via[:, axis] = blend(before, destination[:, axis], blend(go, np.full(len(via), self.start), beyond))
         return via
@@ -63,3 +65,6 @@ CARRY: dict[str, Passage] = {
     "GoalWall": Passage(axis=1, start=-0.075, end=0.045, gap=(0.175, 0.40)),
 }
 """Walls between the object and its goal, for the held object: the bins have low ones, which are passed high enough."""
+
+SHELF = Passage(axis=1, start=0.05, end=0.16, gap=(-0.07, 0.27))
+"""The shelf's opening, for the held object."""

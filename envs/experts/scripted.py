@@ -30,12 +30,19 @@ _SIDE = np.array([0.5, 1.0, 1.0])
 _FACTORS = COMPOSUITE.factor_slices
 
 
+def _z_axis(quaternion: np.ndarray) -> np.ndarray:
+    """(B, 3) z axis of what is turned by quaternions (B, 4) in the order x, y, z, w."""
+    x, y, z, w = quaternion.T
+    return np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=1)
+
+
 @dataclass(frozen=True)
 class Scene:
     """What an expert sees of a batch of B states (positions (B, 3) in m, angles in rad)."""
 
     joints: np.ndarray  # (B, 7), each in [-pi, pi]
     tool: np.ndarray
+    pointing: np.ndarray  # (B, 3) where the fingers point
     obj: np.ndarray
     axis: np.ndarray  # (B, 3) the object's own z axis: upright at the start
     goal: np.ndarray
@@ -46,12 +53,12 @@ class Scene:
         obs = np.asarray(observations, dtype=np.float64)
         proprio = obs[:, _FACTORS["proprioception"]]
         thing = obs[:, _FACTORS["object"]]
-        x, y, z, w = thing[:, 3:7].T
         return cls(
             joints=np.arctan2(proprio[:, NUM_ARM_JOINTS : 2 * NUM_ARM_JOINTS], proprio[:, :NUM_ARM_JOINTS]),
             tool=proprio[:, 21:24],
+            pointing=_z_axis(proprio[:, 24:28]),
             obj=thing[:, 0:3],
-            axis=np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=1),
+            axis=_z_axis(thing[:, 3:7]),
             goal=obs[:, _FACTORS["goal"]][:, 0:3],
             opening=proprio[:, 28] - proprio[:, 29],
         )
@@ -59,12 +66,13 @@ class Scene:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the tool should go: position (B, 3), tilt, roll and yaw of the hand (B,)."""
+    """Where the tool should go: position (B, 3), tilt, roll and yaw of the hand (B,), and how soft these are (B,)."""
 
     position: np.ndarray
     tilt: np.ndarray
     roll: np.ndarray
     yaw: np.ndarray
+    softness: np.ndarray
 
     def towards(self, other: Pose, weight: np.ndarray) -> Pose:
         """This pose where `weight` (B,) is 0, `other` where it is 1."""
@@ -73,6 +81,7 @@ class Pose:
             blend(weight, self.tilt, other.tilt),
             blend(weight, self.roll, other.roll),
             blend(weight, self.yaw, other.yaw),
+            blend(weight, self.softness, other.softness),
         )
 
 
@@ -151,7 +160,7 @@ class ScriptedExpert:
         target = point - (way.clearance * (1 - near(side, way.funnel)))[:, None] * along
         if self.approach_passage:
             target = self.approach_passage.via(scene.tool, target)
-        return Pose(target, tilt, roll, yaw), at_point
+        return Pose(target, tilt, roll, yaw, np.full(len(point), way.softness)), at_point
 
     def _carry(self, scene: Scene) -> tuple[Pose, np.ndarray]:
         """Tool pose that brings the held object to its end, and how far the object should be let go (B,)."""
@@ -159,23 +168,27 @@ class ScriptedExpert:
         away = np.linalg.norm(end[:, :2] - scene.obj[:, :2], axis=1)
         target = end.copy()
         target[:, 2] = self.aim.height(end, away, self.grasp.depth)
+        if self.aim.passage:
+            ready = gate(scene.pointing[:, 1] - self.aim.pointing, 0.04)
+            target = self.aim.passage.via(scene.obj, target, room=0.02, ready=ready)
         target = self.carry_passage.via(scene.obj, target, room=self.rise)
         turned = self.aim.turned(away)
         tilt = self.grasp.way.tilt + turned * (self.aim.tilt - self.grasp.way.tilt)
         roll = self.grasp.way.roll + turned * (self.aim.roll - self.grasp.way.roll)
-        pose = Pose(target + (scene.tool - scene.obj), tilt, roll, self._yaw(target))
+        softness = self.grasp.way.softness + turned * (self.aim.softness - self.grasp.way.softness)
+        pose = Pose(target + (scene.tool - scene.obj), tilt, roll, self._yaw(target), softness)
         return pose, self.aim.release(away)
 
     def _wait(self, scene: Scene) -> Pose:
         """Where the tool waits after letting go: above the goal."""
         position = np.concatenate([scene.goal[:, :2], np.full((len(scene.goal), 1), self.aim.rest)], axis=1)
         tilt = np.full(len(position), self.aim.tilt)
-        return Pose(position, tilt, np.zeros_like(tilt), self._yaw(position))
+        return Pose(position, tilt, np.zeros_like(tilt), self._yaw(position), np.ones_like(tilt))
 
     def _joint_command(self, scene: Scene, pose: Pose) -> np.ndarray:
         """(B, 7) joint commands straight to the joints that solve for the pose, scaled as a whole to fit."""
         rotation = hand_rotation(pose.tilt, pose.roll, pose.yaw)
-        wanted = self.arm.solve(pose.position, rotation, self.home)
+        wanted = self.arm.solve(pose.position, rotation, pose.softness, self.home)
         step = np.remainder(wanted - scene.joints + np.pi, 2 * np.pi) - np.pi
         command = self.gain * step
         return np.clip(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.experts.gates import blend, gate, near
+from envs.experts.paths import SHELF, Passage
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Aim:
 
     `place`: the object's end, relative to the goal. `travel`: height of the object's lowest point on the way (0: it
     stays at the height of its end). `funnel`: horizontal distance to the end at which it comes down. `turn_at`:
-    horizontal distance at which the hand takes the `tilt` and `roll` of the end. `let_go`: horizontal distance at
+    horizontal distance at which the hand takes the `tilt`, `roll` and `softness` of the end. `let_go`: horizontal distance at
     which the object is dropped (0: it is held for good); then the tool waits at the height `rest`.
     """
 
@@ -24,9 +25,12 @@ class Aim:
     funnel: float = 0.1
     tilt: float = 0.05
     roll: float = 0.0
+    softness: float = 1.0
     turn_at: float = 0.3
     let_go: float = 0.0
     rest: float = 0.0
+    passage: Passage | None = None
+    pointing: float = 0.0
 
     def end(self, goal: np.ndarray) -> np.ndarray:
         """(B, 3) where the object should end."""
@@ -48,8 +52,18 @@ class Aim:
 
 
 AIMS = {
-    "PickPlace": Aim(place=(0.08, -0.08, 0.035), travel=0.93, funnel=0.09),
-    "Push": Aim(place=(0.0, 0.0, 0.03), tilt=0.05, turn_at=0.4),
-    "Shelf": Aim(place=(0.04, 0.0, 0.035), travel=0.985, funnel=0.05, tilt=0.25, roll=0.95, turn_at=0.6),
+    "PickPlace": Aim(place=(0.08, -0.045, 0.035), travel=0.93, funnel=0.09),
+    "Push": Aim(place=(0.0, 0.0, 0.045), tilt=0.0, softness=0.05, turn_at=0.4),
+    "Shelf": Aim(
+        place=(0.12, -0.03, 0.015),
+        travel=0.96,
+        funnel=0.05,
+        tilt=0.2,
+        roll=0.95,
+        softness=0.1,
+        turn_at=0.5,
+        passage=SHELF,
+        pointing=0.6,
+    ),
     "Trashcan": Aim(place=(0.03, -0.02, 0.17), travel=1.005, funnel=0.05, let_go=0.045, rest=1.12),
 }
