@@ -11,7 +11,8 @@ class Way:
 
     It comes in along `along` (a direction; None: the hand's axis), from `clearance` away unless it is within `funnel`
     of that line. `tilt`: how far the hand leans back, `roll`: and to the side, `softness`: how readily it leans
-    otherwise where that is a shorter way for the arm.
+    otherwise where that is a shorter way for the arm. `narrow`: how much it counts to be off the line along x (the
+    fingers close along y).
     """
 
     point: tuple[float, float, float]
@@ -21,6 +22,7 @@ class Way:
     tilt: float = 0.3
     roll: float = 0.0
     softness: float = 1.0
+    narrow: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,12 @@ class Grasp:
     `topple`: a way that pushes an upright object over first.
     `tips`: the fingers close once the object's axis leans so far that its vertical part is below this.
     `held_offset`, `keep`: with closed fingers (their opening below `held_opening`) the object is held while the tool
-    is within `keep` of `held_offset` from it. `depth`: how far a held object reaches below its origin.
+    has it within `keep` of `in_hand` (in the hand's axes). `depth`: how far a held object reaches below its origin.
     """
 
     way: Way
     reach: tuple[float, float]
-    held_offset: tuple[float, float, float]
+    in_hand: tuple[float, float, float]
     held_opening: float
     keep: float
     depth: float
@@ -46,9 +48,9 @@ class Grasp:
 
 GRASPS = {
     "Box": Grasp(
-        way=Way((0.0, 0.0, 0.010), tilt=0.05, funnel=0.018),
+        way=Way((0.0, 0.0, 0.010), tilt=0.05, funnel=0.018, narrow=0.5),
         reach=(0.022, 0.022),
-        held_offset=(0.0, 0.0, 0.012),
+        in_hand=(0.0, 0.0, 0.012),
         held_opening=0.010,
         keep=0.05,
         depth=0.035,
@@ -58,7 +60,7 @@ GRASPS = {
         topple=Way((0.07, 0.0, 0.035), along=(1.0, 0.0, 0.1), clearance=0.14, funnel=0.05, tilt=0.65),
         way=Way((0.0, 0.0, 0.004), funnel=0.02, clearance=0.075, tilt=0.25),
         reach=(0.016, 0.018),
-        held_offset=(0.0, 0.0, 0.0),
+        in_hand=(0.0, 0.0, 0.0),
         held_opening=0.012,
         keep=0.045,
         depth=0.05,
@@ -68,7 +70,7 @@ GRASPS = {
         way=Way((-0.025, -0.04, 0.024), along=(0.0, -1.0, -0.1), clearance=0.11, funnel=0.015, tilt=0.2, roll=-0.5),
         reach=(0.025, 0.08),
         tips=0.93,
-        held_offset=(-0.02, 0.0, 0.045),
+        in_hand=(0.02, 0.0, 0.045),
         held_opening=-0.012,
         keep=0.06,
         depth=0.06,
@@ -77,7 +79,7 @@ GRASPS = {
     "Hollowbox": Grasp(
         way=Way((0.0, 0.030, 0.045), funnel=0.018, tilt=0.2, softness=0.15),
         reach=(0.014, 0.016),
-        held_offset=(0.0, 0.030, 0.047),
+        in_hand=(0.0, 0.030, 0.047),
         held_opening=-0.012,
         keep=0.04,
         depth=0.02,

@@ -24,9 +24,6 @@ from envs.experts.targets import AIMS, Aim
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 
-_SIDE = np.array([0.5, 1.0, 1.0])
-"""What counts to the side of a way: the fingers close along y, and are narrow along x."""
-
 _FACTORS = COMPOSUITE.factor_slices
 
 
@@ -45,6 +42,7 @@ class Scene:
     pointing: np.ndarray  # (B, 3) where the fingers point
     obj: np.ndarray
     axis: np.ndarray  # (B, 3) the object's own z axis: upright at the start
+    in_hand: np.ndarray  # (B, 3) the object relative to the tool, in the hand's axes
     goal: np.ndarray
     opening: np.ndarray  # (B,) sum of finger travel (m): about 0.042 at the start, 0.023 when commanded open
 
@@ -59,6 +57,7 @@ class Scene:
             pointing=_z_axis(proprio[:, 24:28]),
             obj=thing[:, 0:3],
             axis=_z_axis(thing[:, 3:7]),
+            in_hand=thing[:, 7:10],
             goal=obs[:, _FACTORS["goal"]][:, 0:3],
             opening=proprio[:, 28] - proprio[:, 29],
         )
@@ -96,8 +95,6 @@ class ScriptedExpert:
     longest are ahead of it on the straight line."""
     yaw_gain = 0.8
     """How far the hand turns with the direction from the arm's base: less than the arm turns, for short ways."""
-    rise = 0.06
-    """Below its height by more than this, a held object waits to be lifted before it passes from bin to bin (m)."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -123,7 +120,7 @@ class ScriptedExpert:
             at_point = at_point * lies
         if grasp.tips:
             at_point = at_point * gate(grasp.tips - scene.axis[:, 2], 0.01)
-        hang = np.linalg.norm(scene.tool - scene.obj - np.array(grasp.held_offset), axis=1)
+        hang = np.linalg.norm(scene.in_hand - np.array(grasp.in_hand), axis=1)
         held = gate(grasp.held_opening - scene.opening, 0.002) * gate(grasp.keep - hang, 0.006)
 
         carry, release = self._carry(scene)
@@ -155,7 +152,7 @@ class ScriptedExpert:
             along = np.broadcast_to(np.array(way.along) / np.linalg.norm(way.along), point.shape)
         away = scene.tool - point
         back = -(away * along).sum(axis=1)
-        side = np.linalg.norm((away + back[:, None] * along) * _SIDE, axis=1)
+        side = np.linalg.norm((away + back[:, None] * along) * np.array([way.narrow, 1.0, 1.0]), axis=1)
         at_point = gate(self.grasp.reach[0] - side, 0.004) * gate(self.grasp.reach[1] - np.abs(back), 0.004)
         target = point - (way.clearance * (1 - near(side, way.funnel)))[:, None] * along
         if self.approach_passage:
@@ -171,7 +168,7 @@ class ScriptedExpert:
         if self.aim.passage:
             ready = gate(scene.pointing[:, 1] - self.aim.pointing, 0.04)
             target = self.aim.passage.via(scene.obj, target, room=0.02, ready=ready)
-        target = self.carry_passage.via(scene.obj, target, room=self.rise)
+        target = self.carry_passage.via(scene.obj, target, room=self.aim.rise)
         turned = self.aim.turned(away)
         tilt = self.grasp.way.tilt + turned * (self.aim.tilt - self.grasp.way.tilt)
         roll = self.grasp.way.roll + turned * (self.aim.roll - self.grasp.way.roll)

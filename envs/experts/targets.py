@@ -15,13 +15,14 @@ class Aim:
     """Where a held object goes, how high on the way, how the hand is held, and when it lets go.
 
     `place`: the object's end, relative to the goal. `travel`: height of the object's lowest point on the way (0: it
-    stays at the height of its end). `funnel`: horizontal distance to the end at which it comes down. `turn_at`:
+    stays at the height of its end); below it by more than `rise` it waits before it passes from bin to bin. `funnel`: horizontal distance to the end at which it comes down. `turn_at`:
     horizontal distance at which the hand takes the `tilt`, `roll` and `softness` of the end. `let_go`: horizontal distance at
     which the object is dropped (0: it is held for good); then the tool waits at the height `rest`.
     """
 
     place: tuple[float, float, float]
     travel: float = 0.0
+    rise: float = 0.06
     funnel: float = 0.1
     tilt: float = 0.05
     roll: float = 0.0
@@ -53,13 +54,13 @@ class Aim:
 
 AIMS = {
     "PickPlace": Aim(place=(0.08, -0.045, 0.035), travel=0.93, funnel=0.09),
-    "Push": Aim(place=(0.0, 0.0, 0.045), tilt=0.0, softness=0.05, turn_at=0.4),
+    "Push": Aim(place=(0.0, 0.0, 0.045), rise=0.014, tilt=0.0, softness=0.05, turn_at=0.4),
     "Shelf": Aim(
         place=(0.12, -0.03, 0.015),
         travel=0.96,
         funnel=0.05,
-        tilt=0.2,
-        roll=0.95,
+        tilt=0.1,
+        roll=0.85,
         softness=0.1,
         turn_at=0.5,
         passage=SHELF,
