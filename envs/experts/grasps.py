@@ -82,6 +82,6 @@ GRASPS = {
         in_hand=(0.0, 0.030, 0.047),
         held_opening=-0.012,
         keep=0.04,
-        depth=0.02,
+        depth=0.035,
     ),
 }

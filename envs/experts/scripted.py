@@ -90,7 +90,7 @@ class ScriptedExpert:
     gain = 14.0
     """Joint command per rad: a lower one makes the action a gentler function of the state, but then a small error of a
     clone's action is a large error of where it stops."""
-    saturation = 1.5
+    saturation = 2.0
     """By how much the command may exceed its limit before it is scaled as a whole: joints with a shorter way than the
     longest are ahead of it on the straight line."""
     yaw_gain = 0.8
