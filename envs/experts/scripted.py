@@ -161,7 +161,7 @@ class ScriptedExpert:
 
     def _carry(self, scene: Scene) -> tuple[Pose, np.ndarray]:
         """Tool pose that brings the held object to its end, and how far the object should be let go (B,)."""
-        end = self.aim.end(scene.goal)
+        end = self.aim.end(scene.goal, self.grasp.depth)
         away = np.linalg.norm(end[:, :2] - scene.obj[:, :2], axis=1)
         target = end.copy()
         target[:, 2] = self.aim.height(end, away, self.grasp.depth)

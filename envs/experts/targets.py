@@ -14,14 +14,17 @@ from envs.experts.paths import SHELF, Passage
 class Aim:
     """Where a held object goes, how high on the way, how the hand is held, and when it lets go.
 
-    `place`: the object's end, relative to the goal. `travel`: height of the object's lowest point on the way (0: it
-    stays at the height of its end); below it by more than `rise` it waits before it passes from bin to bin. `funnel`:
-    horizontal distance to the end at which it comes down (0: it stays up). `turn_at`:
-    horizontal distance at which the hand takes the `tilt`, `roll` and `softness` of the end. `let_go`: horizontal distance at
-    which the object is dropped (0: it is held for good); then the tool waits at the height `rest`.
+    `place`: the object's end in the plane, relative to the goal. `low`: height of the object's lowest point there,
+    but its origin stays below `ceiling`. `travel`: height of its lowest point on the way (0: that of the end); below
+    it by more than `rise` it waits before it passes from bin to bin. `funnel`: horizontal distance to the end at which
+    it comes down. `turn_at`: horizontal distance at which the hand takes the `tilt`, `roll` and `softness` of the end.
+    `let_go`: horizontal distance at which the object is dropped (0: it is held for good); then the tool waits at the
+    height `rest`. `passage`: what it goes through at the end, once the fingers point so far to +y (`pointing`).
     """
 
-    place: tuple[float, float, float]
+    place: tuple[float, float]
+    low: float
+    ceiling: float = 2.0
     travel: float = 0.0
     rise: float = 0.06
     funnel: float = 0.1
@@ -34,16 +37,16 @@ class Aim:
     passage: Passage | None = None
     pointing: float = 0.0
 
-    def end(self, goal: np.ndarray) -> np.ndarray:
-        """(B, 3) where the object should end."""
-        return goal + np.array(self.place)
+    def end(self, goal: np.ndarray, depth: float) -> np.ndarray:
+        """(B, 3) where an object that reaches `depth` below its origin should end."""
+        low = np.full((len(goal), 1), min(self.low + depth, self.ceiling))
+        return np.concatenate([goal[:, :2] + np.array(self.place), low], axis=1)
 
     def height(self, end: np.ndarray, away: np.ndarray, depth: float) -> np.ndarray:
-        """(B,) height of an object's origin at the distance `away` (B,) from its end."""
+        """(B,) height of the object's origin at the distance `away` (B,) from its end."""
         if not self.travel:
             return end[:, 2]
-        high = np.full(len(end), self.travel + depth)
-        return blend(near(away, self.funnel), high, end[:, 2]) if self.funnel else high
+        return blend(near(away, self.funnel), np.full(len(end), self.travel + depth), end[:, 2])
 
     def turned(self, away: np.ndarray) -> np.ndarray:
         """(B,) 0 the hand's pose on the way .. 1 that of the end."""
@@ -55,12 +58,12 @@ class Aim:
 
 
 AIMS = {
-    "PickPlace": Aim(place=(0.08, -0.045, 0.035), travel=0.93, funnel=0.09),
-    "Push": Aim(place=(0.0, 0.0, 0.045), rise=0.014, tilt=0.0, softness=0.05, turn_at=0.4),
+    "PickPlace": Aim(place=(0.08, -0.045), low=0.83, travel=0.93, funnel=0.09),
+    # Higher than the ceiling that the objective sets, its episode would end.
+    "Push": Aim(place=(0.0, 0.0), low=0.84, ceiling=0.88, rise=0.014, tilt=0.0, softness=0.05, turn_at=0.4),
     "Shelf": Aim(
-        place=(0.12, 0.0, 0.0),
-        travel=0.97,
-        funnel=0.0,
+        place=(0.12, 0.0),
+        low=0.97,
         tilt=0.15,
         roll=1.0,
         softness=0.1,
@@ -68,5 +71,5 @@ AIMS = {
         passage=SHELF,
         pointing=0.63,
     ),
-    "Trashcan": Aim(place=(0.03, -0.02, 0.17), travel=1.005, funnel=0.05, let_go=0.045, rest=1.12),
+    "Trashcan": Aim(place=(0.03, -0.02), low=1.0, let_go=0.045, rest=1.12),
 }
