@@ -67,12 +67,12 @@ GRASPS = {
     ),
     # One finger beside the disc pushes it, so that it tips; its rim comes up between the fingers, which close.
     "Plate": Grasp(
-        way=Way((-0.025, -0.04, 0.024), along=(0.0, -1.0, -0.1), clearance=0.11, funnel=0.015, tilt=0.2, roll=-0.5),
-        reach=(0.025, 0.08),
-        tips=0.93,
-        in_hand=(0.02, 0.0, 0.045),
-        held_opening=-0.012,
-        keep=0.06,
+        way=Way((-0.033, -0.09, 0.018), along=(0.0, -1.0, -0.05), clearance=0.135, funnel=0.011, tilt=0.15, roll=-0.25, softness=0.3),
+        reach=(0.025, 0.14),
+        tips=0.95,
+        in_hand=(0.025, 0.0, 0.042),
+        held_opening=0.010,
+        keep=0.05,
         depth=0.06,
     ),
     # By the wall at +y: one finger inside, one outside.
