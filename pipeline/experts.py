@@ -46,13 +46,18 @@ class CloneConfig:
 
 
 def score_experts(
-    tasks: Sequence[Task], episodes: int, *, workers: int, clone: CloneConfig | None = None
+    tasks: Sequence[Task],
+    episodes: int,
+    *,
+    workers: int,
+    clone: CloneConfig | None = None,
+    choose_policy: Callable[[Task], Path] | None = None,
 ) -> Iterator[ExpertScore]:
-    """Scores task by task. Raises `TaskError` for a task without an expert before anything runs."""
-    experts = {task: expert_for(task) for task in tasks}
-    for task, expert in experts.items():
-        solved, mean_return = _solve(task, expert, episodes, workers)
-        cloned = _clone(task, clone, workers) if clone else (0, 0)
+    """Scores task by task: of the scripted experts, or of the published policies that are chosen."""
+    for task in tasks:
+        policy = choose_policy(task) if choose_policy else None
+        solved, mean_return = _solve(task, expert_for(task, policy), episodes, workers)
+        cloned = _clone(task, clone, workers, policy) if clone else (0, 0)
         yield ExpertScore(task, episodes, solved, mean_return, *cloned)
 
 
@@ -63,9 +68,9 @@ def _solve(task: Task, expert: Callable, episodes: int, workers: int) -> tuple[i
     return result.solved, result.mean_return
 
 
-def _clone(task: Task, config: CloneConfig, workers: int) -> tuple[int, int]:
+def _clone(task: Task, config: CloneConfig, workers: int, policy: Path | None) -> tuple[int, int]:
     data = config.folder / "data"
-    collect([task], config.collect, data, workers=workers)
+    collect([task], config.collect, data, workers=workers, policies={task: policy} if policy else None)
     stage = TrainPolicy(
         task=task,
         data=task_file(data, "expert", task),

@@ -1,4 +1,4 @@
-"""How good the scripted experts are, and whether their recordings can be cloned.
+"""How good experts are, scripted or published, and whether their recordings can be cloned.
 
 Examples:
     python -m scripts.evaluate_experts --robot IIWA --episodes 20 --json experts.json
@@ -21,39 +21,39 @@ def main(
     clone_runs: int = 20,
     config: Path = Path("config/pipeline/demo.yaml"),
     results_path: Path | None = None,
+    policies: Path | None = None,
     workers: int = 0,
     json: Path | None = None,
 ) -> None:
     """Print a table: success at the last step and mean return of each expert, undisturbed.
 
     Args:
-        robot: all tasks of this robot that have an expert
+        robot: all tasks of this robot
         tasks: or just these
         episodes: per task, seeded
         clone: also record each expert and train TD3+BC (4,000 steps of 512) on the recording alone
         clone_runs: runs of the expert in a recording
         config: YAML file of the pipeline, for how to record and train
         results_path: where recordings and policies go; default: expert_clones in results_path of config/paths.yaml
+        policies: folder of published CompoSuite policies, to score each task's best one in place of the scripted expert
         workers: processes (0: one per core)
         json: file for the figures
     """
     import dataclasses
+    import functools
 
-    from envs.experts import has_expert
+    from envs.experts import best_policy
     from envs.recording import CollectConfig
-    from offline_compositional_rl_datasets.task import Task, all_tasks
+    from offline_compositional_rl_datasets.task import Task, tasks_of
     from pipeline.config import load_pipeline_config
     from pipeline.experts import CloneConfig, score_experts
     from runtime.atomic import write_json
     from runtime.cpus import cpu_count
-    from runtime.errors import TaskError
     from runtime.logs import configure_logging
     from runtime.paths import machine_settings
 
     configure_logging()
-    chosen = [Task.parse(name) for name in tasks] or [t for t in all_tasks() if t.robot == robot and has_expert(t)]
-    if not chosen:
-        raise TaskError(f"--robot {robot!r}: no task of it has an expert")
+    chosen = [Task.parse(name) for name in tasks] or tasks_of(robot)
     cloning = None
     if clone:
         settings = load_pipeline_config(config, {})
@@ -65,7 +65,8 @@ def main(
         cloning = CloneConfig(recording, policy, folder)
     rows = []
     print(f"{'task':40s} {'success':>8s} {'return':>7s}" + (f" {'clone':>8s}" if clone else ""), flush=True)
-    for score in score_experts(chosen, episodes, workers=workers or cpu_count(), clone=cloning):
+    choose = functools.partial(best_policy, policies) if policies else None
+    for score in score_experts(chosen, episodes, workers=workers or cpu_count(), clone=cloning, choose_policy=choose):
         cloned = f" {f'{score.clone_solved}/{score.clone_episodes}':>8s}" if clone else ""
         solved = f"{score.solved}/{score.episodes}"
         print(f"{score.task.name:40s} {solved:>8s} {score.mean_return:7.0f}{cloned}", flush=True)

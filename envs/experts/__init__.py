@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from envs.experts.published import PublishedExpert, best_policy
-from envs.experts.scripted import ScriptedExpert, has_expert
+from envs.experts.scripted import ScriptedExpert
 from offline_compositional_rl_datasets.task import Task
 
-__all__ = ["PublishedExpert", "ScriptedExpert", "best_policy", "expert_for", "has_expert"]
+__all__ = ["PublishedExpert", "ScriptedExpert", "best_policy", "expert_for"]
 
 
 def expert_for(task: Task, policy: Path | None = None) -> Callable[[np.ndarray], np.ndarray]:
     """The expert of a task: a callable from observations (B, 77) to actions (B, 8) in [-1, 1].
 
-    It is the scripted one, or a published policy where its file is given. Raises `TaskError` for an object or objective
-    that no expert is written for, `DataError` for a file that is no published policy.
+    It is the scripted one, or a published policy where its file is given. Raises `DataError` for a file that is none.
     """
     return ScriptedExpert(task) if policy is None else PublishedExpert(policy, task)

@@ -1,31 +1,87 @@
-"""How each object is grasped from above. Lengths in m, in the world's axes (objects start upright and unturned)."""
+"""How each object is grasped. Lengths in m, angles in rad; objects start upright and unturned."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+
+@dataclass(frozen=True)
+class Way:
+    """A point relative to the object's origin (world's axes), and how the tool comes to it.
+
+    It comes in along `along` (a direction; None: the hand's axis), from `clearance` away unless it is within `funnel`
+    of that line. `tilt`: how far the hand leans back, `roll`: and to the side, `softness`: how readily it leans
+    otherwise where that is a shorter way for the arm. `narrow`: how much it counts to be off the line along x (the
+    fingers close along y).
+    """
+
+    point: tuple[float, float, float]
+    along: tuple[float, float, float] | None = None
+    clearance: float = 0.06
+    funnel: float = 0.025
+    tilt: float = 0.3
+    roll: float = 0.0
+    softness: float = 1.0
+    narrow: float = 1.0
 
 
 @dataclass(frozen=True)
 class Grasp:
-    """Tool point relative to the object's origin, tolerances of "at the grasp point", and the approach's funnel.
+    """Where and how an object is gripped, and when it counts as held.
 
-    `held_opening`: below this finger opening, something of the object's width is between the pads.
-    `load`: how far the object hangs below the tool, to be added to a travel height.
+    `reach`: how far to the side, and back along the way, the tool may be from its point when the fingers close.
+    `topple`: a way that pushes an upright object over first.
+    `tips`: the fingers close once the object's axis leans so far that its vertical part is below this.
+    `held_offset`, `keep`: with closed fingers (their opening below `held_opening`) the object is held while the tool
+    has it within `keep` of `in_hand` (in the hand's axes). `depth`: how far a held object reaches below its origin.
     """
 
-    offset: np.ndarray
-    reach_xy: float
-    reach_z: float
+    way: Way
+    reach: tuple[float, float]
+    in_hand: tuple[float, float, float]
     held_opening: float
-    clearance: float
-    funnel: float
-    load: float
+    keep: float
+    depth: float
+    topple: Way | None = None
+    tips: float | None = None
 
 
 GRASPS = {
-    "Box": Grasp(np.array([0.0, 0.0, 0.006]), 0.024, 0.026, 0.009, 0.08, 0.025, 0.05),
+    "Box": Grasp(
+        way=Way((0.0, 0.0, 0.010), tilt=0.05, funnel=0.018, narrow=0.5),
+        reach=(0.022, 0.022),
+        in_hand=(0.0, 0.0, 0.012),
+        held_opening=0.010,
+        keep=0.05,
+        depth=0.035,
+    ),
+    # It stands upright, and the discs at its ends are too wide for the fingers: lay it down, then grip the bar.
+    "Dumbbell": Grasp(
+        topple=Way((0.09, 0.03, 0.042), along=(1.0, 0.0, 0.0), clearance=0.17, funnel=0.035, tilt=0.15),
+        way=Way((0.0, 0.0, 0.004), funnel=0.03, clearance=0.05, tilt=0.15, narrow=0.7),
+        reach=(0.016, 0.018),
+        in_hand=(0.0, 0.0, 0.0),
+        held_opening=0.012,
+        keep=0.045,
+        depth=0.05,
+    ),
+    # One finger beside the disc pushes it, so that it tips; its rim comes up between the fingers, which close.
+    "Plate": Grasp(
+        way=Way((-0.033, -0.09, 0.018), along=(0.0, -1.0, -0.05), clearance=0.135, funnel=0.011, tilt=0.15, roll=-0.25, softness=0.3),
+        reach=(0.025, 0.14),
+        tips=0.95,
+        in_hand=(0.025, 0.0, 0.042),
+        held_opening=0.010,
+        keep=0.05,
+        depth=0.06,
+    ),
     # By the wall at +y: one finger inside, one outside.
-    "Hollowbox": Grasp(np.array([0.0, 0.030, 0.045]), 0.014, 0.014, -0.016, 0.08, 0.018, 0.06),
+    "Hollowbox": Grasp(
+        way=Way((0.0, -0.030, 0.045), funnel=0.018, tilt=0.2, softness=0.15),
+        reach=(0.014, 0.016),
+        in_hand=(0.0, -0.030, 0.047),
+        held_opening=-0.012,
+        keep=0.04,
+        depth=0.035,
+    ),
 }

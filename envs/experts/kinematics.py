@@ -15,6 +15,15 @@ from envs.composuite.robots import GRIP_SITE, HAND_BODY, NUM_ARM_JOINTS
 from envs.composuite.scene import compiled_model
 from offline_compositional_rl_datasets.task import Task
 
+_DAMPING = 1e-5
+
+EASE = np.array([1.1, 0.5, 5.0, 0.2, 2.6, 3.0, 2.5])
+"""How willingly each joint moves. All joints have the same top speed, so a way is fast if they share it evenly."""
+
+SOFTNESS = np.array([0.1, 0.1, 0.005])
+"""How readily the hand leaves its wanted rotation about the world's x, y, z axes to spare the joints: as it leans the
+way that the arm reaches anyway, a way takes a fifth less time."""
+
 
 def _matrix(quaternion: np.ndarray) -> np.ndarray:
     matrix = np.empty(9)
@@ -50,6 +59,33 @@ class Arm:
         tool = position + rotation @ self.tool_position
         jacobian = np.concatenate([np.cross(axes, tool[:, None] - origins), axes], axis=2).transpose(0, 2, 1)
         return tool, rotation @ self.hand_rotation, jacobian
+
+    def solve(
+        self,
+        position: np.ndarray,
+        rotation: np.ndarray,
+        softness: np.ndarray,
+        start: np.ndarray,
+        iterations: int = 7,
+    ) -> np.ndarray:
+        """(B, 7) joints that bring the tool to `position` (B, 3) and the hand to `rotation` (B, 3, 3).
+
+        Damped Gauss-Newton steps for the least sum of the joints' moves from `start` (7,), weighed by their ease, and
+        of the errors, the rotation's by `softness` (B,): the answer is a smooth function of the pose, and out of reach it
+        stops short.
+        """
+        q = np.repeat(start[None], len(position), axis=0)
+        damping = np.zeros((len(position), 6, 6))
+        damping[:, range(3), range(3)] = _DAMPING
+        damping[:, range(3, 6), range(3, 6)] = SOFTNESS * softness[:, None]
+        for _ in range(iterations):
+            tool, hand, jacobian = self.forward(q)
+            error = np.concatenate([position - tool, orientation_error(hand, rotation)], axis=1)
+            error = error + np.einsum("bij,bj->bi", jacobian, q - start)
+            eased = jacobian * EASE
+            gram = eased @ jacobian.transpose(0, 2, 1) + damping
+            q = start + np.einsum("bij,bi->bj", eased, np.linalg.solve(gram, error[..., None])[..., 0])
+        return q
 
 
 def _turn(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
@@ -87,11 +123,11 @@ def orientation_error(current: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return 0.5 * np.cross(current, wanted, axisa=1, axisb=1, axisc=1).sum(axis=2)
 
 
-def damped_least_squares(jacobian: np.ndarray, twist: np.ndarray, damping: float, rest: np.ndarray) -> np.ndarray:
-    """(B, 7) joint step J^+ twist + (I - J^+ J) rest, with J^+ = J^T (J J^T + damping I)^-1.
+def hand_rotation(tilt: np.ndarray, roll: np.ndarray, yaw: np.ndarray) -> np.ndarray:
+    """(B, 3, 3) of a hand that points down, turned by angles (B,).
 
-    `twist` (B, 6) is translation and rotation of the tool; `rest` (B, 7) is a wish that only the redundancy serves.
+    `yaw` about the vertical, `tilt` back from its forward direction (the fingers then point forward), and `roll` about
+    the world's x axis (the fingers then point to +y).
     """
-    gram = jacobian @ jacobian.transpose(0, 2, 1) + damping * np.eye(6)
-    wanted = twist - (jacobian @ rest[..., None])[..., 0]
-    return rest + (jacobian.transpose(0, 2, 1) @ np.linalg.solve(gram, wanted[..., None]))[..., 0]
+    x, y, z = np.eye(3)
+    return _turn(x, roll) @ _turn(z, yaw) @ _turn(y, -tilt) @ np.diag([1.0, -1.0, -1.0])

@@ -1,4 +1,4 @@
-"""Which way round or over each obstacle (m, world frame)."""
+"""Which way round each obstacle (m, world frame): in the plane, through the gap beside or between the walls."""
 
 from __future__ import annotations
 
@@ -6,32 +6,65 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from envs.experts.gates import blend, gate
+
 
 @dataclass(frozen=True)
-class Route:
-    """A ridge that lifts the tool's path near an obstacle: `top` where the tool must be over it without load.
+class Passage:
+    """A plane of walls across `axis` (0: x, 1: y) that is passed in the positive direction, and its gap.
 
-    The ridge is along `axis` (0: x, 1: y) at `centre`, flat for `half` metres to both sides and falling
-    off over `slope`.
+    Between `start` and `end` along the axis the other coordinate must lie in `gap`, and the height be at least
+    `height`.
     """
 
-    axis: int = 0
-    centre: float = 0.0
-    half: float = 0.0
-    slope: float = 0.01
-    top: float = 0.0
+    axis: int
+    start: float
+    end: float
+    gap: tuple[float, float]
+    height: float = 0.0
+    margin: float = 0.03
+    width: float = 0.012
 
-    def height(self, tool: np.ndarray, *, load: float) -> np.ndarray:
-        """(B,) least tool height at the tool's place, 0 away from the obstacle."""
-        if not self.top:
-            return np.zeros(len(tool))
-        away = np.abs(tool[:, self.axis] - self.centre)
-        return 0.5 * (1 + np.tanh((self.half - away) / self.slope)) * (self.top + load)
+    def via(
+        self, position: np.ndarray, destination: np.ndarray, *, room: float = 0.08, ready: np.ndarray | float = 1.0
+    ) -> np.ndarray:
+        """(B, 3) where to go now from `position` (B, 3) to get to `destination` (B, 3).
+
+        The way opens up to `room` below the height that is aimed at, and when it is `ready` (B,).
+        """
+        axis, other = self.axis, 1 - self.axis
+        low, high = self.gap
+        via = destination.copy()
+        before = gate(self.end - position[:, axis], self.width)
+        # Aim inside of what opens the way, as in all gates here: a small error must not wait before it for ever.
+        margin = min(self.margin, (high - low) / 2)
+        inside = np.clip(destination[:, other], low + margin, high - margin)
+        via[:, other] = blend(before, destination[:, other], inside)
+        via[:, 2] = blend(before, destination[:, 2], np.maximum(destination[:, 2], self.height))
+        in_gap = gate(position[:, other] - low, self.width / 2) * gate(high - position[:, other], self.width / 2)
+        high_enough = gate(position[:, 2] - (via[:, 2] - room), self.width)
+        inside_already = gate(position[:, axis] - self.start - 0.03, self.width / 2)
+        go = (1 - (1 - in_gap) * (1 - inside_already)) * high_enough * ready
+        beyond = np.maximum(destination[:, axis], self.end + 0.02)
+        via[:, axis] = blend(before, destination[:, axis], blend(go, np.full(len(via), self.start), beyond))
+        return via
 
 
-ROUTES = {
-    "None": Route(),
-    "ObjectWall": Route(axis=0, centre=0.009, half=0.06, slope=0.012, top=1.14),
-    "ObjectDoor": Route(axis=0, centre=0.009, half=0.06, slope=0.012, top=1.14),
-    "GoalWall": Route(axis=1, centre=-0.01, half=0.08, slope=0.012, top=1.20),
+APPROACH: dict[str, Passage] = {
+    "ObjectWall": Passage(axis=0, start=-0.025, end=0.085, gap=(-0.095, 0.30), height=0.955),
+    "ObjectDoor": Passage(axis=0, start=-0.03, end=0.065, gap=(-0.285, -0.235), height=0.94),
 }
+"""Obstacles between the start and the object, for the tool."""
+
+_BETWEEN_BINS = Passage(axis=1, start=-0.10, end=0.03, gap=(-1.0, 1.0))
+
+CARRY: dict[str, Passage] = {
+    "None": _BETWEEN_BINS,
+    "ObjectWall": _BETWEEN_BINS,
+    "ObjectDoor": _BETWEEN_BINS,
+    "GoalWall": Passage(axis=1, start=-0.075, end=0.045, gap=(0.175, 0.40)),
+}
+"""Walls between the object and its goal, for the held object: the bins have low ones, which are passed high enough."""
+
+SHELF = Passage(axis=1, start=0.05, end=0.16, gap=(-0.07, 0.27))
+"""The shelf's opening, for the held object."""

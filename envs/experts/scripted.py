@@ -1,9 +1,12 @@
-"""Scripted experts: a smooth, memoryless vector field for tool and gripper, turned into joint commands.
+"""Scripted experts: a smooth, memoryless plan for tool and gripper, turned into joint commands.
 
 An expert is composed as its task is: the objective says where the object should go and when to let go, the object
-where it is grasped, the obstacle how high or which way round to travel. Everything follows from the present
-observation through smooth gates, never through switches, because the data must be clonable: a small network has to be
-able to represent the action as a function of the state.
+how it is grasped, the obstacle which way round to travel. Everything follows from the present observation through
+smooth gates, never through switches, because the data must be clonable: a small network has to be able to represent
+the action as a function of the state.
+
+The joints move straight to the joint angles that solve for the tool's wanted pose. All of them move at once, and a
+pose has one answer: that is fast, and easy to learn.
 """
 
 from __future__ import annotations
@@ -12,30 +15,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.composuite.robots import NUM_ARM_JOINTS, ROBOT_SPECS
-from envs.experts.grasps import GRASPS, Grasp
-from envs.experts.kinematics import arm_of, damped_least_squares, orientation_error
-from envs.experts.paths import ROUTES, Route
+from envs.composuite.robots import BASE_POS, NUM_ARM_JOINTS, ROBOT_SPECS
+from envs.experts.gates import blend, gate, near
+from envs.experts.grasps import GRASPS, Grasp, Way
+from envs.experts.kinematics import arm_of, hand_rotation
+from envs.experts.paths import APPROACH, CARRY, Passage
 from envs.experts.targets import AIMS, Aim
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
-from runtime.errors import TaskError
-
-TOOL_DOWN = np.diag([1.0, -1.0, -1.0])
 
 _FACTORS = COMPOSUITE.factor_slices
 
 
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
+def _z_axis(quaternion: np.ndarray) -> np.ndarray:
+    """(B, 3) z axis of what is turned by quaternions (B, 4) in the order x, y, z, w."""
+    x, y, z, w = quaternion.T
+    return np.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], axis=1)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What an expert sees of a batch of B states (positions (B, 3) in m)."""
+    """What an expert sees of a batch of B states (positions (B, 3) in m, angles in rad)."""
 
+    joints: np.ndarray  # (B, 7), each in [-pi, pi]
     tool: np.ndarray
+    pointing: np.ndarray  # (B, 3) where the fingers point
     obj: np.ndarray
+    axis: np.ndarray  # (B, 3) the object's own z axis: upright at the start
+    in_hand: np.ndarray  # (B, 3) the object relative to the tool, in the hand's axes
     goal: np.ndarray
     opening: np.ndarray  # (B,) sum of finger travel (m): about 0.042 at the start, 0.023 when commanded open
 
@@ -43,108 +50,144 @@ class Scene:
     def of(cls, observations: np.ndarray) -> Scene:
         obs = np.asarray(observations, dtype=np.float64)
         proprio = obs[:, _FACTORS["proprioception"]]
+        thing = obs[:, _FACTORS["object"]]
         return cls(
+            joints=np.arctan2(proprio[:, NUM_ARM_JOINTS : 2 * NUM_ARM_JOINTS], proprio[:, :NUM_ARM_JOINTS]),
             tool=proprio[:, 21:24],
-            obj=obs[:, _FACTORS["object"]][:, 0:3],
+            pointing=_z_axis(proprio[:, 24:28]),
+            obj=thing[:, 0:3],
+            axis=_z_axis(thing[:, 3:7]),
+            in_hand=thing[:, 7:10],
             goal=obs[:, _FACTORS["goal"]][:, 0:3],
             opening=proprio[:, 28] - proprio[:, 29],
         )
 
 
-def has_expert(task: Task) -> bool:
-    """Whether a `ScriptedExpert` is written for the task's object and objective."""
-    return task.object in GRASPS and task.objective in AIMS
+@dataclass(frozen=True)
+class Pose:
+    """Where the tool should go: position (B, 3), tilt, roll and yaw of the hand (B,), and how soft these are (B,)."""
+
+    position: np.ndarray
+    tilt: np.ndarray
+    roll: np.ndarray
+    yaw: np.ndarray
+    softness: np.ndarray
+
+    def towards(self, other: Pose, weight: np.ndarray) -> Pose:
+        """This pose where `weight` (B,) is 0, `other` where it is 1."""
+        return Pose(
+            blend(weight, self.position, other.position),
+            blend(weight, self.tilt, other.tilt),
+            blend(weight, self.roll, other.roll),
+            blend(weight, self.yaw, other.yaw),
+            blend(weight, self.softness, other.softness),
+        )
 
 
 class ScriptedExpert:
     """The expert of one task: observations (B, 77) to actions (B, 8) in [-1, 1]."""
 
-    # Joint gain (1/rad): a lower one makes the action a gentler function of the state, but then a small error of a
-    # clone's action is a large error of where it stops.
     gain = 14.0
-    damping = 2e-3
-    max_translation = 0.10
-    turn_gain = 0.6
-    posture_gain = 0.1
-    saturation = 4.0
+    """Joint command per rad: a lower one makes the action a gentler function of the state, but then a small error of a
+    clone's action is a large error of where it stops."""
+    saturation = 2.0
+    """By how much the command may exceed its limit before it is scaled as a whole: joints with a shorter way than the
+    longest are ahead of it on the straight line."""
+    yaw_gain = 0.8
+    """How far the hand turns with the direction from the arm's base: less than the arm turns, for short ways."""
 
     def __init__(self, task: Task) -> None:
-        if not has_expert(task):
-            raise TaskError(
-                f"{task}: there is no scripted expert, expected an object of {', '.join(GRASPS)} "
-                f"and an objective of {', '.join(AIMS)}"
-            )
         self.task = task
         self.arm = arm_of(task.robot)
-        self.posture = np.array(ROBOT_SPECS[task.robot].initial_qpos)
+        self.home = np.array(ROBOT_SPECS[task.robot].initial_qpos)
         self.grasp: Grasp = GRASPS[task.object]
-        self.route: Route = ROUTES[task.obstacle]
         self.aim: Aim = AIMS[task.objective]
+        self.approach_passage: Passage | None = APPROACH.get(task.obstacle)
+        self.carry_passage: Passage = CARRY[task.obstacle]
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         scene = Scene.of(observations)
-        target, close = self.plan(scene)
-        proprio = np.asarray(observations, dtype=np.float64)[:, _FACTORS["proprioception"]]
-        q = np.arctan2(proprio[:, NUM_ARM_JOINTS : 2 * NUM_ARM_JOINTS], proprio[:, :NUM_ARM_JOINTS])
-        command = self._joint_command(q, target - scene.tool)
-        return np.concatenate([command, close[:, None]], axis=1).astype(np.float32)
+        pose, close = self.plan(scene)
+        return np.concatenate([self._joint_command(scene, pose), close[:, None]], axis=1).astype(np.float32)
 
-    def plan(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        """Where the tool should go now (B, 3), and the gripper command (B,) in [-1, 1]."""
-        point = scene.obj + self.grasp.offset
-        away = scene.tool - point
-        away_xy = np.linalg.norm(away[:, :2], axis=1)
-        # How surely the object is between the fingers: near the grasp point, and the fingers stopped by it.
-        at_point = sigmoid((self.grasp.reach_xy - away_xy) / 0.005) * sigmoid((self.grasp.reach_z - away[:, 2]) / 0.004)
-        held = at_point * sigmoid((self.grasp.held_opening - scene.opening) / 0.002)
+    def plan(self, scene: Scene) -> tuple[Pose, np.ndarray]:
+        """Where the tool should be now, and the gripper command (B,) in [-1, 1]."""
+        grasp = self.grasp
+        pose, at_point = self._approach(scene, grasp.way)
+        if grasp.topple:
+            lies = gate(0.5 - np.abs(scene.axis[:, 2]), 0.06)
+            pose = self._approach(scene, grasp.topple)[0].towards(pose, lies)
+            at_point = at_point * lies
+        if grasp.tips:
+            at_point = at_point * gate(grasp.tips - scene.axis[:, 2], 0.01)
+        hang = np.linalg.norm(scene.in_hand - np.array(grasp.in_hand), axis=1)
+        held = gate(grasp.held_opening - scene.opening, 0.002) * gate(grasp.keep - hang, 0.006)
 
-        approach = self._approach(scene, point, away_xy)
         carry, release = self._carry(scene)
-        target = approach + held[:, None] * (carry - approach)
-        target = target + release[:, None] * (self.aim.rest(scene.goal) - target)
-        close = np.clip(3.0 * (2.0 * at_point * (1.0 - release) - 1.0), -1.0, 1.0)
-        return target, close
+        pose = pose.towards(carry, held).towards(self._wait(scene), release)
+        closing = (1 - (1 - at_point) * (1 - held)) * (1 - release)
+        return pose, np.clip(3.0 * (2.0 * closing - 1.0), -1.0, 1.0)
 
-    def _approach(self, scene: Scene, point: np.ndarray, away_xy: np.ndarray) -> np.ndarray:
-        """Over the object through a funnel that is narrow near it, held up by the obstacle's height on the way."""
-        funnel = point[:, 2] + self.grasp.clearance * (1 - np.exp(-((away_xy / self.grasp.funnel) ** 2)))
-        return self._travel(scene.tool, point, funnel, self.route.height(scene.tool, load=0.0))
+    def _yaw(self, position: np.ndarray) -> np.ndarray:
+        """(B,) of the hand at positions (B, 3)."""
+        return self.yaw_gain * np.arctan2(position[:, 1] - BASE_POS[1], position[:, 0] - BASE_POS[0])
 
-    def _carry(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        """Tool target that brings the held object to the goal, and how far the object should be let go (B,)."""
-        hang = scene.tool - scene.obj
-        to_goal = np.linalg.norm(scene.goal[:, :2] - scene.obj[:, :2], axis=1)
-        height = self.aim.height(scene.goal, to_goal, hang)
-        route = self.route.height(scene.tool, load=self.grasp.load)
-        destination = self.aim.detour(self.task.obstacle, scene.obj, scene.goal) + hang
-        if self.aim.on_table:
-            route = height
-        target = self._travel(scene.tool, destination, height, np.maximum(route, 0.0))
-        return target, self.aim.release(to_goal)
+    def _grasp_yaw(self, scene: Scene) -> np.ndarray:
+        """(B,) of the hand at the object: that of the place, for a lying object along its axis."""
+        yaw = self._yaw(scene.obj)
+        if not self.grasp.topple:
+            return yaw
+        x, y, z = scene.axis.T
+        lying = np.clip(np.arctan(y / np.where(np.abs(x) < 1e-6, 1e-6, x)), -0.7, 0.7)
+        return blend(gate(0.5 - np.abs(z), 0.06), yaw, lying)
 
-    @staticmethod
-    def _travel(tool: np.ndarray, destination: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Aim at `destination` in the plane at the larger height; hold the plane back while the tool is too low.
+    def _approach(self, scene: Scene, way: Way) -> tuple[Pose, np.ndarray]:
+        """To the object along a way, through a funnel that is narrow near it; and how surely it is there (B,)."""
+        point = scene.obj + np.array(way.point)
+        tilt, roll = (np.full(len(point), angle) for angle in (way.tilt, way.roll))
+        yaw = self._grasp_yaw(scene)
+        if way.along is None:
+            along = hand_rotation(tilt, roll, yaw)[:, :, 2]
+        else:
+            along = np.broadcast_to(np.array(way.along) / np.linalg.norm(way.along), point.shape)
+        away = scene.tool - point
+        back = -(away * along).sum(axis=1)
+        side = np.linalg.norm((away + back[:, None] * along) * np.array([way.narrow, 1.0, 1.0]), axis=1)
+        at_point = gate(self.grasp.reach[0] - side, 0.004) * gate(self.grasp.reach[1] - np.abs(back), 0.004)
+        target = point - (way.clearance * (1 - near(side, way.funnel)))[:, None] * along
+        if self.approach_passage:
+            target = self.approach_passage.via(scene.tool, target)
+        return Pose(target, tilt, roll, yaw, np.full(len(point), way.softness)), at_point
 
-        The height aimed at is well past the height that lets go, as in all gates here: a clone's small error must not
-        leave it waiting for ever just before one.
-        """
-        height = np.logaddexp(low / 0.01, high / 0.01) * 0.01
-        ready = sigmoid((tool[:, 2] - (height - 0.05)) / 0.012)
-        target = np.empty_like(tool)
-        target[:, :2] = tool[:, :2] + ready[:, None] * (destination[:, :2] - tool[:, :2])
-        target[:, 2] = height
-        return target
+    def _carry(self, scene: Scene) -> tuple[Pose, np.ndarray]:
+        """Tool pose that brings the held object to its end, and how far the object should be let go (B,)."""
+        end = self.aim.end(scene.goal, self.grasp.depth)
+        away = np.linalg.norm(end[:, :2] - scene.obj[:, :2], axis=1)
+        target = end.copy()
+        target[:, 2] = self.aim.height(end, away, self.grasp.depth)
+        if self.aim.passage:
+            ready = gate(scene.pointing[:, 1] - self.aim.pointing, 0.04)
+            target = self.aim.passage.via(scene.obj, target, room=0.02, ready=ready)
+        target = self.carry_passage.via(scene.obj, target, room=self.aim.rise)
+        turned = self.aim.turned(away)
+        tilt = self.grasp.way.tilt + turned * (self.aim.tilt - self.grasp.way.tilt)
+        roll = self.grasp.way.roll + turned * (self.aim.roll - self.grasp.way.roll)
+        softness = self.grasp.way.softness + turned * (self.aim.softness - self.grasp.way.softness)
+        pose = Pose(target + (scene.tool - scene.obj), tilt, roll, self._yaw(target), softness)
+        return pose, self.aim.release(away)
 
-    def _joint_command(self, q: np.ndarray, translation: np.ndarray) -> np.ndarray:
-        """(B, 7) joint commands towards a tool translation (B, 3), the hand turned down, scaled as a whole to fit."""
-        _, rotation, jacobian = self.arm.forward(q)
-        length = np.linalg.norm(translation, axis=1, keepdims=True)
-        translation = translation * (self.max_translation / np.maximum(length, self.max_translation))
-        turn = self.turn_gain * orientation_error(rotation, np.broadcast_to(TOOL_DOWN, rotation.shape))
-        # A seventh joint too many: without a pull towards one posture the elbow would wander, and a clone with it.
-        rest = self.posture_gain * (self.posture - q)
-        step = damped_least_squares(jacobian, np.concatenate([translation, turn], axis=1), self.damping, rest)
+    def _wait(self, scene: Scene) -> Pose:
+        """Where the tool waits after letting go: above the goal."""
+        position = np.concatenate([scene.goal[:, :2], np.full((len(scene.goal), 1), self.aim.rest)], axis=1)
+        tilt = np.full(len(position), self.aim.tilt)
+        return Pose(position, tilt, np.zeros_like(tilt), self._yaw(position), np.ones_like(tilt))
+
+    def _joint_command(self, scene: Scene, pose: Pose) -> np.ndarray:
+        """(B, 7) joint commands straight to the joints that solve for the pose, scaled as a whole to fit."""
+        rotation = hand_rotation(pose.tilt, pose.roll, pose.yaw)
+        wanted = self.arm.solve(pose.position, rotation, pose.softness, self.home)
+        step = np.remainder(wanted - scene.joints + np.pi, 2 * np.pi) - np.pi
         command = self.gain * step
-        command = command / np.maximum(1.0, np.abs(command).max(axis=1, keepdims=True) / self.saturation)
-        return np.clip(command, -1.0, 1.0)
+        return np.clip(
+            command / np.maximum(1.0, np.abs(command).max(axis=1, keepdims=True) / self.saturation), -1.0, 1.0
+        )

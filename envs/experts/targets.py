@@ -1,4 +1,4 @@
-"""What each objective wants of a held object. Lengths in m, world frame."""
+"""What each objective wants of a held object. Lengths in m, angles in rad, world frame."""
 
 from __future__ import annotations
 
@@ -6,49 +6,70 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from envs.experts.gates import blend, gate, near
+from envs.experts.paths import SHELF, Passage
+
 
 @dataclass(frozen=True)
 class Aim:
-    """`travel`: tool height on the way. `place`: height of the object over its goal at the end.
-    `let_go`: horizontal distance to the goal at which the object is dropped (0: it is held for good)."""
+    """Where a held object goes, how high on the way, how the hand is held, and when it lets go.
 
-    travel: float
-    place: float
-    funnel: float = 0.05
+    `place`: the object's end in the plane, relative to the goal. `low`: height of the object's lowest point there,
+    but its origin stays below `ceiling`. `travel`: height of its lowest point on the way (0: that of the end); below
+    it by more than `rise` it waits before it passes from bin to bin. `funnel`: horizontal distance to the end at which
+    it comes down. `turn_at`: horizontal distance at which the hand takes the `tilt`, `roll` and `softness` of the end.
+    `let_go`: horizontal distance at which the object is dropped (0: it is held for good); then the tool waits at the
+    height `rest`. `passage`: what it goes through at the end, once the fingers point so far to +y (`pointing`).
+    """
+
+    place: tuple[float, float]
+    low: float
+    ceiling: float = 2.0
+    travel: float = 0.0
+    rise: float = 0.06
+    funnel: float = 0.1
+    tilt: float = 0.05
+    roll: float = 0.0
+    softness: float = 1.0
+    turn_at: float = 0.3
     let_go: float = 0.0
-    on_table: bool = False
+    rest: float = 0.0
+    passage: Passage | None = None
+    pointing: float = 0.0
 
-    def height(self, goal: np.ndarray, to_goal: np.ndarray, hang: np.ndarray) -> np.ndarray:
-        """(B,) tool height for an object at distance `to_goal` (B,) from its goal."""
-        end = goal[:, 2] + self.place + hang[:, 2]
-        if self.on_table:
-            return end
-        return end + (self.travel - end) * (1 - np.exp(-((to_goal / self.funnel) ** 2)))
+    def end(self, goal: np.ndarray, depth: float) -> np.ndarray:
+        """(B, 3) where an object that reaches `depth` below its origin should end."""
+        low = np.full((len(goal), 1), min(self.low + depth, self.ceiling))
+        return np.concatenate([goal[:, :2] + np.array(self.place), low], axis=1)
 
-    def release(self, to_goal: np.ndarray) -> np.ndarray:
+    def height(self, end: np.ndarray, away: np.ndarray, depth: float) -> np.ndarray:
+        """(B,) height of the object's origin at the distance `away` (B,) from its end."""
+        if not self.travel:
+            return end[:, 2]
+        return blend(near(away, self.funnel), np.full(len(end), self.travel + depth), end[:, 2])
+
+    def turned(self, away: np.ndarray) -> np.ndarray:
+        """(B,) 0 the hand's pose on the way .. 1 that of the end."""
+        return near(away, self.turn_at)
+
+    def release(self, away: np.ndarray) -> np.ndarray:
         """(B,) 0 hold .. 1 let go."""
-        if not self.let_go:
-            return np.zeros(len(to_goal))
-        return 0.5 * (1 + np.tanh((self.let_go - to_goal) / 0.010))
-
-    def rest(self, goal: np.ndarray) -> np.ndarray:
-        """(B, 3) where the tool waits after letting go."""
-        return np.concatenate([goal[:, :2], np.full((len(goal), 1), self.travel)], axis=1)
-
-    def detour(self, obstacle: str, obj: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        """(B, 3) where the object goes next: the goal, or for a push past GoalWall first the wall's free end."""
-        if not self.on_table or obstacle != "GoalWall":
-            return goal
-        target = goal.copy()
-        before = 0.5 * (1 - np.tanh((obj[:, 1] - 0.05) / 0.02))
-        free = 0.5 * (1 + np.tanh((obj[:, 0] - 0.19) / 0.012))
-        target[:, 0] += before * (0.215 - goal[:, 0])
-        target[:, 1] = obj[:, 1] + (1 - before * (1 - free)) * (goal[:, 1] - obj[:, 1])
-        return target
+        return gate(self.let_go - away, 0.005) if self.let_go else np.zeros(len(away))
 
 
 AIMS = {
-    "PickPlace": Aim(travel=1.06, place=0.0, funnel=0.10),
-    "Push": Aim(travel=0.0, place=0.02, on_table=True),
-    "Trashcan": Aim(travel=1.12, place=0.20, funnel=0.05, let_go=0.045),
+    "PickPlace": Aim(place=(0.08, -0.045), low=0.83, travel=0.93, funnel=0.09),
+    # Higher than the ceiling that the objective sets, its episode would end.
+    "Push": Aim(place=(0.0, 0.0), low=0.84, ceiling=0.88, rise=0.014, tilt=0.0, softness=0.05, turn_at=0.4),
+    "Shelf": Aim(
+        place=(0.12, 0.0),
+        low=0.97,
+        tilt=0.15,
+        roll=1.0,
+        softness=0.1,
+        turn_at=0.6,
+        passage=SHELF,
+        pointing=0.63,
+    ),
+    "Trashcan": Aim(place=(0.03, -0.02), low=1.0, let_go=0.045, rest=1.12),
 }
