@@ -52,7 +52,7 @@ class Passage:
 
 APPROACH: dict[str, Passage] = {
     "ObjectWall": Passage(axis=0, start=-0.025, end=0.085, gap=(-0.095, 0.30), height=0.955),
-    "ObjectDoor": Passage(axis=0, start=-0.03, end=0.065, gap=(-0.285, -0.235), height=0.94),
+    "ObjectDoor": Passage(axis=0, start=-0.014, end=0.065, gap=(-0.305, -0.235), height=0.94),
 }
 """Obstacles between the start and the object, for the tool."""
 
