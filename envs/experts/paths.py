@@ -25,6 +25,10 @@ class Passage:
     margin: float = 0.03
     width: float = 0.012
 
+    def before(self, position: np.ndarray) -> np.ndarray:
+        """(B,) 1 before or between the walls .. 0 beyond them."""
+        return gate(self.end - position[:, self.axis], self.width)
+
     def via(
         self, position: np.ndarray, destination: np.ndarray, *, room: float = 0.08, ready: np.ndarray | float = 1.0
     ) -> np.ndarray:
@@ -35,7 +39,7 @@ class Passage:
         axis, other = self.axis, 1 - self.axis
         low, high = self.gap
         via = destination.copy()
-        before = gate(self.end - position[:, axis], self.width)
+        before = self.before(position)
         # Aim inside of what opens the way, as in all gates here: a small error must not wait before it for ever.
         margin = min(self.margin, (high - low) / 2)
         inside = np.clip(destination[:, other], low + margin, high - margin)
