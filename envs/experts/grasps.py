@@ -57,7 +57,7 @@ GRASPS = {
     ),
     # It stands upright, and the discs at its ends are too wide for the fingers: lay it down, then grip the bar.
     "Dumbbell": Grasp(
-        topple=Way((0.09, 0.03, 0.042), along=(1.0, 0.0, 0.0), clearance=0.17, funnel=0.035, tilt=0.15),
+        topple=Way((0.06, -0.03, 0.042), along=(0.75, -0.66, 0.0), clearance=0.165, funnel=0.035, tilt=0.15),
         way=Way((0.0, 0.0, 0.004), funnel=0.03, clearance=0.05, tilt=0.15, narrow=0.7),
         reach=(0.016, 0.018),
         in_hand=(0.0, 0.0, 0.0),
@@ -77,7 +77,7 @@ GRASPS = {
     ),
     # By the wall at +y: one finger inside, one outside.
     "Hollowbox": Grasp(
-        way=Way((0.0, -0.030, 0.045), funnel=0.018, tilt=0.2, softness=0.15),
+        way=Way((0.0, -0.030, 0.045), tilt=0.2, softness=0.4),
         reach=(0.014, 0.016),
         in_hand=(0.0, -0.030, 0.047),
         held_opening=-0.012,

@@ -25,6 +25,10 @@ class Passage:
     margin: float = 0.03
     width: float = 0.012
 
+    def before(self, position: np.ndarray) -> np.ndarray:
+        """(B,) 1 before or between the walls .. 0 beyond them."""
+        return gate(self.end - position[:, self.axis], self.width)
+
     def via(
         self, position: np.ndarray, destination: np.ndarray, *, room: float = 0.08, ready: np.ndarray | float = 1.0
     ) -> np.ndarray:
@@ -35,7 +39,7 @@ class Passage:
         axis, other = self.axis, 1 - self.axis
         low, high = self.gap
         via = destination.copy()
-        before = gate(self.end - position[:, axis], self.width)
+        before = self.before(position)
         # Aim inside of what opens the way, as in all gates here: a small error must not wait before it for ever.
         margin = min(self.margin, (high - low) / 2)
         inside = np.clip(destination[:, other], low + margin, high - margin)
@@ -52,7 +56,7 @@ class Passage:
 
 APPROACH: dict[str, Passage] = {
     "ObjectWall": Passage(axis=0, start=-0.025, end=0.085, gap=(-0.095, 0.30), height=0.955),
-    "ObjectDoor": Passage(axis=0, start=-0.03, end=0.065, gap=(-0.285, -0.235), height=0.94),
+    "ObjectDoor": Passage(axis=0, start=-0.014, end=0.065, gap=(-0.305, -0.235), height=0.94),
 }
 """Obstacles between the start and the object, for the tool."""
 

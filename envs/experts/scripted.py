@@ -155,9 +155,12 @@ class ScriptedExpert:
         side = np.linalg.norm((away + back[:, None] * along) * np.array([way.narrow, 1.0, 1.0]), axis=1)
         at_point = gate(self.grasp.reach[0] - side, 0.004) * gate(self.grasp.reach[1] - np.abs(back), 0.004)
         target = point - (way.clearance * (1 - near(side, way.funnel)))[:, None] * along
+        pose = Pose(target, tilt, roll, yaw, np.full(len(point), way.softness))
         if self.approach_passage:
-            target = self.approach_passage.via(scene.tool, target)
-        return Pose(target, tilt, roll, yaw, np.full(len(point), way.softness)), at_point
+            passing = self.approach_passage.before(scene.tool)
+            through = self.approach_passage.via(scene.tool, target)
+            pose = pose.towards(Pose(through, 0.05 + 0 * tilt, 0 * roll, self._yaw(through), 1 + 0 * tilt), passing)
+        return pose, at_point
 
     def _carry(self, scene: Scene) -> tuple[Pose, np.ndarray]:
         """Tool pose that brings the held object to its end, and how far the object should be let go (B,)."""
