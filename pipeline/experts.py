@@ -47,7 +47,7 @@ class CloneConfig:
 def score_experts(
     tasks: Sequence[Task], episodes: int, *, workers: int, clone: CloneConfig | None = None
 ) -> Iterator[ExpertScore]:
-    """Scores task by task. Raises `TaskError` for a task without an expert before anything runs."""
+    """Scores task by task."""
     experts = {task: expert_for(task) for task in tasks}
     for task, expert in experts.items():
         solved, mean_return = _solve(task, expert, episodes, workers)

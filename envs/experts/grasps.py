@@ -55,7 +55,8 @@ GRASPS = {
         keep=0.05,
         depth=0.035,
     ),
-    # It stands upright, and the discs at its ends are too wide for the fingers: lay it down, then grip the bar.
+    # It stands upright, and the discs at its ends are too wide for the fingers: one finger behind the upper disc knocks
+    # it over, at an angle, as there is no room straight behind it where a wall stands; then the bar is gripped.
     "Dumbbell": Grasp(
         topple=Way((0.06, -0.03, 0.042), along=(0.75, -0.66, 0.0), clearance=0.165, funnel=0.03, tilt=0.15),
         way=Way((0.0, 0.0, 0.004), funnel=0.03, clearance=0.05, tilt=0.15, narrow=0.7),
@@ -67,7 +68,15 @@ GRASPS = {
     ),
     # One finger beside the disc pushes it, so that it tips; its rim comes up between the fingers, which close.
     "Plate": Grasp(
-        way=Way((-0.033, -0.09, 0.018), along=(0.0, -1.0, -0.05), clearance=0.135, funnel=0.014, tilt=0.15, roll=-0.25, softness=0.3),
+        way=Way(
+            (-0.033, -0.09, 0.018),
+            along=(0.0, -1.0, -0.05),
+            clearance=0.135,
+            funnel=0.014,
+            tilt=0.15,
+            roll=-0.25,
+            softness=0.3,
+        ),
         reach=(0.025, 0.14),
         tips=0.95,
         in_hand=(0.025, 0.0, 0.042),

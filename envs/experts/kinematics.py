@@ -79,8 +79,8 @@ class Arm:
         """(B, 7) joints that bring the tool to `position` (B, 3) and the hand to `rotation` (B, 3, 3).
 
         Damped Gauss-Newton steps for the least sum of the joints' moves from `start` (7,), weighed by their ease, and
-        of the errors, the rotation's by `softness` (B,): the answer is a smooth function of the pose, and out of reach it
-        stops short.
+        of the errors, the rotation's by `softness` (B,): the answer is a smooth function of the pose, and out of
+        reach it stops short.
         """
         q = np.repeat(start[None], len(position), axis=0)
         damping = np.zeros((len(position), 6, 6))
