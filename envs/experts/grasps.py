@@ -69,9 +69,9 @@ GRASPS = {
     # One finger beside the disc pushes it, so that it tips; its rim comes up between the fingers, which close.
     "Plate": Grasp(
         way=Way(
-            (-0.033, -0.09, 0.018),
+            (-0.018, -0.09, 0.018),
             along=(0.0, -1.0, -0.05),
-            clearance=0.135,
+            clearance=0.142,
             funnel=0.014,
             tilt=0.15,
             roll=-0.25,
@@ -84,7 +84,7 @@ GRASPS = {
         keep=0.05,
         depth=0.06,
     ),
-    # By the wall at +y: one finger inside, one outside.
+    # By the wall at -y, so that it leads the hand to its goal: one finger inside, one outside.
     "Hollowbox": Grasp(
         way=Way((0.0, -0.030, 0.045), tilt=0.2, softness=0.4),
         reach=(0.014, 0.016),
