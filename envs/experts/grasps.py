@@ -55,19 +55,28 @@ GRASPS = {
         keep=0.05,
         depth=0.035,
     ),
-    # It stands upright, and the discs at its ends are too wide for the fingers: lay it down, then grip the bar.
+    # It stands upright, and the discs at its ends are too wide for the fingers: one finger behind the upper disc knocks
+    # it over, at an angle, as there is no room straight behind it where a wall stands; then the bar is gripped.
     "Dumbbell": Grasp(
-        topple=Way((0.06, -0.03, 0.042), along=(0.75, -0.66, 0.0), clearance=0.165, funnel=0.035, tilt=0.15),
+        topple=Way((0.06, -0.03, 0.042), along=(0.75, -0.66, 0.0), clearance=0.165, funnel=0.03, tilt=0.15),
         way=Way((0.0, 0.0, 0.004), funnel=0.03, clearance=0.05, tilt=0.15, narrow=0.7),
         reach=(0.016, 0.018),
         in_hand=(0.0, 0.0, 0.0),
         held_opening=0.012,
         keep=0.045,
-        depth=0.05,
+        depth=0.04,
     ),
     # One finger beside the disc pushes it, so that it tips; its rim comes up between the fingers, which close.
     "Plate": Grasp(
-        way=Way((-0.033, -0.09, 0.018), along=(0.0, -1.0, -0.05), clearance=0.135, funnel=0.011, tilt=0.15, roll=-0.25, softness=0.3),
+        way=Way(
+            (-0.018, -0.09, 0.018),
+            along=(0.0, -1.0, -0.05),
+            clearance=0.142,
+            funnel=0.014,
+            tilt=0.15,
+            roll=-0.25,
+            softness=0.3,
+        ),
         reach=(0.025, 0.14),
         tips=0.95,
         in_hand=(0.025, 0.0, 0.042),
@@ -75,7 +84,7 @@ GRASPS = {
         keep=0.05,
         depth=0.06,
     ),
-    # By the wall at +y: one finger inside, one outside.
+    # By the wall at -y, so that it leads the hand to its goal: one finger inside, one outside.
     "Hollowbox": Grasp(
         way=Way((0.0, -0.030, 0.045), tilt=0.2, softness=0.4),
         reach=(0.014, 0.016),

@@ -17,8 +17,15 @@ from offline_compositional_rl_datasets.task import Task
 
 _DAMPING = 1e-5
 
-EASE = np.array([1.1, 0.5, 5.0, 0.2, 2.6, 3.0, 2.5])
-"""How willingly each joint moves. All joints have the same top speed, so a way is fast if they share it evenly."""
+_EASE = np.array([1.1, 0.5, 5.0, 0.2, 2.6, 3.0, 2.5])
+EASE = {
+    "IIWA": _EASE,
+    "Jaco": _EASE,
+    "Kinova3": _EASE,
+    "Panda": np.array([1.0, 0.5, 1.0, 0.2, 1.0, 1.0, 1.0]),
+}
+"""How willingly each joint moves. All joints have the same top speed, so a way is fast if they share it evenly. (With
+the others' values Panda's elbow, beside its axis, would not converge.)"""
 
 SOFTNESS = np.array([0.1, 0.1, 0.005])
 """How readily the hand leaves its wanted rotation about the world's x, y, z axes to spare the joints: as it leans the
@@ -42,6 +49,7 @@ class Arm:
     axes: np.ndarray  # (7, 3)
     hand_rotation: np.ndarray  # (3, 3) hand body in the last link
     tool_position: np.ndarray  # (3,) grip site in the last link
+    ease: np.ndarray  # (7,)
 
     def forward(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Tool position (B, 3), hand rotation (B, 3, 3) and geometric Jacobian (B, 6, 7) at joints q (B, 7)."""
@@ -71,8 +79,8 @@ class Arm:
         """(B, 7) joints that bring the tool to `position` (B, 3) and the hand to `rotation` (B, 3, 3).
 
         Damped Gauss-Newton steps for the least sum of the joints' moves from `start` (7,), weighed by their ease, and
-        of the errors, the rotation's by `softness` (B,): the answer is a smooth function of the pose, and out of reach it
-        stops short.
+        of the errors, the rotation's by `softness` (B,): the answer is a smooth function of the pose, and out of
+        reach it stops short.
         """
         q = np.repeat(start[None], len(position), axis=0)
         damping = np.zeros((len(position), 6, 6))
@@ -82,7 +90,7 @@ class Arm:
             tool, hand, jacobian = self.forward(q)
             error = np.concatenate([position - tool, orientation_error(hand, rotation)], axis=1)
             error = error + np.einsum("bij,bj->bi", jacobian, q - start)
-            eased = jacobian * EASE
+            eased = jacobian * self.ease
             gram = eased @ jacobian.transpose(0, 2, 1) + damping
             q = start + np.einsum("bij,bi->bj", eased, np.linalg.solve(gram, error[..., None])[..., 0])
         return q
@@ -115,6 +123,7 @@ def arm_of(robot: str) -> Arm:
         axes=model.jnt_axis[:NUM_ARM_JOINTS].copy(),
         hand_rotation=last_rotation.T @ data.xmat[hand].reshape(3, 3),
         tool_position=last_rotation.T @ (data.site_xpos[site] - data.xpos[last]),
+        ease=EASE[robot],
     )
 
 

@@ -155,6 +155,10 @@ class ScriptedExpert:
         side = np.linalg.norm((away + back[:, None] * along) * np.array([way.narrow, 1.0, 1.0]), axis=1)
         at_point = gate(self.grasp.reach[0] - side, 0.004) * gate(self.grasp.reach[1] - np.abs(back), 0.004)
         target = point - (way.clearance * (1 - near(side, way.funnel)))[:, None] * along
+        if way.along:
+            # Past the start of a way along the table, but beside it: over the object, not through it.
+            past = gate(way.clearance - back - 0.02, 0.004) * gate(side - 1.4 * way.funnel, 0.002)
+            target[:, 2] += 0.05 * past
         pose = Pose(target, tilt, roll, yaw, np.full(len(point), way.softness))
         if self.approach_passage:
             passing = self.approach_passage.before(scene.tool)

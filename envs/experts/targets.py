@@ -62,7 +62,7 @@ AIMS = {
     # Higher than the ceiling that the objective sets, its episode would end.
     "Push": Aim(place=(0.0, 0.0), low=0.84, ceiling=0.88, rise=0.014, tilt=0.0, softness=0.05, turn_at=0.4),
     "Shelf": Aim(
-        place=(0.12, 0.0),
+        place=(0.12, 0.01),
         low=0.97,
         tilt=0.15,
         roll=1.0,
