@@ -1,0 +1,178 @@
+"""Online learning of one task as a stage: where the agents of `corl` meet the simulator and prior data."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from corl.evaluate import evaluate
+from corl.online import (
+    RESUME_FILE,
+    OnlineRun,
+    OnlineScores,
+    last_metrics,
+    read_history,
+    train_online,
+)
+from corl.online_config import RUNTIME_SETTINGS, OnlineConfig
+from corl.online_replay import ObservationCode
+from corl.rlpd import PriorData
+from corl.sac import SAC
+from envs.vector import VectorEnv
+from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples
+from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import Transitions
+from pipeline.stages import RESULT_FILE, StageProgress, _stage, _use_threads, key_of
+from runtime.atomic import commit_artifact
+from runtime.config import config_hash, to_dict
+from runtime.cpus import cpu_count
+from runtime.device import autocast_dtype, pick_device
+from runtime.errors import DataError
+from runtime.provenance import provenance
+from runtime.trackers import trackers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Sinks beside the files: a W&B project (None: none), TensorBoard."""
+
+    project: str | None = None
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class LearnOnline:
+    """SAC in one task, with prior data (sample files, or expert data where not `synthetic`) or without any."""
+
+    task: Task
+    config: OnlineConfig
+    seed: int
+    folder: Path
+    prior: tuple[tuple[Task, Path], ...] = ()
+    synthetic: bool = True
+    tracking: Tracking = Tracking()
+    device: str = "auto"
+    threads: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"online {self.task.name} seed {self.seed}"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / RESULT_FILE
+
+    def key(self) -> str:
+        settings = {name: value for name, value in to_dict(self.config).items() if name not in RUNTIME_SETTINGS}
+        prior = [(task.name, key_of(path)) for task, path in self.prior]
+        return config_hash([self.task.name, settings, self.seed, prior, self.synthetic])
+
+    def progress(self) -> StageProgress:
+        row = last_metrics(self.folder)
+        if row is None:
+            return StageProgress("beginning")
+        history = read_history(self.folder)
+        success = f", success {history[-1]['success_rate']:.2f}" if history else ""
+        steps = self.config.total_timesteps
+        return StageProgress(f"step {row['step']:,}/{steps:,}{success}", row["step"] / steps)
+
+    def scores(self) -> OnlineScores:
+        """The result of a finished run."""
+        return OnlineScores(**json.loads(self.output.read_text())["scores"])
+
+    def __call__(self) -> None:
+        with _stage(self, self.folder) as key:
+            if key is None:
+                return
+            _use_threads(self.threads)
+            scores = self._run(key)
+            record = {"task": self.task.name, "seed": self.seed, "scores": asdict(scores)}
+            text = json.dumps(record, indent=2) + "\n"
+            commit_artifact(self.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
+            # What was kept to continue from is no longer needed.
+            (self.folder / RESUME_FILE).unlink(missing_ok=True)
+            shutil.rmtree(self.folder / "replay", ignore_errors=True)
+            log.info("%s: %d/%d solved after %d steps", self.name, scores.last_solved, scores.episodes, scores.steps)
+
+    def _run(self, key: str) -> OnlineScores:
+        config, device = self.config, pick_device(self.device)
+        code = ObservationCode(COMPOSUITE, task_ids=config.task_ids, canonical=config.canonical_quaternions)
+        agent = SAC(
+            code.dim,
+            code.action_dim,
+            config.sac,
+            seed=self.seed,
+            device=device,
+            dtype=autocast_dtype(device, config.precision),
+        )
+        prior = PriorData(self._prior_parts(), code, device) if self.prior else None
+        cores = self.threads or cpu_count()
+        workers = cores - 1 if device.type == "cpu" else cores
+        options = {"horizon": config.env_horizon}
+        settings = {"task": self.task.name, "seed": self.seed, **to_dict(config)}
+        tracking = self.tracking
+        with (
+            VectorEnv(self.task, config.num_envs, workers=workers, **options) as environment,
+            VectorEnv(self.task, config.n_eval_episodes, workers=cores if cores > 1 else 0, **options) as judge,
+            trackers(
+                self.folder,
+                settings,
+                name=self.folder.name,
+                project=tracking.project,
+                tensorboard=tracking.tensorboard,
+            ) as sink,
+        ):
+            run = OnlineRun(
+                agent,
+                environment,
+                self.task,
+                code,
+                config,
+                self.folder,
+                seed=self.seed,
+                device=device,
+                prior=prior,
+                key=key,
+                sink=sink,
+            )
+            return train_online(run, lambda policy, seeds: evaluate(policy, judge, seeds), label=self.name)
+
+    def _prior_parts(self) -> list[Transitions]:
+        if self.synthetic:
+            return [read_samples(path, task) for task, path in self.prior]
+        return [read_expert(path, task) for task, path in self.prior]
+
+
+def synthetic_prior(root: Path, task: Task) -> tuple[tuple[Task, Path], ...]:
+    """The task's set below `root`. Raises `DataError` naming the sets that are there where it has none."""
+    path = Path(root) / task.name / SAMPLES_FILE
+    if not path.exists():
+        there = sorted(found.parent.name for found in Path(root).glob(f"*/{SAMPLES_FILE}"))
+        raise DataError(f"{path}: no such sample file; {root} has sets of {', '.join(there) or 'no task'}")
+    return ((task, path),)
+
+
+def real_prior(data_path: Path, dataset_type: str, tasks: tuple[Task, ...]) -> tuple[tuple[Task, Path], ...]:
+    """The expert files of all tasks. Raises `DataError` for the first that is missing."""
+    return tuple((task, find_task_file(data_path, dataset_type, task)) for task in tasks)
+
+
+def run_name(task: Task, exp_name: str, seed: int, data_root: Path | None = None) -> str:
+    """`composuite_<task>__<exp_name>__<seed>`, with the set that it learns from: `__train<N>_<folder of the sets>`.
+
+    The published code puts a path with slashes in the name, or the time: the same command then finds its run no more.
+    """
+    name = f"composuite_{task.name}__{exp_name}__{seed}"
+    if data_root is None:
+        return name
+    found = re.search(r"train(\d+)_", str(data_root))
+    count = f"train{found.group(1)}_" if found else ""
+    return f"{name}__{count}{Path(data_root).resolve().name}"
