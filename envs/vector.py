@@ -53,7 +53,7 @@ class EnvGroup:
 
 
 def _serve(pipe: Connection, options: dict[str, Any]) -> None:
-    """A worker: answers ("task", task, count), ("reset" or "restart", seeds), ("step", actions) until the pipe closes."""
+    """A worker: answers ("task", task, count), ("reset" or "restart", seeds), ("step", actions) until it closes."""
     group: EnvGroup | None = None
     with contextlib.suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
         while True:
