@@ -183,7 +183,7 @@ class OnlineRun:
         return losses, ended
 
     def _actions(self, observations: np.ndarray) -> np.ndarray:
-        if self.step < self.config.learning_starts:
+        if self.config.random_start and self.step < self.config.learning_starts:
             shape = (len(observations), self.code.action_dim)
             return (2 * torch.rand(shape, generator=self.random, device=self.device) - 1).cpu().numpy()
         return self.agent.explore(torch.from_numpy(observations).to(self.device)).cpu().numpy()

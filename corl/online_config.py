@@ -17,7 +17,8 @@ class OnlineConfig:
     """Online learning in one task. Defaults are those of the published ICDG code; all lengths are environment steps.
 
     `num_envs` environments step together, while the learner takes `num_envs * sac.updates_per_step` updates on what
-    was there before. The first `learning_starts` actions are random. `n_eval_episodes` episodes are run every
+    was there before. The first `learning_starts` actions are random (with
+    `random_start`; else the agent's own). `n_eval_episodes` episodes are run every
     `eval_freq` steps; with `stop_success` above 0 the run ends at the first evaluation that reaches it.
     `canonical_quaternions`, `task_ids`: see `ObservationCode`. `precision` is that of matrix products.
     """
@@ -26,6 +27,7 @@ class OnlineConfig:
     num_envs: int = 1
     buffer_size: int = 1_000_000
     learning_starts: int = 5_000
+    random_start: bool = True
     eval_freq: int = 100_000
     n_eval_episodes: int = 10
     env_horizon: int = 500

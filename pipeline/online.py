@@ -8,10 +8,14 @@ import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from corl.evaluate import evaluate
 from corl.online import (
     RESUME_FILE,
+    Agent,
     OnlineRun,
     OnlineScores,
     last_metrics,
@@ -76,13 +80,7 @@ class LearnOnline:
         return config_hash([self.task.name, settings, self.seed, prior, self.synthetic])
 
     def progress(self) -> StageProgress:
-        row = last_metrics(self.folder)
-        if row is None:
-            return StageProgress("beginning")
-        history = read_history(self.folder)
-        success = f", success {history[-1]['success_rate']:.2f}" if history else ""
-        steps = self.config.total_timesteps
-        return StageProgress(f"step {row['step']:,}/{steps:,}{success}", row["step"] / steps)
+        return online_progress(self.folder, self.config.total_timesteps)
 
     def scores(self) -> OnlineScores:
         """The result of a finished run."""
@@ -93,62 +91,76 @@ class LearnOnline:
             if key is None:
                 return
             _use_threads(self.threads)
-            scores = self._run(key)
-            record = {"task": self.task.name, "seed": self.seed, "scores": asdict(scores)}
-            text = json.dumps(record, indent=2) + "\n"
-            commit_artifact(self.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
-            # What was kept to continue from is no longer needed.
-            (self.folder / RESUME_FILE).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / "replay", ignore_errors=True)
-            log.info("%s: %d/%d solved after %d steps", self.name, scores.last_solved, scores.episodes, scores.steps)
+            finish(self, self._run(key), key)
 
     def _run(self, key: str) -> OnlineScores:
         config, device = self.config, pick_device(self.device)
         code = ObservationCode(COMPOSUITE, task_ids=config.task_ids, canonical=config.canonical_quaternions)
-        agent = SAC(
-            code.dim,
-            code.action_dim,
-            config.sac,
-            seed=self.seed,
-            device=device,
-            dtype=autocast_dtype(device, config.precision),
-        )
+        dtype = autocast_dtype(device, config.precision)
+        agent = SAC(code.dim, code.action_dim, config.sac, seed=self.seed, device=device, dtype=dtype)
         prior = PriorData(self._prior_parts(), code, device) if self.prior else None
-        cores = self.threads or cpu_count()
-        workers = cores - 1 if device.type == "cpu" else cores
-        options = {"horizon": config.env_horizon}
-        settings = {"task": self.task.name, "seed": self.seed, **to_dict(config)}
-        tracking = self.tracking
-        with (
-            VectorEnv(self.task, config.num_envs, workers=workers, **options) as environment,
-            VectorEnv(self.task, config.n_eval_episodes, workers=cores if cores > 1 else 0, **options) as judge,
-            trackers(
-                self.folder,
-                settings,
-                name=self.folder.name,
-                project=tracking.project,
-                tensorboard=tracking.tensorboard,
-            ) as sink,
-        ):
-            run = OnlineRun(
-                agent,
-                environment,
-                self.task,
-                code,
-                config,
-                self.folder,
-                seed=self.seed,
-                device=device,
-                prior=prior,
-                key=key,
-                sink=sink,
-            )
-            return train_online(run, lambda policy, seeds: evaluate(policy, judge, seeds), label=self.name)
+        return learn(self, agent, code, prior, key=key, device=device)
 
     def _prior_parts(self) -> list[Transitions]:
         if self.synthetic:
             return [read_samples(path, task) for task, path in self.prior]
         return [read_expert(path, task) for task, path in self.prior]
+
+
+def learn(
+    stage: Any, agent: Agent, code: ObservationCode, prior: PriorData | None, *, key: str, device: torch.device
+) -> OnlineScores:
+    """Carry a stage's run to its end: `stage` has task, config, seed, folder, tracking, threads and a name."""
+    config, tracking, cores = stage.config, stage.tracking, stage.threads or cpu_count()
+    # On a CPU one core learns while the others step.
+    workers = cores - 1 if device.type == "cpu" else cores
+    options = {"horizon": config.env_horizon}
+    settings = {"task": stage.task.name, "seed": stage.seed, **to_dict(config)}
+    sinks = trackers(
+        stage.folder,
+        settings,
+        name=stage.folder.name,
+        project=tracking.project,
+        tensorboard=tracking.tensorboard,
+    )
+    with (
+        VectorEnv(stage.task, config.num_envs, workers=workers, **options) as environment,
+        VectorEnv(stage.task, config.n_eval_episodes, workers=cores if cores > 1 else 0, **options) as judge,
+        sinks as sink,
+    ):
+        run = OnlineRun(
+            agent,
+            environment,
+            stage.task,
+            code,
+            config,
+            stage.folder,
+            seed=stage.seed,
+            device=device,
+            prior=prior,
+            key=key,
+            sink=sink,
+        )
+        return train_online(run, lambda policy, seeds: evaluate(policy, judge, seeds), label=stage.name)
+
+
+def online_progress(folder: Path, steps: int) -> StageProgress:
+    row = last_metrics(folder)
+    if row is None:
+        return StageProgress("beginning")
+    history = read_history(folder)
+    success = f", success {history[-1]['success_rate']:.2f}" if history else ""
+    return StageProgress(f"step {row['step']:,}/{steps:,}{success}", row["step"] / steps)
+
+
+def finish(stage: Any, scores: OnlineScores, key: str) -> None:
+    """Write the result; what was kept to continue from is no longer needed."""
+    record = {"task": stage.task.name, "seed": stage.seed, "scores": asdict(scores)}
+    text = json.dumps(record, indent=2) + "\n"
+    commit_artifact(stage.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
+    (stage.folder / RESUME_FILE).unlink(missing_ok=True)
+    shutil.rmtree(stage.folder / "replay", ignore_errors=True)
+    log.info("%s: %d/%d solved after %d steps", stage.name, scores.last_solved, scores.episodes, scores.steps)
 
 
 def synthetic_prior(root: Path, task: Task) -> tuple[tuple[Task, Path], ...]:

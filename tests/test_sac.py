@@ -359,7 +359,8 @@ def test_the_configurations_of_online_learning_are_valid(file):
     load_online_config(PROJECT_ROOT / "config" / "online" / file, {}, VARIANTS["rlpd_synthdata"])
 
 
-def test_the_script_with_synthetic_data_runs_and_names_what_is_missing(tmp_path, capsys):
+def test_the_script_with_synthetic_data_runs_and_names_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.online.cpu_count", lambda: 1)  # no processes for episodes this short
     root = tmp_path / "dit_tasklist0_train14_x"
     write_samples(root / TASK.name / "samples_0.npz", _transitions(), {})
     main = sac_command(VARIANTS["rlpd_synthdata"])
