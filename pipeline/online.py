@@ -10,12 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from corl.evaluate import evaluate
 from corl.online import (
+    CHECKPOINT_FILE,
     RESUME_FILE,
     Agent,
+    OnlinePolicy,
     OnlineRun,
     OnlineScores,
     last_metrics,
@@ -24,24 +27,30 @@ from corl.online import (
 )
 from corl.online_config import RUNTIME_SETTINGS, OnlineConfig
 from corl.online_replay import ObservationCode
+from corl.policy import load_checkpoint
 from corl.rlpd import PriorData
 from corl.sac import SAC
+from envs.composuite.simulation import CONTROL_FREQUENCY
 from envs.vector import VectorEnv
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
+from pipeline.pictures import episode_frames
 from pipeline.stages import RESULT_FILE, StageProgress, _stage, _use_threads, key_of
-from runtime.atomic import commit_artifact
+from runtime.atomic import atomic_path, commit_artifact
 from runtime.config import config_hash, to_dict
 from runtime.cpus import cpu_count
 from runtime.device import autocast_dtype, pick_device
 from runtime.errors import DataError
 from runtime.provenance import provenance
+from runtime.seeds import derive_seed
 from runtime.trackers import trackers
 
 log = logging.getLogger(__name__)
+
+_FRAME = (320, 320)  # width, height of a video (pixels)
 
 
 @dataclass(frozen=True)
@@ -93,11 +102,24 @@ class LearnOnline:
             _use_threads(self.threads)
             finish(self, self._run(key), key)
 
+    def _code(self) -> ObservationCode:
+        config = self.config
+        return ObservationCode(COMPOSUITE, task_ids=config.task_ids, canonical=config.canonical_quaternions)
+
+    def _agent(self, device: torch.device) -> SAC:
+        code, dtype = self._code(), autocast_dtype(device, self.config.precision)
+        return SAC(code.dim, code.action_dim, self.config.sac, seed=self.seed, device=device, dtype=dtype)
+
+    def best_policy(self) -> OnlinePolicy:
+        """The policy of the best mean return, on the CPU. Raises `DataError` where there is no checkpoint yet."""
+        cpu = torch.device("cpu")
+        agent = self._agent(cpu)
+        agent.load_state_dict(load_checkpoint(self.folder / CHECKPOINT_FILE)["agent"])
+        return OnlinePolicy(agent, self._code(), self.task, cpu)
+
     def _run(self, key: str) -> OnlineScores:
-        config, device = self.config, pick_device(self.device)
-        code = ObservationCode(COMPOSUITE, task_ids=config.task_ids, canonical=config.canonical_quaternions)
-        dtype = autocast_dtype(device, config.precision)
-        agent = SAC(code.dim, code.action_dim, config.sac, seed=self.seed, device=device, dtype=dtype)
+        device = pick_device(self.device)
+        code, agent = self._code(), self._agent(device)
         prior = PriorData(self._prior_parts(), code, device) if self.prior else None
         return learn(self, agent, code, prior, key=key, device=device)
 
@@ -161,6 +183,27 @@ def finish(stage: Any, scores: OnlineScores, key: str) -> None:
     (stage.folder / RESUME_FILE).unlink(missing_ok=True)
     shutil.rmtree(stage.folder / "replay", ignore_errors=True)
     log.info("%s: %d/%d solved after %d steps", stage.name, scores.last_solved, scores.episodes, scores.steps)
+
+
+def film(stage: LearnOnline, path: Path) -> bool:
+    """Write a video of an episode of the best policy; whether it solved the task.
+
+    Raises `RenderError` where the machine cannot draw.
+    """
+    import imageio.v3 as imageio
+
+    every = 2
+    frames, success = episode_frames(
+        stage.task,
+        stage.best_policy(),
+        horizon=stage.config.env_horizon,
+        seed=derive_seed("film", stage.seed),
+        size=_FRAME,
+        every=every,
+    )
+    with atomic_path(path) as temporary:
+        imageio.imwrite(temporary, np.stack(frames), fps=CONTROL_FREQUENCY / every)
+    return success
 
 
 def synthetic_prior(root: Path, task: Task) -> tuple[tuple[Task, Path], ...]:

@@ -73,6 +73,7 @@ def sac_command(variant: Variant) -> Callable[..., None]:
         use_composuite: bool = True,
         torch_deterministic: bool = True,
         cuda: bool = True,
+        capture_video: bool = False,
         track: bool = False,
         wandb_project_name: str = variant.exp_name,
         tensorboard: bool = False,
@@ -123,6 +124,7 @@ def sac_command(variant: Variant) -> Callable[..., None]:
             use_composuite: the only family of tasks here
             torch_deterministic: refuse nondeterministic kernels on a GPU
             cuda: use a GPU where there is one
+            capture_video: film an episode of the best policy at the end, to video.mp4 in the run's folder
             track: log to Weights & Biases too, offline where there is no network
             wandb_project_name: its project
             tensorboard: log to TensorBoard too
@@ -132,7 +134,7 @@ def sac_command(variant: Variant) -> Callable[..., None]:
 
         from offline_compositional_rl_datasets.splits import load_split
         from offline_compositional_rl_datasets.task import Task
-        from pipeline.online import LearnOnline, Tracking, real_prior, run_name, synthetic_prior
+        from pipeline.online import LearnOnline, Tracking, film, real_prior, run_name, synthetic_prior
         from runtime.errors import ConfigError
         from runtime.logs import configure_logging
         from runtime.paths import machine_settings
@@ -200,6 +202,9 @@ def sac_command(variant: Variant) -> Callable[..., None]:
             f"{scores.last_return:.1f} (best evaluations {scores.best_solved}/{scores.episodes}, "
             f"{scores.best_return:.1f})"
         )
+        if capture_video:
+            solved = film(stage, folder / "video.mp4")
+            print(f"video of an episode that was {'solved' if solved else 'not solved'}: {folder / 'video.mp4'}")
         print(f"run: {folder}")
 
     return main

@@ -24,7 +24,7 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
-from pipeline.online import run_name, synthetic_prior
+from pipeline.online import LearnOnline, run_name, synthetic_prior
 from pipeline.online_entry import VARIANTS, load_online_config, sac_command
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError
@@ -374,6 +374,11 @@ def test_the_script_with_synthetic_data_runs_and_names_what_is_missing(tmp_path,
     assert history[0]["mix_ratio"] == 0.5
     assert (folder / "checkpoints" / "sac_policy_model.pt").exists()
     assert not (folder / RESUME_FILE).exists()
+    config = load_online_config(
+        None, {"learning_starts": 10, "env_horizon": 5, "sac": {"batch_size": 8}}, VARIANTS["rlpd_synthdata"]
+    )
+    policy = LearnOnline(TASK, config, 0, folder, device="cpu").best_policy()
+    assert np.abs(policy(_transitions().observations)).max() <= 1
     with pytest.raises(DataError, match="has sets of IIWA_Box_None_Push"):
         synthetic_prior(root, Task.parse("IIWA_Box_None_Shelf"))
     with pytest.raises(ConfigError, match="did you mean --base_synthetic_data_path"):
