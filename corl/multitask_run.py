@@ -187,12 +187,12 @@ def train_multitask(
             boundary = min(config.max_timesteps, *((before // period + 1) * period for period in periods))
             losses = run.advance(boundary - before)
             bar.update(boundary - before)
-            if run.step == config.max_timesteps or (config.eval_freq and run.step % config.eval_freq == 0):
-                if test_tasks and config.eval_freq:
-                    record = run.record(evaluate(run.policy, test_tasks), losses)
-                    bar.update(0, success=record["current_avg_success_rate"])
-                else:
-                    run.metrics.log(step=run.step, **losses)
+            due = config.eval_freq and (run.step == config.max_timesteps or run.step % config.eval_freq == 0)
+            if due and test_tasks:
+                record = run.record(evaluate(run.policy, test_tasks), losses)
+                bar.update(0, success=record["current_avg_success_rate"])
+            else:
+                run.metrics.log(step=run.step, **losses)
             run.save()
     run.save_checkpoint("last")
     return _final_results(run, evaluate, test_tasks, train_tasks)

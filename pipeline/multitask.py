@@ -65,7 +65,7 @@ class TrainMultitask:
     def progress(self) -> StageProgress:
         rows = read_metrics(self.folder / "metrics.jsonl")
         if not rows:
-            return StageProgress("reading data")
+            return StageProgress("beginning")
         step, steps = rows[-1]["step"], self.config.max_timesteps
         success = f", success {rows[-1]['success_rate']:.2f}" if "success_rate" in rows[-1] else ""
         return StageProgress(f"step {step:,}/{steps:,}{success}", step / steps)
