@@ -122,7 +122,7 @@ def sac_command(variant: Variant) -> Callable[..., None]:
             experiment_type: kind of split
             task_list_seed: which split file
             use_composuite: the only family of tasks here
-            torch_deterministic: refuse nondeterministic kernels on a GPU
+            torch_deterministic: deterministic cuDNN kernels
             cuda: use a GPU where there is one
             capture_video: film an episode of the best policy at the end, to video.mp4 in the run's folder
             track: log to Weights & Biases too, offline where there is no network
