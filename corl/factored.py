@@ -17,25 +17,55 @@ from corl.networks import GaussianActor
 from offline_compositional_rl_datasets.layout import FactoredLayout
 
 
+class Choice:
+    """Which element of an axis each sample has: one-hot (B, E), and on a CPU the samples sorted by element.
+
+    Sorted, a layer makes only the products that are kept; on a GPU it makes those with all elements, since to know the
+    sizes of the groups would stop the device.
+    """
+
+    def __init__(self, one_hot: Tensor) -> None:
+        self.one_hot = one_hot
+        self.groups: list[tuple[int, int]] | None = None  # element, number of samples
+        self.order: Tensor | None = None  # None: in order as they are
+        if one_hot.device.type == "cpu":
+            elements = one_hot.argmax(dim=1)
+            counts = elements.bincount(minlength=one_hot.shape[1]).tolist()
+            self.groups = [(element, count) for element, count in enumerate(counts) if count]
+            if len(self.groups) > 1:
+                self.order = elements.argsort(stable=True)
+                self.back = self.order.argsort()
+
+
 class ElementLayer(nn.Module):
-    """`count` x one Linear per element of an axis: the products with all elements are made, a sample's own is kept."""
+    """`count` x one Linear per element of an axis."""
 
     def __init__(self, count: int, elements: int, fan_in: int, fan_out: int) -> None:
         super().__init__()
-        self.elements, self.fan_out = elements, fan_out
-        self.weight = nn.Parameter(torch.empty(count, fan_in, elements * fan_out))
-        self.bias = nn.Parameter(torch.zeros(count, 1, elements * fan_out))
+        self.weight = nn.Parameter(torch.empty(count, elements, fan_in, fan_out))
+        self.bias = nn.Parameter(torch.zeros(count, elements, 1, fan_out))
         bound = (6 / (fan_in + fan_out)) ** 0.5  # Xavier, of each element's own matrix
         nn.init.uniform_(self.weight, -bound, bound)
 
-    def forward(self, x: Tensor, one_hot: Tensor | None, count: int | None = None) -> Tensor:
-        """x (C or 1, B, in), one-hot (B, E) or None for a single element, to (C, B, out); C: the first `count`."""
-        weight, bias = self.weight[:count], self.bias[:count]
-        every = torch.baddbmm(bias, x.expand(len(weight), -1, -1), weight)
-        if one_hot is None:
-            return every
-        every = every.unflatten(-1, (self.elements, self.fan_out))
-        return (every * one_hot[..., None]).sum(dim=-2)
+    def forward(self, x: Tensor, choice: Choice | None, count: int | None = None) -> Tensor:
+        """x (C or 1, B, in) and the samples' elements (None: there is one) to (C, B, out); C: the first `count`."""
+        weights, biases = self.weight[:count], self.bias[:count]
+        x = x.expand(len(weights), -1, -1)
+        if choice is None:
+            return torch.baddbmm(biases[:, 0], x, weights[:, 0])
+        if choice.groups is None:
+            every = (x[:, None] @ weights + biases).movedim(1, 2)
+            return (every * choice.one_hot[..., None]).sum(dim=2)
+        weights, biases = weights.unbind(1), biases.unbind(1)
+        if choice.order is None:
+            element = choice.groups[0][0]
+            return torch.baddbmm(biases[element], x, weights[element])
+        parts = x[:, choice.order].split([size for _, size in choice.groups], dim=1)
+        done = [
+            torch.baddbmm(biases[element], part, weights[element])
+            for (element, _), part in zip(choice.groups, parts, strict=True)
+        ]
+        return torch.cat(done, dim=1)[:, choice.back]
 
 
 class ElementNorm(nn.Module):
@@ -46,8 +76,8 @@ class ElementNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(count, elements, dim))
         self.bias = nn.Parameter(torch.zeros(count, elements, dim))
 
-    def forward(self, x: Tensor, one_hot: Tensor, count: int | None = None) -> Tensor:
-        gain, bias = one_hot @ self.weight[:count], one_hot @ self.bias[:count]
+    def forward(self, x: Tensor, choice: Choice, count: int | None = None) -> Tensor:
+        gain, bias = choice.one_hot @ self.weight[:count], choice.one_hot @ self.bias[:count]
         return F.layer_norm(x, x.shape[-1:]) * gain + bias
 
 
@@ -116,7 +146,7 @@ class GraphNetwork(nn.Module):
         ids = observations[..., self.layout.ids_slice]
         before: Tensor | None = None
         for node in self.nodes:
-            one_hot = ids[..., self.layout.condition_slices[axes[node.factor]]]
+            choice = Choice(ids[..., self.layout.condition_slices[axes[node.factor]]])
             h = observations[..., self.layout.slices_with_ids[node.factor]]
             if actions is not None and node.factor == _ACTION_NODE:
                 h = torch.cat([h, actions], dim=-1)
@@ -125,9 +155,9 @@ class GraphNetwork(nn.Module):
                 if i == len(node.own) and before is not None:
                     h = torch.cat([before, h.expand(len(before), -1, -1)], dim=-1)
                 name = f"{node.factor}_{i}"
-                h = self.layers[name](h, one_hot, count)
+                h = self.layers[name](h, choice, count)
                 if name in self.norms:
-                    h = torch.relu(self.norms[name](h, one_hot, count))
+                    h = torch.relu(self.norms[name](h, choice, count))
             before = h
         return before
 
@@ -171,7 +201,7 @@ class PolicyTransformer(nn.Module):
         tokens = [
             self.encoders[f.name](
                 observations[None, ..., layout.slices_with_ids[f.name]],
-                ids[..., layout.condition_slices[f.axis]],
+                Choice(ids[..., layout.condition_slices[f.axis]]),
                 count,
             )
             for f in layout.factors

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from corl.evaluate import Evaluation
-from corl.factored import FactoredActor, FactoredCritic, FactoredValue
+from corl.factored import Choice, ElementLayer, FactoredActor, FactoredCritic, FactoredValue
 from corl.multitask import ALGORITHMS, MultitaskConfig, Normalisation, TaskData, TaskPolicy, make_learner
 from corl.multitask_run import MultitaskRun, checkpoint_name, load_policy, train_multitask
 from corl.td3_bc import TD3BCConfig, actor_loss, critic_loss, target_values
@@ -88,8 +88,7 @@ def test_the_graph_network_is_what_a_loop_over_samples_and_nodes_gives(name):
                     if i == len(node.own):
                         h = torch.cat([before, h])
                     layer = net.layers[f"{node.factor}_{i}"]
-                    weight = layer.weight[c].view(-1, layer.elements, layer.fan_out)[:, element]
-                    h = h @ weight + layer.bias[c].view(layer.elements, layer.fan_out)[element]
+                    h = h @ layer.weight[c, element] + layer.bias[c, element, 0]
                     if f"{node.factor}_{i}" in net.norms:
                         norm = net.norms[f"{node.factor}_{i}"]
                         h = torch.relu(F.layer_norm(h, h.shape, norm.weight[c, element], norm.bias[c, element]))
@@ -107,15 +106,14 @@ def test_the_transformer_is_what_torch_layers_of_one_network_give():
     actions = torch.rand(len(observations), 8)
     values = critic(observations, actions)
     for c in range(2):
-        linear = lambda layer, x, c=c: F.linear(x, layer.weight[c].T, layer.bias[c, 0])  # noqa: E731
+        linear = lambda layer, x, c=c: F.linear(x, layer.weight[c, 0].T, layer.bias[c, 0, 0])  # noqa: E731
         tokens = []
         for factor in COMPOSUITE.factors:
             encoder, part = net.encoders[factor.name], observations[:, COMPOSUITE.slices_with_ids[factor.name]]
             rows = []
             for k in range(len(observations)):
                 element = TASKS[k % 3].index(factor.axis)
-                weight = encoder.weight[c].view(-1, encoder.elements, 72)[:, element]
-                rows.append(part[k] @ weight + encoder.bias[c].view(encoder.elements, 72)[element])
+                rows.append(part[k] @ encoder.weight[c, element] + encoder.bias[c, element, 0])
             tokens.append(torch.stack(rows))
         tokens.append(linear(net.encoders["action"], actions))
         x = torch.stack(tokens, dim=1) + net.positions
@@ -125,16 +123,32 @@ def test_the_transformer_is_what_torch_layers_of_one_network_give():
         h = norm(x) * (1 + m[1]) + m[0]
         attention = torch.nn.MultiheadAttention(72, 4, batch_first=True)
         with torch.no_grad():
-            attention.in_proj_weight.copy_(net.qkv.weight[c].T)
-            attention.in_proj_bias.copy_(net.qkv.bias[c, 0])
-            attention.out_proj.weight.copy_(net.attention_out.weight[c].T)
-            attention.out_proj.bias.copy_(net.attention_out.bias[c, 0])
+            attention.in_proj_weight.copy_(net.qkv.weight[c, 0].T)
+            attention.in_proj_bias.copy_(net.qkv.bias[c, 0, 0])
+            attention.out_proj.weight.copy_(net.attention_out.weight[c, 0].T)
+            attention.out_proj.bias.copy_(net.attention_out.bias[c, 0, 0])
         x = x + m[2] * attention(h, h, h)[0]
         h = norm(x) * (1 + m[4]) + m[3]
         x = x + m[5] * linear(net.mlp_out, F.gelu(linear(net.mlp_in, h), approximate="tanh"))
         shift, scale = linear(net.final_modulation, condition)[:, None].chunk(2, dim=-1)
         expected = linear(net.final, (norm(x) * (1 + scale) + shift).mean(dim=1))[:, 0]
         torch.testing.assert_close(values[c], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("elements", [[0, 3, 1, 0, 3, 3], [2, 2, 2, 2, 2, 2]])
+def test_sorted_by_element_a_layer_gives_what_the_products_with_all_elements_give(elements):
+    layer = ElementLayer(2, 4, 5, 3)
+    torch.nn.init.normal_(layer.bias)
+    choice, x = Choice(torch.eye(4)[elements]), torch.randn(2, 6, 5)
+    by_group = layer(x, choice)
+    gradients = torch.autograd.grad(by_group.square().sum(), (layer.weight, layer.bias))
+    choice.groups = None  # as on a GPU
+    every = layer(x, choice)
+    torch.testing.assert_close(by_group, every)
+    for ours, theirs in zip(
+        gradients, torch.autograd.grad(every.square().sum(), (layer.weight, layer.bias)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_the_transformer_starts_at_zero():
