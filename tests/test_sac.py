@@ -383,3 +383,15 @@ def test_the_script_with_synthetic_data_runs_and_names_what_is_missing(tmp_path,
         synthetic_prior(root, Task.parse("IIWA_Box_None_Shelf"))
     with pytest.raises(ConfigError, match="did you mean --base_synthetic_data_path"):
         parse_flags(main, ["--base_synthetic_data", "x"])
+
+
+def test_the_agent_finds_the_action_that_a_state_asks_for():
+    """One-step episodes with reward 1 - (a - s)^2: after some hundred updates the mean action follows the state."""
+    agent = SAC(1, 1, SACConfig(hidden=(32, 32), policy_lr=3e-3, q_lr=3e-3, layer_norm="all"), seed=0, device=CPU)
+    generator = torch.Generator().manual_seed(0)
+    states = torch.rand(300, 64, 1, generator=generator) - 0.5
+    actions = 2 * torch.rand(300, 64, 1, generator=generator) - 1
+    rewards = 1 - (actions - states).square()[..., 0]
+    agent.learn(Batch(states, actions, rewards, states, torch.ones(300, 64)))
+    wanted = torch.linspace(-0.4, 0.4, 5)[:, None]
+    assert (agent.greedy(wanted) - wanted).abs().max() < 0.2
