@@ -33,6 +33,13 @@ class EnvGroup:
         self._last = [(observation, False, False, False) for observation in observations]
         return np.stack(observations) if observations else np.empty((0, 0), np.float32)
 
+    def restart(self, seeds: Sequence[int | None]) -> np.ndarray:
+        """Start a new episode where there is a seed, go on where there is None; the observations (B, S) of all."""
+        for i, (env, seed) in enumerate(zip(self.environments, seeds, strict=False)):
+            if seed is not None:
+                self._last[i] = (env.reset(seed=int(seed))[0], False, False, False)
+        return np.stack([last[0] for last in self._last])
+
     def step(self, actions: np.ndarray) -> Step:
         """An ended episode stays at its last observation with reward 0 until `reset`."""
         rewards = np.zeros(len(self._last))
@@ -47,7 +54,7 @@ class EnvGroup:
 
 
 def _serve(pipe: Connection, options: dict[str, Any]) -> None:
-    """A worker: answers ("task", name, count), ("reset", seeds) and ("step", actions) until the pipe closes."""
+    """A worker: answers ("task", task, count), ("reset" or "restart", seeds), ("step", actions) until it closes."""
     group: EnvGroup | None = None
     with contextlib.suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
         while True:
@@ -110,6 +117,15 @@ class VectorEnv:
             return self._group.reset(seeds)
         self._cuts = self._split(len(seeds))
         return np.concatenate(self._broadcast("reset", list(seeds)))
+
+    def restart(self, seeds: Sequence[int | None]) -> np.ndarray:
+        """Start a new episode in the environments with a seed, leave those with None as they are; (B, 77) float32.
+
+        As many entries as the last `reset` had seeds.
+        """
+        if self._group is not None:
+            return self._group.restart(seeds)
+        return np.concatenate(self._broadcast("restart", list(seeds)))
 
     def _split(self, count: int) -> list[int]:
         """Bounds of the workers' contiguous blocks of a batch: worker w has [w]:[w + 1].

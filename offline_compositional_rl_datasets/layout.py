@@ -94,6 +94,13 @@ class FactoredLayout:
         return slice(start, start + self.condition_dim)
 
     @cached_property
+    def slices_with_ids(self) -> dict[str, slice]:
+        """Where each factor sits in an observation with ids."""
+        behind = self.ids_slice.start
+        shifts = {name: self.condition_dim if part.start >= behind else 0 for name, part in self.factor_slices.items()}
+        return {name: slice(s.start + shifts[name], s.stop + shifts[name]) for name, s in self.factor_slices.items()}
+
+    @cached_property
     def condition_slices(self) -> dict[str, slice]:
         """Where each axis' one-hot sits in the condition."""
         slices, start = {}, 0

@@ -1,0 +1,98 @@
+"""Going on online with an agent that was trained offline on many tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corl.learner import Learner
+from corl.multitask import ALGORITHMS, Normalisation, make_learner
+from corl.multitask_run import load_config
+from corl.online_replay import ObservationCode
+from corl.replay import Batch
+from offline_compositional_rl_datasets.layout import FactoredLayout
+from offline_compositional_rl_datasets.task import Task
+from runtime.errors import ConfigError
+
+EXPLORATION_NOISE = 0.1
+"""Standard deviation of the noise on a deterministic policy's actions (TD3's)."""
+
+
+class OfflineAgent:
+    """A multitask learner as an agent that acts and learns online."""
+
+    def __init__(self, learner: Learner, *, gaussian: bool) -> None:
+        self.learner, self.gaussian = learner, gaussian
+        self.generator = learner.generator
+
+    @torch.no_grad()
+    def explore(self, observations: Tensor) -> Tensor:
+        """A sample of a Gaussian policy, or the mean action with noise; (E, A) in [-1, 1]."""
+        if self.gaussian:
+            mean, log_std = self.learner.actor(observations, True).unbind(0)
+            scale = log_std.exp()
+        else:
+            mean, scale = self.learner.actor(observations), torch.tensor(EXPLORATION_NOISE)
+        noise = torch.randn(mean.shape, generator=self.generator, device=mean.device)
+        return (mean + scale * noise).clamp(-1.0, 1.0)
+
+    @torch.no_grad()
+    def greedy(self, observations: Tensor) -> Tensor:
+        return self.learner.actor(observations)
+
+    def learn(self, batches: Batch) -> dict[str, Tensor]:
+        """One update per leading index of a batch (U, B, ...)."""
+        losses: dict[str, Tensor] = {}
+        for k in range(len(batches.rewards)):
+            losses |= self.learner.update(Batch(*(part[k] for part in batches)))
+        return losses
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.learner.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.learner.load_state_dict(state)
+
+
+class NormalisedCode(ObservationCode):
+    """Observations with task ids, their states normalised as they were offline."""
+
+    def __init__(self, layout: FactoredLayout, normalisation: Normalisation) -> None:
+        super().__init__(layout, task_ids=True, canonical=normalisation.canonical)
+        self.normalisation = normalisation
+
+    def __call__(self, states: np.ndarray, task: Task) -> np.ndarray:
+        return self.normalisation.observation(states, task, self.layout)
+
+
+def load_agent(
+    path: Path, layout: FactoredLayout, *, seed: int, device: torch.device
+) -> tuple[OfflineAgent, NormalisedCode]:
+    """The agent of an offline checkpoint with its optimisers, and how it sees. Its random numbers are of `seed`.
+
+    Raises `DataError` where the file is not one, `ConfigError` for behaviour cloning, which has nothing to learn from
+    rewards.
+    """
+    config, checkpoint = load_config(path)
+    kind, _ = ALGORITHMS[config.algorithm]
+    if kind == "bc":
+        raise ConfigError(
+            f"{path}: {config.algorithm} learns nothing from rewards, expected IQL or TD3+BC to fine-tune"
+        )
+    learner = make_learner(config, layout, seed=seed, device=device)
+    generator = learner.generator.get_state()
+    learner.load_state_dict(checkpoint)
+    learner.generator.set_state(generator)
+    learner.total_it = 0
+    if kind == "iql":
+        learner.max_steps = math.inf  # the actor's learning rate, which fell to 0 offline, stays at its first value
+    normalisation = Normalisation(
+        checkpoint["state_mean"].numpy(), checkpoint["state_std"].numpy(), checkpoint["canonical"]
+    )
+    return OfflineAgent(learner, gaussian=kind == "iql" and config.iql.gaussian), NormalisedCode(layout, normalisation)

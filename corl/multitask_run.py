@@ -1,0 +1,217 @@
+"""Training of a multitask policy as files under the published names; resumable."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from corl.evaluate import Evaluation
+from corl.multitask import MultitaskConfig, Normalisation, TaskData, TaskPolicy, make_actor, make_learner
+from corl.policy import load_checkpoint
+from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.task import Task
+from runtime.atomic import atomic_path, write_json
+from runtime.checkpoint import save_torch
+from runtime.config import from_mapping, to_dict
+from runtime.logs import progress
+from runtime.metrics import MetricsWriter
+from runtime.seeds import derive_seed
+
+log = logging.getLogger(__name__)
+
+RESUME_FILE = "resume.pt"
+_BLOCK = 50
+
+PolicyOf = Callable[[Task], TaskPolicy]
+EvaluateTasks = Callable[[PolicyOf, Sequence[Task]], Mapping[Task, Evaluation]]
+
+
+def checkpoint_name(which: str, seed: int) -> str:
+    """`which` is `best_score`, `best_success` (averages over the held-out tasks) or `last`."""
+    return f"{which}_checkpoint_seed{seed}.pt"
+
+
+class MultitaskRun:
+    """One agent in its folder. Opens where it was left."""
+
+    def __init__(
+        self,
+        data: TaskData,
+        config: MultitaskConfig,
+        folder: Path,
+        *,
+        seed: int,
+        device: torch.device,
+        layout: FactoredLayout = COMPOSUITE,
+        key: str | None = None,
+    ) -> None:
+        self.data, self.config, self.folder, self.seed, self.layout, self.key = data, config, folder, seed, layout, key
+        self.device = device
+        folder.mkdir(parents=True, exist_ok=True)
+        self.learner = make_learner(config, layout, seed=seed, device=device)
+        self.indices = torch.Generator(device).manual_seed(derive_seed("replay", seed))
+        self.best: dict[str, Any] = dict.fromkeys(("best_score", "best_success"))
+        resume_file = folder / RESUME_FILE
+        state = load_checkpoint(resume_file) if resume_file.exists() else None
+        if state and state["key"] != key:
+            log.warning("%s: made from other inputs or settings; training starts anew", resume_file)
+        elif state:
+            self.learner.load_state_dict(state["learner"])
+            self.indices.set_state(state["indices"])
+            self.best = state["best"]
+        self.metrics = MetricsWriter(folder, resume_from=self.step)
+
+    @property
+    def step(self) -> int:
+        return self.learner.total_it
+
+    def policy(self, task: Task) -> TaskPolicy:
+        return TaskPolicy(self.learner.actor, self.data.normalisation, task, self.layout, self.device)
+
+    def advance(self, steps: int) -> dict[str, float]:
+        """Take so many gradient steps; the last ones' losses."""
+        losses: dict[str, torch.Tensor] = {}
+        while steps:
+            # A block of indices at once: many small draws cost more than they need to.
+            block = torch.randint(
+                len(self.data), (min(steps, _BLOCK), self.config.batch_size), generator=self.indices, device=self.device
+            )
+            for rows in block:
+                losses |= self.learner.update(self.data.batch(rows))
+            steps -= len(block)
+        return {name: float(value) for name, value in losses.items()}
+
+    def record(self, results: Mapping[Task, Evaluation], losses: Mapping[str, float]) -> dict[str, Any]:
+        """Write down an evaluation over the held-out tasks; better checkpoints are kept."""
+        averages = {
+            "best_score": float(np.mean([result.mean_return for result in results.values()])),
+            "best_success": float(np.mean([result.success_rate for result in results.values()])),
+        }
+        tasks = per_task(results)
+        for which, value in averages.items():
+            best = self.best[which]
+            if best is None or value > best["value"]:
+                self.best[which] = {"value": value, "eval_step": self.step, "per_task_results": tasks}
+                self.save_checkpoint(which)
+        score, success = averages.values()
+        record = {
+            "step": self.step,
+            "seed": self.seed,
+            "current_avg_score": score,
+            "current_avg_success_rate": success,
+            "best_checkpoint_score": self.best["best_score"]["value"],
+            "best_checkpoint_success_rate": self.best["best_success"]["value"],
+            "current_eval_results": tasks,
+        }
+        write_json(self.folder / f"eval_step{self.step}_seed{self.seed}.json", record)
+        self.metrics.log(step=self.step, avg_score=score, success_rate=success, **losses)
+        return record
+
+    def save_checkpoint(self, which: str) -> None:
+        """The weights with all that a policy needs to act."""
+        normalisation = self.data.normalisation
+        values = {
+            **self.learner.state_dict(),
+            "config": to_dict(self.config),
+            "state_mean": torch.from_numpy(normalisation.mean),
+            "state_std": torch.from_numpy(normalisation.std),
+            "canonical": normalisation.canonical,
+        }
+        _save(self.folder / checkpoint_name(which, self.seed), values)
+
+    def save(self) -> None:
+        """Where to continue."""
+        state = {
+            "learner": self.learner.state_dict(),
+            "indices": self.indices.get_state(),
+            "best": self.best,
+            "key": self.key,
+        }
+        _save(self.folder / RESUME_FILE, state)
+
+
+def _save(path: Path, value: Any) -> None:
+    with atomic_path(path) as temporary:
+        save_torch(value, temporary)
+
+
+def load_policy(path: Path, layout: FactoredLayout = COMPOSUITE) -> PolicyOf:
+    """The policies (one per task, on the CPU) of a checkpoint. Raises `DataError` where it is not one."""
+    config, checkpoint = load_config(path)
+    actor = make_actor(config, layout)
+    actor.load_state_dict(checkpoint["actor"])
+    actor.requires_grad_(False)
+    mean, std = checkpoint["state_mean"].numpy(), checkpoint["state_std"].numpy()
+    normalisation = Normalisation(mean, std, checkpoint["canonical"])
+    return lambda task: TaskPolicy(actor, normalisation, task, layout)
+
+
+def load_config(path: Path) -> tuple[MultitaskConfig, dict[str, Any]]:
+    """A checkpoint's configuration, and all of it."""
+    checkpoint = load_checkpoint(path)
+    return from_mapping(MultitaskConfig, checkpoint["config"], source=str(path)), checkpoint
+
+
+def per_task(results: Mapping[Task, Evaluation]) -> dict[str, dict[str, float | int]]:
+    """Under the published names, with the successes as k of n."""
+    return {
+        task.name: {
+            "mean_reward": result.mean_return,
+            "std_reward": float(result.returns.std()),
+            "success_rate": result.success_rate,
+            "solved": result.solved,
+            "episodes": result.episodes,
+        }
+        for task, result in results.items()
+    }
+
+
+def train_multitask(
+    run: MultitaskRun, evaluate: EvaluateTasks, test_tasks: Sequence[Task], train_tasks: Sequence[Task], label: str
+) -> dict[str, Any]:
+    """Train to the end, evaluating on the held-out tasks on the way and on all tasks at the end; the final results.
+
+    As published, the reported checkpoint is that of the best average return over the held-out tasks; the last one's
+    results stand beside it, since a choice by the tasks that are reported is optimistic.
+    """
+    config = run.config
+    with progress(config.max_timesteps, label, done=run.step) as bar:
+        while run.step < config.max_timesteps:
+            before = run.step
+            periods = [period for period in (config.eval_freq, config.save_freq) if period]
+            boundary = min(config.max_timesteps, *((before // period + 1) * period for period in periods))
+            losses = run.advance(boundary - before)
+            bar.update(boundary - before)
+            due = config.eval_freq and (run.step == config.max_timesteps or run.step % config.eval_freq == 0)
+            if due and test_tasks:
+                record = run.record(evaluate(run.policy, test_tasks), losses)
+                bar.update(0, success=record["current_avg_success_rate"])
+            else:
+                run.metrics.log(step=run.step, **losses)
+            run.save()
+    run.save_checkpoint("last")
+    return _final_results(run, evaluate, test_tasks, train_tasks)
+
+
+def _final_results(
+    run: MultitaskRun, evaluate: EvaluateTasks, test_tasks: Sequence[Task], train_tasks: Sequence[Task]
+) -> dict[str, Any]:
+    results: dict[str, Any] = {"seed": run.seed, "algorithm": run.config.algorithm, "steps": run.step}
+    if not run.config.eval_freq:
+        return results
+    held_out = evaluate(run.policy, test_tasks) if test_tasks else {}
+    trained = evaluate(run.policy, train_tasks) if train_tasks else {}
+    if held_out:
+        results["final_eval_avg_score"] = float(np.mean([r.mean_return for r in held_out.values()]))
+        results["final_eval_avg_success_rate"] = float(np.mean([r.success_rate for r in held_out.values()]))
+        for which, name in (("best_score", "avg_score"), ("best_success", "avg_success_rate")):
+            best = dict(run.best[which])
+            results[f"{which}_checkpoint"] = {name: best.pop("value"), **best}
+    results["final_eval_results"] = per_task(held_out)
+    results["train_task_results"] = per_task(trained)
+    return results

@@ -1,0 +1,321 @@
+"""Online learning in one task: step the environments, learn meanwhile, evaluate now and then; resumable to the bit."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corl.episodes import Episodes, RestartableEnvironment
+from corl.evaluate import Evaluation
+from corl.online_config import OnlineConfig
+from corl.online_replay import ObservationCode, OnlineReplay
+from corl.policy import load_checkpoint
+from corl.replay import Batch
+from corl.rlpd import PriorData, sample
+from offline_compositional_rl_datasets.task import Task
+from runtime.atomic import atomic_path
+from runtime.checkpoint import save_torch
+from runtime.logs import progress
+from runtime.metrics import MetricsWriter, read_metrics, write_csv
+from runtime.seeds import derive_seed
+
+log = logging.getLogger(__name__)
+
+RESUME_FILE = "resume.pt"
+HISTORY_FILE = "eval_history.csv"
+CHECKPOINT_FILE = "checkpoints/sac_policy_model.pt"
+HISTORY_COLUMNS = (
+    "global_step",
+    "episodic_return",
+    "success_rate",
+    "best_return",
+    "best_success_rate",
+    "solved",
+    "episodes",
+    "mix_ratio",
+    "seconds",
+)
+
+EvaluateOnline = Callable[[Callable[[np.ndarray], np.ndarray], Sequence[int]], Evaluation]
+Sink = Callable[[int, Mapping[str, float]], None]
+"""Where figures also go (W&B, TensorBoard): sink(step, {tag: value})."""
+
+
+class Agent(Protocol):
+    """A learner that acts."""
+
+    generator: torch.Generator
+
+    def explore(self, observations: Tensor) -> Tensor: ...
+
+    def greedy(self, observations: Tensor) -> Tensor: ...
+
+    def learn(self, batches: Batch) -> dict[str, Tensor]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class OnlineScores:
+    """The last evaluation and the best ones; `steps` were taken in the environment."""
+
+    steps: int
+    episodes: int
+    last_solved: int
+    last_return: float
+    best_solved: int
+    best_return: float
+
+
+class OnlinePolicy:
+    """The agent's mean actions (B, 8) for the simulator's states (B, 77) of one task."""
+
+    def __init__(self, agent: Agent, code: ObservationCode, task: Task, device: torch.device) -> None:
+        self.agent, self.code, self.task, self.device = agent, code, task, device
+
+    def __call__(self, states: np.ndarray) -> np.ndarray:
+        observations = torch.from_numpy(self.code(states, self.task)).to(self.device)
+        return self.agent.greedy(observations).cpu().numpy()
+
+
+class OnlineRun:
+    """A run in its folder, opened where it was left."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        environment: RestartableEnvironment,
+        task: Task,
+        code: ObservationCode,
+        config: OnlineConfig,
+        folder: Path,
+        *,
+        seed: int,
+        device: torch.device,
+        prior: PriorData | None = None,
+        key: str | None = None,
+        sink: Sink | None = None,
+    ) -> None:
+        self.agent, self.environment, self.task, self.code, self.config = agent, environment, task, code, config
+        self.folder, self.seed, self.device, self.prior, self.key, self.sink = folder, seed, device, prior, key, sink
+        folder.mkdir(parents=True, exist_ok=True)
+        self.policy = OnlinePolicy(agent, code, task, device)
+        self.replay = OnlineReplay(config.buffer_size, code.width, device)
+        self.random = torch.Generator(device).manual_seed(derive_seed("online", seed))
+        self.episodes = Episodes(environment, seed=seed, action_dim=code.action_dim)
+        self.step, self.seconds = 0, 0.0
+        self.history: list[dict[str, Any]] = []
+        self.best = {"return": -math.inf, "solved": -1}
+        resume_file = folder / RESUME_FILE
+        state = load_checkpoint(resume_file) if resume_file.exists() else None
+        if state and state["key"] != key:
+            log.warning("%s: made from other inputs or settings; learning starts anew", resume_file)
+            state = None
+        if state:
+            self._load(state)
+        elif (folder / "replay").exists():
+            for path in (folder / "replay").glob("*.npy"):
+                path.unlink()
+        self.metrics = MetricsWriter(folder, resume_from=self.step)
+        self._pool = ThreadPoolExecutor(1)
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.agent.load_state_dict(state["agent"])
+        self.replay.load(self.folder / "replay", state["added"])
+        self.random.set_state(state["random"])
+        self.episodes.load_state_dict(state["episodes"])
+        self.step, self.seconds, self.best = state["step"], state["seconds"], dict(state["best"])
+        self.history = [dict(row) for row in state["history"]]
+
+    def save(self) -> None:
+        """Write down everything that the rest of the run depends on."""
+        self.replay.save(self.folder / "replay")
+        state = {
+            "agent": self.agent.state_dict(),
+            "added": self.replay.added,
+            "random": self.random.get_state(),
+            "episodes": self.episodes.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "history": self.history,
+            "key": self.key,
+        }
+        _save(self.folder / RESUME_FILE, state)
+        self.replay.prune(self.folder / "replay")
+
+    def advance(self) -> tuple[dict[str, Tensor], list[tuple[float, int, bool]]]:
+        """One step of every environment and the updates that go with them; losses, and the episodes that ended.
+
+        The updates take what was there before the step, so that they can run while the environments do.
+        """
+        config, count = self.config, self.environment.num_envs
+        before = self.code(self.episodes.states, self.task)
+        actions = self._actions(before)
+        stepping = self._pool.submit(self.episodes.step, actions)
+        losses: dict[str, Tensor] = {}
+        if self.step >= config.learning_starts and len(self.replay):
+            batches = sample(
+                self.replay,
+                self.prior,
+                config.mix.ratio(self.step),
+                updates=count * config.sac.updates_per_step,
+                batch_size=config.sac.batch_size,
+                code=self.code,
+                generator=self.random,
+            )
+            losses = self.agent.learn(batches)
+        rewards, following, terminated, ended = stepping.result()
+        self.replay.add(self.code.rows(before, actions, rewards, self.code(following, self.task), terminated))
+        self.step += count
+        return losses, ended
+
+    def _actions(self, observations: np.ndarray) -> np.ndarray:
+        if self.config.random_start and self.step < self.config.learning_starts:
+            shape = (len(observations), self.code.action_dim)
+            return (2 * torch.rand(shape, generator=self.random, device=self.device) - 1).cpu().numpy()
+        return self.agent.explore(torch.from_numpy(observations).to(self.device)).cpu().numpy()
+
+    def evaluation_seeds(self) -> list[int]:
+        return [derive_seed("evaluation", self.seed, episode) for episode in range(self.config.n_eval_episodes)]
+
+    def record(self, result: Evaluation) -> None:
+        """Write down an evaluation; the checkpoint is that of the best mean return."""
+        best = self.best
+        if result.mean_return > best["return"]:
+            best["return"] = result.mean_return
+            checkpoint = {"agent": self.agent.state_dict(), "global_step": self.step, "eval_score": result.mean_return}
+            _save(self.folder / CHECKPOINT_FILE, checkpoint)
+        best["solved"] = max(best["solved"], result.solved)
+        row = {
+            "global_step": self.step,
+            "episodic_return": round(result.mean_return, 4),
+            "success_rate": result.success_rate,
+            "best_return": round(best["return"], 4),
+            "best_success_rate": best["solved"] / result.episodes,
+            "solved": result.solved,
+            "episodes": result.episodes,
+            "mix_ratio": self.config.mix.ratio(self.step) if self.prior is not None else 0.0,
+            "seconds": round(self.seconds, 1),
+        }
+        self.history.append(row)
+        write_csv(self.folder / HISTORY_FILE, HISTORY_COLUMNS, self.history)
+        self._emit({f"eval/{name}": row[name] for name in HISTORY_COLUMNS[1:5]})
+
+    def log(self, losses: Mapping[str, Tensor], ended: Sequence[tuple[float, int, bool]], rate: float) -> None:
+        figures = {name: float(value) for name, value in losses.items()}
+        figures["SPS"] = round(rate, 1)
+        if self.prior is not None:
+            figures["mix_ratio"] = self.config.mix.ratio(self.step)
+        if ended:
+            figures["episodic_return"] = float(np.mean([episode[0] for episode in ended]))
+            figures["episodic_length"] = float(np.mean([episode[1] for episode in ended]))
+        self.metrics.log(step=self.step, **figures)
+        charts = ("SPS", "mix_ratio", "episodic_return", "episodic_length")
+        self._emit({f"{'charts' if name in charts else 'losses'}/{name}": value for name, value in figures.items()})
+
+    def _emit(self, figures: Mapping[str, float]) -> None:
+        if self.sink is not None:
+            self.sink(self.step, figures)
+
+    def scores(self) -> OnlineScores:
+        last = self.history[-1]
+        return OnlineScores(
+            steps=last["global_step"],
+            episodes=last["episodes"],
+            last_solved=last["solved"],
+            last_return=last["episodic_return"],
+            best_solved=self.best["solved"],
+            best_return=round(self.best["return"], 4),
+        )
+
+    def is_over(self) -> bool:
+        """At the last step, or at an evaluation that is good enough."""
+        if self.step >= self.config.total_timesteps:
+            return bool(self.history) and self.history[-1]["global_step"] == self.step
+        wanted = self.config.stop_success
+        return bool(wanted and self.history and self.history[-1]["success_rate"] >= wanted)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def train_online(run: OnlineRun, evaluate: EvaluateOnline, *, label: str = "online") -> OnlineScores:
+    """Carry a run to its end.
+
+    Writes `eval_history.csv`, `metrics.jsonl`, the best checkpoint and what it needs to continue into its folder. A
+    run that was killed goes on from its last checkpoint and ends with the numbers of one that was not.
+    """
+    config = run.config
+    finished: list[tuple[float, int, bool]] = []
+    with progress(config.total_timesteps, label, done=run.step) as bar:
+        while not run.is_over():
+            started, step = time.monotonic(), run.step
+            losses: dict[str, Tensor] = {}
+            boundary = _next(step, config.total_timesteps, config.eval_freq, config.checkpoint_freq, config.log_freq)
+            while run.step < boundary:
+                new_losses, ended = run.advance()
+                losses |= new_losses
+                finished += ended
+                bar.update(run.environment.num_envs)
+            run.seconds += time.monotonic() - started
+            run.log(losses, finished, (run.step - step) / (time.monotonic() - started))
+            finished.clear()
+            if run.step >= config.total_timesteps or _crossed(step, run.step, config.eval_freq):
+                result = evaluate(run.policy, run.evaluation_seeds())
+                run.record(result)
+                log.info(
+                    "%s step %d: %d/%d solved, return %.1f",
+                    label,
+                    run.step,
+                    result.solved,
+                    result.episodes,
+                    result.mean_return,
+                )
+            if run.is_over() or _crossed(step, run.step, config.checkpoint_freq):
+                run.save()
+    run.close()
+    return run.scores()
+
+
+def _next(step: int, *marks: int) -> int:
+    """The next step at which something is due: the first mark is the end, the others are periods."""
+    end, *periods = marks
+    return min([end, *((step // period + 1) * period for period in periods)])
+
+
+def _crossed(before: int, after: int, period: int) -> bool:
+    return after // period > before // period
+
+
+def _save(path: Path, value: Any) -> None:
+    with atomic_path(path) as temporary:
+        save_torch(value, temporary)
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The rows of a run's `eval_history.csv` as numbers; none where it has none yet."""
+    import csv
+
+    path = folder / HISTORY_FILE
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def last_metrics(folder: Path) -> dict[str, Any] | None:
+    rows = read_metrics(folder / "metrics.jsonl")
+    return rows[-1] if rows else None

@@ -1,0 +1,53 @@
+"""Configuration of online learning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from corl.rlpd import MixSchedule
+from corl.sac import SACConfig
+from runtime.errors import ConfigError
+
+RUNTIME_SETTINGS = ("checkpoint_freq", "log_freq")
+"""These change no result: a run may be continued with others."""
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """Online learning in one task. Defaults are those of the published ICDG code; all lengths are environment steps.
+
+    `num_envs` environments step together, while the learner takes `num_envs * sac.updates_per_step` updates on what
+    was there before. The first `learning_starts` actions are random (with
+    `random_start`; else the agent's own). `n_eval_episodes` episodes are run every
+    `eval_freq` steps; with `stop_success` above 0 the run ends at the first evaluation that reaches it.
+    `canonical_quaternions`, `task_ids`: see `ObservationCode`. `precision` is that of matrix products.
+    """
+
+    total_timesteps: int = 1_000_000
+    num_envs: int = 1
+    buffer_size: int = 1_000_000
+    learning_starts: int = 5_000
+    random_start: bool = True
+    eval_freq: int = 100_000
+    n_eval_episodes: int = 10
+    env_horizon: int = 500
+    task_ids: bool = False
+    canonical_quaternions: bool = True
+    precision: str = "float32"
+    stop_success: float = 0.0
+    checkpoint_freq: int = 20_000
+    log_freq: int = 1_000
+    mix: MixSchedule = field(default_factory=MixSchedule)
+    sac: SACConfig = field(default_factory=SACConfig)
+
+    def __post_init__(self) -> None:
+        positive = ("total_timesteps", "num_envs", "buffer_size", "eval_freq", "n_eval_episodes", "env_horizon")
+        for name in (*positive, "checkpoint_freq", "log_freq"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
+        if self.learning_starts < 0 or not 0 <= self.stop_success <= 1:
+            raise ConfigError(
+                f"learning_starts {self.learning_starts}, stop_success {self.stop_success}: expected 0 or more, 0 to 1"
+            )
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ConfigError(f"precision {self.precision!r}: expected auto, float32 or bfloat16")

@@ -1,0 +1,124 @@
+"""The agent's own transitions: a ring on the device, saved in increments, so that a checkpoint writes what is new."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corl.replay import Batch
+from offline_compositional_rl_datasets.layout import FactoredLayout
+from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import canonical_quaternions
+from runtime.atomic import atomic_path
+from runtime.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+class ObservationCode:
+    """From the simulator's states to what the agent sees, and the rows [o, a, r, o', done] of its replay.
+
+    `task_ids`: the task's one-hots are part of the observation. `canonical`: relative quaternions get one sign.
+    """
+
+    def __init__(self, layout: FactoredLayout, *, task_ids: bool, canonical: bool) -> None:
+        self.layout, self.task_ids, self.canonical = layout, task_ids, canonical
+        self.dim = layout.observation_dim if task_ids else layout.state_dim
+        self.action_dim = layout.action_dim
+        self.width = 2 * self.dim + self.action_dim + 2
+
+    def __call__(self, states: np.ndarray, task: Task) -> np.ndarray:
+        """States (B, 77) to observations (B, D) float32."""
+        states = np.asarray(states, np.float32)
+        if self.canonical:
+            states = canonical_quaternions(states, self.layout)
+        return self.layout.join_ids(states, task.one_hot) if self.task_ids else states
+
+    def rows(
+        self,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        next_observations: np.ndarray,
+        terminals: np.ndarray,
+    ) -> np.ndarray:
+        """(B, width) float32"""
+        columns = (observations, actions, rewards[:, None], next_observations, terminals[:, None])
+        return np.concatenate(columns, axis=1, dtype=np.float32)
+
+    def cut(self, rows: Tensor) -> Batch:
+        """Rows (..., width) to a batch of the same leading dimensions."""
+        sizes = (self.dim, self.action_dim, 1, self.dim, 1)
+        observations, actions, rewards, following, dones = rows.split(sizes, dim=-1)
+        return Batch(observations, actions, rewards[..., 0], following, dones[..., 0])
+
+
+class OnlineReplay:
+    """The last `capacity` rows of all that were added."""
+
+    def __init__(self, capacity: int, width: int, device: torch.device) -> None:
+        # Not zeroed: the memory of a large ring is taken only as it fills.
+        self.rows = torch.empty(capacity, width, device=device)
+        self.added = self._saved = 0
+
+    def __len__(self) -> int:
+        return min(self.added, len(self.rows))
+
+    def add(self, rows: np.ndarray) -> None:
+        """Put in rows (E, width), over the oldest."""
+        places = torch.arange(self.added, self.added + len(rows), device=self.rows.device) % len(self.rows)
+        self.rows[places] = torch.from_numpy(rows).to(self.rows.device)
+        self.added += len(rows)
+
+    def save(self, folder: Path) -> None:
+        """Write the rows since the last save; files whose rows are all overwritten go."""
+        first = max(self._saved, self.added - len(self.rows))
+        if self.added > first:
+            folder.mkdir(parents=True, exist_ok=True)
+            places = torch.arange(first, self.added, device=self.rows.device) % len(self.rows)
+            with atomic_path(folder / f"{first:012d}-{self.added:012d}.npy") as temporary, temporary.open("wb") as file:
+                np.save(file, self.rows[places].cpu().numpy())
+        self._saved = self.added
+
+    def prune(self, folder: Path) -> None:
+        """Remove files of rows that are no longer in the ring; to be called once the new checkpoint is safe."""
+        for path, _, stop in _chunks(folder):
+            if stop <= self.added - len(self.rows):
+                path.unlink()
+
+    def load(self, folder: Path, added: int) -> None:
+        """Read back the ring as it was when `added` rows had been put in.
+
+        Rows saved after that (by a run killed before its checkpoint) are removed. Raises `DataError` where some are
+        missing.
+        """
+        position = max(0, added - len(self.rows))
+        self.added = position
+        for path, start, stop in _chunks(folder):
+            if start >= added:
+                path.unlink()
+                continue
+            if stop <= position:
+                continue
+            if start > self.added:
+                break
+            try:
+                rows = np.load(path, allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise DataError(f"{path}: not a readable part of the replay ({error})") from error
+            self.add(rows[self.added - start :])
+        if self.added != added:
+            raise DataError(
+                f"{folder}: holds {self.added} rows of the replay, expected {added}; remove the run's folder"
+            )
+        self._saved = added
+
+
+def _chunks(folder: Path) -> list[tuple[Path, int, int]]:
+    """Files with the range of rows that they hold, in order."""
+    files = sorted(folder.glob("[0-9]*.npy"))
+    return [(path, *map(int, path.stem.split("-"))) for path in files]

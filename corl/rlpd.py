@@ -1,0 +1,82 @@
+"""RLPD's symmetric sampling (Ball et al. 2023, section 4.1): a fixed share of every batch comes from prior data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from corl.online_replay import ObservationCode, OnlineReplay
+from corl.replay import Batch
+from offline_compositional_rl_datasets.transitions import Transitions
+from runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class MixSchedule:
+    """The share of prior data: `start`, then from step `decay_start` on linear to `end` over `decay_steps`.
+
+    Defaults are those of the published ICDG code; RLPD keeps 0.5 throughout.
+    """
+
+    start: float = 0.5
+    end: float = 0.0
+    decay_steps: int = 500_000
+    decay_start: int = 500_000
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.start <= 1 and 0 <= self.end <= 1) or self.decay_steps < 1 or self.decay_start < 0:
+            raise ConfigError(
+                f"mix ratio {self.start} to {self.end} over {self.decay_steps} steps from {self.decay_start}: expected "
+                "ratios of 0 to 1, at least 1 step, a start of 0 or more"
+            )
+
+    def ratio(self, step: int) -> float:
+        done = min(max((step - self.decay_start) / self.decay_steps, 0.0), 1.0)
+        return self.start + (self.end - self.start) * done
+
+
+class PriorData:
+    """Transitions of one or many tasks as rows on the device, with the observations that the agent sees."""
+
+    def __init__(self, parts: Sequence[Transitions], code: ObservationCode, device: torch.device) -> None:
+        rows = [
+            code.rows(
+                code(part.observations, part.task),
+                part.actions,
+                part.rewards,
+                code(part.next_observations, part.task),
+                part.terminals,
+            )
+            for part in parts
+        ]
+        self.rows = torch.from_numpy(np.concatenate(rows)).to(device)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def sample(
+    replay: OnlineReplay,
+    prior: PriorData | None,
+    ratio: float,
+    *,
+    updates: int,
+    batch_size: int,
+    code: ObservationCode,
+    generator: torch.Generator,
+) -> Batch:
+    """Batches (U, B, ...): int(B ratio) rows of each are prior data, the rest the agent's own; with replacement."""
+    offline = int(batch_size * ratio) if prior is not None else 0
+    parts: list[Tensor] = []
+    for rows, count, size in (
+        (prior.rows if prior is not None else None, offline, len(prior) if prior is not None else 0),
+        (replay.rows, batch_size - offline, len(replay)),
+    ):
+        if count:
+            chosen = torch.randint(size, (updates, count), generator=generator, device=replay.rows.device)
+            parts.append(rows[chosen])
+    return code.cut(torch.cat(parts, dim=1))

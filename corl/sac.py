@@ -1,0 +1,212 @@
+"""Soft actor-critic (Haarnoja et al. 2018) with a learned temperature, and what RLPD (Ball et al. 2023) adds to it.
+
+RLPD's additions are options: LayerNorm in the critics, an ensemble of them of which a random few give the target, many
+updates per step of the environment. Its symmetric sampling is in `corl.rlpd`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corl.ensembles import LAYER_NORMS, CriticEnsemble, SquashedActor, squash
+from corl.learner import in_dtype
+from corl.replay import Batch
+from runtime.errors import ConfigError
+
+Network = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """Defaults are those of the published ICDG code; RLPD's are `config/online/rlpd.yaml`.
+
+    `updates_per_step` critic updates follow each step of an environment; the actor and the temperature learn in every
+    `policy_frequency`-th of them, the targets in every `target_network_frequency`-th. `target_critics` of the
+    `critics`, drawn at random, give the target (their minimum). The actor ascends the minimum of all critics, or with
+    `actor_mean` their mean. `alpha` is the temperature where `autotune` does not learn it.
+    """
+
+    gamma: float = 0.99
+    tau: float = 0.005
+    batch_size: int = 256
+    policy_lr: float = 3e-4
+    q_lr: float = 1e-3
+    policy_frequency: int = 1
+    target_network_frequency: int = 1
+    updates_per_step: int = 1
+    alpha: float = 0.2
+    autotune: bool = True
+    hidden: tuple[int, ...] = (256, 256)
+    critics: int = 2
+    target_critics: int = 2
+    layer_norm: str = "last"
+    actor_mean: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "policy_frequency", "target_network_frequency", "updates_per_step", "critics"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
+        if not 1 <= self.target_critics <= self.critics:
+            raise ConfigError(f"target_critics {self.target_critics}: expected 1 to {self.critics} (critics)")
+        if self.layer_norm not in LAYER_NORMS:
+            raise ConfigError(f"layer_norm {self.layer_norm!r}: expected one of {', '.join(LAYER_NORMS)}")
+        if not (self.policy_lr > 0 and self.q_lr > 0 and 0 <= self.gamma <= 1 and 0 < self.tau <= 1 and self.hidden):
+            raise ConfigError(
+                f"policy_lr {self.policy_lr}, q_lr {self.q_lr}, gamma {self.gamma}, tau {self.tau}, hidden "
+                f"{self.hidden}: expected positive rates, 0 to 1, above 0 to 1, one or more sizes"
+            )
+
+
+def soft_target(
+    actor: Network, critic_target: Network, batch: Batch, noise: Tensor, alpha: Tensor, subset: Tensor, gamma: float
+) -> Tensor:
+    """(B,) r + (1 - done) gamma (min over `subset` of Q'(s', a') - alpha log pi(a' | s')), a' from pi by `noise`."""
+    actions, log_density = squash(actor(batch.next_states), noise)
+    values = critic_target(batch.next_states, actions)[subset].amin(dim=0)
+    return batch.rewards + (1.0 - batch.dones) * gamma * (values - alpha * log_density)
+
+
+def critic_loss(critic: Network, batch: Batch, target: Tensor) -> Tensor:
+    """Sum over the critics of their mean squared errors to target (B,)."""
+    return (critic(batch.states, batch.actions) - target).square().mean(dim=1).sum()
+
+
+def actor_loss(
+    actor: Network, critic: Network, batch: Batch, noise: Tensor, alpha: Tensor, *, mean: bool
+) -> tuple[Tensor, Tensor]:
+    """Mean of alpha log pi(a | s) - Q(s, a) with Q the critics' minimum (or mean); and log pi (B,)."""
+    actions, log_density = squash(actor(batch.states), noise)
+    values = critic(batch.states, actions)
+    q = values.mean(dim=0) if mean else values.amin(dim=0)
+    return (alpha * log_density - q).mean(), log_density.detach()
+
+
+def temperature_loss(log_alpha: Tensor, log_density: Tensor, target_entropy: float) -> Tensor:
+    """-alpha (log pi + target entropy), averaged."""
+    return -(log_alpha.exp() * (log_density + target_entropy)).mean()
+
+
+class SAC:
+    """Actor, critics and their targets, temperature, optimisers, own random numbers. `updates` counts critic steps."""
+
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        config: SACConfig,
+        *,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.actor = SquashedActor(obs_dim, action_dim, config.hidden).to(device)
+            self.critic = CriticEnsemble(obs_dim, action_dim, config.hidden, config.critics, config.layer_norm)
+            self.critic.to(device)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.config, self.device, self.dtype, self.action_dim = config, device, dtype, action_dim
+        self.log_alpha = torch.zeros((), device=device, requires_grad=config.autotune)
+        if not config.autotune:
+            self.log_alpha.fill_(config.alpha).log_()
+        self.target_entropy = -float(action_dim)
+        self._optimizers = {
+            "actor": torch.optim.Adam(self.actor.parameters(), config.policy_lr, fused=True),
+            "critic": torch.optim.Adam(self.critic.parameters(), config.q_lr, fused=True),
+            "alpha": torch.optim.Adam([self.log_alpha], config.q_lr, fused=True),
+        }
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.updates = 0
+
+    @torch.no_grad()
+    def explore(self, observations: Tensor) -> Tensor:
+        """A sample of the policy's actions (E, A) for observations (E, D)."""
+        noise = torch.randn(len(observations), self.action_dim, generator=self.generator, device=self.device)
+        return squash(self.actor(observations), noise)[0]
+
+    @torch.no_grad()
+    def greedy(self, observations: Tensor) -> Tensor:
+        """The mean action (B, A)."""
+        return torch.tanh(self.actor(observations)[0])
+
+    def learn(self, batches: Batch) -> dict[str, Tensor]:
+        """One update per leading index of a batch (U, B, ...); the losses of the last, as tensors."""
+        config, count, size = self.config, len(batches.rewards), batches.rewards.shape[1]
+        # All random numbers of a call at once: many small draws cost more than the products of an update.
+        noise = torch.randn(count, 2, size, self.action_dim, generator=self.generator, device=self.device)
+        order = torch.rand(count, config.critics, generator=self.generator, device=self.device).argsort(dim=1)
+        losses: dict[str, Tensor] = {}
+        for k in range(count):
+            batch = Batch(*(part[k] for part in batches))
+            losses |= self.update(batch, noise[k], order[k, : config.target_critics])
+        return losses
+
+    def update(self, batch: Batch, noise: Tensor, subset: Tensor) -> dict[str, Tensor]:
+        """One step of critics and, when due, of actor, temperature and targets. noise (2, B, A) standard normal."""
+        config = self.config
+        self.updates += 1
+        alpha = self.log_alpha.detach().exp()
+        with torch.no_grad():
+            actor, target_net = self._callable(self.actor), self._callable(self.critic_target)
+            target = soft_target(actor, target_net, batch, noise[0], alpha, subset, config.gamma)
+        loss = critic_loss(self._callable(self.critic), batch, target)
+        self._descend("critic", loss)
+        losses = {"qf_loss": loss.detach() / config.critics, "q_value": target.mean(), "alpha": alpha}
+        if self.updates % config.policy_frequency == 0:
+            self.critic.requires_grad_(False)
+            loss, log_density = actor_loss(
+                self._callable(self.actor),
+                self._callable(self.critic),
+                batch,
+                noise[1],
+                alpha,
+                mean=config.actor_mean,
+            )
+            self._descend("actor", loss)
+            self.critic.requires_grad_(True)
+            losses |= {"actor_loss": loss.detach(), "entropy": -log_density.mean()}
+            if config.autotune:
+                loss = temperature_loss(self.log_alpha, log_density, self.target_entropy)
+                self._descend("alpha", loss)
+                losses["alpha_loss"] = loss.detach()
+        if self.updates % config.target_network_frequency == 0:
+            with torch.no_grad():
+                targets, sources = list(self.critic_target.parameters()), list(self.critic.parameters())
+                torch._foreach_lerp_(targets, sources, config.tau)
+        return losses
+
+    def _callable(self, module: torch.nn.Module) -> Network:
+        return module if self.dtype is None else in_dtype(module, dict(module.named_parameters()), self.dtype)
+
+    def _descend(self, name: str, loss: Tensor) -> None:
+        optimizer = self._optimizers[name]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "actor": self.actor.state_dict(),
+            "critic": self.critic.state_dict(),
+            "critic_target": self.critic_target.state_dict(),
+            "log_alpha": self.log_alpha.detach(),
+            **{f"{name}_optimizer": optimizer.state_dict() for name, optimizer in self._optimizers.items()},
+            "generator": self.generator.get_state(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name in ("actor", "critic", "critic_target"):
+            getattr(self, name).load_state_dict(state[name])
+        with torch.no_grad():
+            self.log_alpha.copy_(state["log_alpha"])
+        for name, optimizer in self._optimizers.items():
+            optimizer.load_state_dict(state[f"{name}_optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        self.updates = state["updates"]

@@ -1,0 +1,84 @@
+"""The split families of the data sets' authors: read where there is a file, else drawn from the seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from offline_compositional_rl_datasets.splits import Split, load_split, sample_tasks, split_file
+from offline_compositional_rl_datasets.task import AXES, ROBOTS, Task, tasks_of
+from runtime.errors import ConfigError
+
+FAMILIES = ("default", "compositional", "holdout", "component-wise")
+
+_TRAIN, _EXPERT_PER_ROBOT, _HOLDOUT_TRAIN = 224, 19, 56
+_COMPONENT_TRAIN, _COVERING = 32, 14
+
+
+def draw_split(kind: str, seed: int, holdout_elem: str | None = None, *, robot: str = "IIWA") -> Split:
+    """The split of a family that a seed stands for.
+
+    `default`: 224 tasks to train, 32 held out. `compositional`: the same, and 76 of the training tasks (19 per robot)
+    are those with expert data. `holdout`: 56 training tasks of which exactly one has `holdout_elem`; the other 63 with
+    it are held out. `component-wise`: 32 and 32 tasks of one robot, such that the first 14 training tasks show every
+    element of the other axes. Raises `ConfigError` for an unknown family, or a holdout without its element.
+    """
+    if kind == "default":
+        return sample_tasks("default", _TRAIN, shuffling_seed=seed)
+    if kind == "compositional":
+        return _compositional(seed)
+    if kind == "holdout":
+        return sample_tasks("holdout", _HOLDOUT_TRAIN, holdout_elem=holdout_elem, shuffling_seed=seed)
+    if kind == "component-wise":
+        return _component_wise(seed, robot)
+    raise ConfigError(f"split {kind!r}: expected one of {', '.join(FAMILIES)}")
+
+
+def _compositional(seed: int) -> Split:
+    split = sample_tasks("default", _TRAIN, shuffling_seed=seed)
+    generator = random.Random(f"expert {seed}")
+    expert: list[Task] = []
+    for robot in ROBOTS:
+        expert += generator.sample([task for task in split.train if task.robot == robot], _EXPERT_PER_ROBOT)
+    return Split(split.train, split.test, tuple(expert))
+
+
+def _component_wise(seed: int, robot: str) -> Split:
+    tasks, generator = tasks_of(robot), random.Random(f"component-wise {seed}")
+    wanted = {element for axis, elements in AXES.items() if axis != "robot" for element in elements}
+    while True:
+        generator.shuffle(tasks)
+        if wanted <= {element for task in tasks[:_COVERING] for element in task.elements}:
+            return Split(tuple(tasks[:_COMPONENT_TRAIN]), tuple(tasks[_COMPONENT_TRAIN:]))
+
+
+def find_split(tasks_path: Path, kind: str, seed: int, holdout_elem: str | None = None) -> Split:
+    """The published or own file of a split where there is one, else the family's drawn one.
+
+    Raises as `load_split` and `draw_split` do.
+    """
+    if split_file(tasks_path, kind, seed, holdout_elem).exists() or kind not in FAMILIES:
+        return load_split(tasks_path, kind, seed, holdout_elem)
+    return draw_split(kind, seed, holdout_elem)
+
+
+def get_task_list(
+    base_path: Path, dataset_type: str, split: str, holdout_elem: str | None, seed: int
+) -> tuple[str, list[Task], list[Task] | None, list[Task]]:
+    """(name, train, expert or None, test) under the data sets' authors' name; expert tasks are taken out of train."""
+    found = find_split(Path(base_path), split, seed, holdout_elem)
+    parts = [dataset_type, *([holdout_elem] if holdout_elem else []), split, str(seed)]
+    if split != "compositional":
+        return "_".join(parts), list(found.train), None, list(found.test)
+    train = [task for task in found.train if task not in found.expert]
+    return "_".join(parts), train, list(found.expert), list(found.test)
+
+
+def get_partial_task_list(
+    task_list: Sequence[Task], remove_elems: Sequence[str], n_tasks: int
+) -> tuple[list[Task], list[Task]]:
+    """The first `n_tasks` tasks without any of the elements, and the tasks that have one."""
+    kept = [task for task in task_list if not set(remove_elems) & set(task.elements)]
+    removed = [task for task in task_list if set(remove_elems) & set(task.elements)]
+    return kept[:n_tasks], removed

@@ -1,0 +1,101 @@
+"""Online runs over tasks x seeds as jobs, and their tables, which are rewritten whenever a run ends."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corl.online import HISTORY_COLUMNS, read_history
+from pipeline.config import ClusterConfig, Resources, RetryConfig
+from pipeline.jobs import Launcher, run_jobs
+from pipeline.online import LearnOnline
+from runtime.errors import JobError
+from runtime.metrics import write_csv
+
+log = logging.getLogger(__name__)
+
+RESULTS_FILE = "results.csv"
+HISTORIES_FILE = "eval_history.csv"
+SOLVED_AT = 0.8
+"""The success that `steps_to_solve` waits for."""
+
+
+def run_sweep(
+    stages: Sequence[LearnOnline],
+    resources: Resources,
+    cluster: ClusterConfig,
+    retry: RetryConfig,
+    *,
+    logs: Path,
+    folder: Path,
+) -> None:
+    """Run all stages as jobs; the tables in `folder` hold what there is so far.
+
+    Raises `JobError` where runs failed for good, after the others have ended.
+    """
+
+    def on_done(stage: LearnOnline) -> str:
+        write_tables(stages, folder)
+        scores = stage.scores()
+        return f"{scores.last_solved}/{scores.episodes} solved, best {scores.best_solved}/{scores.episodes}"
+
+    failed = run_jobs(stages, resources, Launcher(cluster, logs), retry, on_done)
+    write_tables(stages, folder)
+    log.info("tables: %s", folder)
+    if failed:
+        name, reason = next(iter(failed.items()))
+        raise JobError(f"{len(failed)} of {len(stages)} runs failed for good; {name}: {reason}")
+
+
+def write_tables(stages: Sequence[LearnOnline], folder: Path) -> None:
+    """`results.csv`: a row per task, last the averages. `eval_history.csv`: every evaluation of every run.
+
+    `success` and `score` are those of the last evaluation, `best_success` is the best one's; `steps_to_solve` is the
+    step of the first evaluation with a success of 0.8 or more, empty where there is none.
+    """
+    histories = {(stage.task.name, stage.seed): read_history(stage.folder) for stage in stages}
+    rows = [
+        {"task": task, "seed": seed, **{name: _plain(row[name]) for name in HISTORY_COLUMNS}}
+        for (task, seed), history in histories.items()
+        for row in history
+    ]
+    write_csv(folder / HISTORIES_FILE, ["task", "seed", *HISTORY_COLUMNS], rows)
+    seeds = sorted({stage.seed for stage in stages})
+    quantities = ("score", "success", "best_success", "steps_to_solve")
+    columns = ["task", *(f"{name}_seed{seed}" for seed in seeds for name in quantities)]
+    averages = [f"avg_{name}" for name in quantities[:3]]
+    table: list[dict[str, Any]] = []
+    for task in dict.fromkeys(stage.task.name for stage in stages):
+        row: dict[str, Any] = {"task": task}
+        figures: dict[str, list[float]] = {name: [] for name in quantities[:3]}
+        for seed in seeds:
+            history = histories.get((task, seed))
+            if not history:
+                continue
+            last = history[-1]
+            values = (last["episodic_return"], last["success_rate"], last["best_success_rate"])
+            for name, value in zip(quantities, values, strict=False):
+                row[f"{name}_seed{seed}"] = f"{value:.4g}"
+                figures[name].append(value)
+            solved = steps_to_solve(history)
+            row[f"steps_to_solve_seed{seed}"] = "" if solved is None else solved
+        row |= {f"avg_{name}": f"{np.mean(values):.4f}" for name, values in figures.items() if values}
+        table.append(row)
+    known = [row for row in table if averages[0] in row]
+    if known:
+        overall = {name: f"{np.mean([float(row[name]) for row in known]):.4f}" for name in averages}
+        table.append({"task": "OVERALL_AVERAGE", **overall})
+    write_csv(folder / RESULTS_FILE, [*columns, *averages], table)
+
+
+def steps_to_solve(history: Sequence[dict[str, float]], success: float = SOLVED_AT) -> int | None:
+    """The step of the first evaluation with that success; None where there is none."""
+    return next((int(row["global_step"]) for row in history if row["success_rate"] >= success), None)
+
+
+def _plain(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else value

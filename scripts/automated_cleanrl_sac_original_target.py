@@ -1,0 +1,21 @@
+"""Online SAC from scratch over held-out tasks x seeds, as jobs on SLURM or on this machine.
+
+Example:
+    python -u -m scripts.automated_cleanrl_sac_original_target --seeds 0 1 2 \\
+        2>&1 | tee sac_original_target_automated.out
+
+Example, small and on this machine: add --config config/online/laptop.yaml --tasks IIWA_Box_None_PickPlace --cpus 2.
+The same command run again continues where it was.
+"""
+
+from __future__ import annotations
+
+from pipeline.online_entry import VARIANTS
+from pipeline.sweep_entry import sweep_command
+from runtime.cli import parse_flags
+from runtime.errors import run_main
+
+main = sweep_command(VARIANTS["original"], "sac_original_target_results")
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))

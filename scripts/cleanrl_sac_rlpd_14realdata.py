@@ -1,0 +1,19 @@
+"""Online SAC in one task with expert data of the training tasks in its batches (RLPD).
+
+Example:
+    python -m scripts.cleanrl_sac_rlpd_14realdata --robot IIWA --obj Dumbbell --obst ObjectWall \\
+        --subtask Trashcan --seed 0
+
+Example, at a size for two CPU cores: add --config config/online/laptop.yaml. The same command run again continues.
+"""
+
+from __future__ import annotations
+
+from pipeline.online_entry import VARIANTS, sac_command
+from runtime.cli import parse_flags
+from runtime.errors import run_main
+
+main = sac_command(VARIANTS["rlpd_14realdata"])
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))

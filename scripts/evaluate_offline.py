@@ -1,0 +1,94 @@
+"""Evaluation of an agent of scripts.train_offline in the simulator.
+
+Example:
+    python -m scripts.evaluate_offline --algo cp_iql --dataset_split compositional --dataset_type medium
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pipeline.offline_entry import Algorithm
+from runtime.cli import parse_flags
+from runtime.errors import run_main
+
+
+def main(
+    algo: Algorithm = "iql",
+    exp: str = "full",
+    base_path: str = "_offline_training",
+    n_steps: int = 500,
+    n_trajs: int = 10,
+    task_id: int = -1,
+    get_train_results: bool = True,
+    seed: int = 0,
+    dataset_task_list_path: Path | None = None,
+    dataset_split: str = "default",
+    dataset_type: str = "expert",
+    dataset_seed: int = 0,
+    dataset_holdout_elem: str | None = None,
+    dataset_partial_use: bool = False,
+    dataset_partial_remove_elems: tuple[str, ...] = ("IIWA",),
+    dataset_partial_n_tasks: int = 64,
+    results_path: Path | None = None,
+) -> None:
+    """Roll out the policy in all tasks and write the reward of every step, and success per task, as CSV.
+
+    Args:
+        algo: as trained
+        exp: as trained
+        base_path: folder of the trained agents, below results_path
+        n_steps: control steps per episode
+        n_trajs: episodes per task
+        task_id: only the task of this number among the test tasks; -1: all
+        get_train_results: the training tasks too
+        seed: of the trained agent and the episodes
+        dataset_task_list_path: folder of the splits; default from config/paths.yaml
+        dataset_split: as trained
+        dataset_type: as trained
+        dataset_seed: as trained
+        dataset_holdout_elem: as trained
+        dataset_partial_use: as trained
+        dataset_partial_remove_elems: as trained
+        dataset_partial_n_tasks: as trained
+        results_path: where results are; default from config/paths.yaml
+    """
+    from pipeline.offline import newest_checkpoint, roll_out
+    from pipeline.offline_entry import dataset_of
+    from runtime.errors import ConfigError
+    from runtime.logs import configure_logging
+    from runtime.paths import machine_settings
+
+    configure_logging()
+    dataset = dataset_of(
+        None,
+        dataset_task_list_path,
+        dataset_split,
+        dataset_type,
+        dataset_seed,
+        dataset_holdout_elem,
+        dataset_partial_use,
+        dataset_partial_remove_elems,
+        dataset_partial_n_tasks,
+    )
+    tasks = dataset.tasks()
+    if not get_train_results:
+        tasks["train"] = []
+    if task_id >= 0:
+        if task_id >= len(tasks["test"]):
+            raise ConfigError(f"--task_id {task_id}: the split has {len(tasks['test'])} test tasks")
+        tasks = {"test": [tasks["test"][task_id]]}
+    root = results_path or machine_settings().results_path
+    checkpoint = newest_checkpoint(dataset.folder(root / base_path, exp, algo), seed)
+    folder = dataset.folder(root / "_evaluation" / base_path, exp, algo) / f"task_{task_id}"
+    rates = roll_out(checkpoint, tasks, folder, n_steps=n_steps, n_trajs=n_trajs, seed=seed)
+    for group, rate in rates.items():
+        print(f"{group} tasks: mean success {rate:.3f}")
+    print(f"tables: {folder}")
+
+
+if __name__ == "__main__":
+    from pipeline.offline import key_values
+
+    run_main(lambda: parse_flags(main, key_values(sys.argv[1:])))
