@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from offline_compositional_rl_datasets.task import AXES, Task
 from pipeline import tables
 from pipeline.config import PathConfig, load_pipeline_config
-from pipeline.physics import PHYSICS_FILE
-from pipeline.stages import TrainPolicy, policy_folder
+from pipeline.stages import PHYSICS_FILE, TrainPolicy, policy_folder
 from pipeline.state import Iteration, load_state
 from runtime.atomic import is_complete, read_json
 from runtime.errors import DataError
@@ -31,7 +30,7 @@ _SHOWN_JOBS = 6
 _GRID_AXES = ("object", "obstacle", "objective", "robot")
 
 
-def open_run(folder: Path, *, results_path: Path | None = None) -> Loop:
+def open_run(folder: Path, *, data_path: Path | None = None) -> Loop:
     """The loop of a run's folder `<results>/loops/<run>`, to be read; nothing is run or written.
 
     Raises `DataError` where it is not the folder of a run.
@@ -41,16 +40,15 @@ def open_run(folder: Path, *, results_path: Path | None = None) -> Loop:
     folder = Path(folder).absolute()
     if not (folder / "config.json").exists():
         raise DataError(f"{folder}: not the folder of a run (no config.json); expected <results>/loops/<run>")
-    paths = to_paths(read_json(folder / "config.json").get("paths", {}))
-    results = results_path or folder.parent.parent
-    overrides = {"paths": {**paths, "results_path": results}}
+    paths = _given(read_json(folder / "config.json").get("paths", {}))
+    paths |= {"results_path": folder.parent.parent} | ({"data_path": data_path} if data_path else {})
+    overrides = {"paths": paths}
     loop = Loop(load_pipeline_config(folder / "config.json", overrides))
     loop.state = load_state(folder / "state.json")
     return loop
 
 
-def to_paths(recorded: dict[str, Any]) -> dict[str, Path]:
-    """The recorded paths that are given."""
+def _given(recorded: dict[str, Any]) -> dict[str, Path]:
     return {name: Path(value) for name, value in recorded.items() if value and hasattr(PathConfig(), name)}
 
 

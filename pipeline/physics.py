@@ -17,17 +17,24 @@ import numpy as np
 
 from envs.composuite.env import CompoSuiteEnv
 from envs.composuite.robots import NUM_ARM_JOINTS
+from offline_compositional_rl_datasets.hdf5 import read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
+from pipeline.stages import PHYSICS_FILE, expert_files
+from runtime.atomic import write_json
+from runtime.errors import DataError
 from runtime.metrics import write_csv
+from runtime.seeds import rng
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pipeline.loop import Loop
+
 log = logging.getLogger(__name__)
 
-PHYSICS_FILE = "physics.json"
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95)
 """Quantiles that stand for a distribution of errors."""
 
@@ -161,6 +168,32 @@ def summary(task: Task, generated: Mapping[str, np.ndarray], real: Mapping[str, 
         "generated": quantiles(generated),
         "real": quantiles(real),
     }
+
+
+def check_run(loop: Loop, iteration: int | None, rows: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Check the sets of an iteration (None: the last with sets), `rows` of each; writes `physics.json` beside each.
+
+    Raises `DataError` where there is no such set, or where the expert data of a training task is missing.
+    """
+    candidates = loop.state.iterations if iteration is None else loop.state.iterations[iteration : iteration + 1]
+    stages = [[s for s in loop.generation_stages(it) if s.output.exists()] for it in candidates]
+    stages = next((found for found in reversed(stages) if found), [])
+    if not stages:
+        which = "no iteration" if iteration is None else f"iteration {iteration}"
+        raise DataError(f"{loop.folder}: {which} has generated sets to check")
+    files = expert_files(loop.paths.data_path, loop.config.dataset_type, loop.tasks.train)
+    parts = []
+    for task, file in zip(loop.tasks.train, files, strict=True):
+        parts.append(errors(read_expert(file, task), task, rows, rng("physics", seed, task.name)))
+        log.info("real data of %s: %d transitions", task, len(parts[-1]["reward"]))
+    real = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    summaries = []
+    for stage in stages:
+        generated = errors(read_samples(stage.output, stage.task), stage.task, rows, rng("physics", seed, stage.name))
+        summaries.append(summary(stage.task, generated, real))
+        write_json(stage.output.with_name(PHYSICS_FILE), summaries[-1])
+        log.info("%s: %d transitions", stage.task, len(generated["reward"]))
+    return summaries
 
 
 def write_table(path: Path, summaries: Sequence[Mapping[str, Any]]) -> None:
