@@ -20,6 +20,7 @@ from diffusion.model import DiffusionModel
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.errors import ConfigError
 
+NOISE = "noise"
 _FLOOR = 1e-3  # least standard deviation that a change is measured in; below it a dimension is constant
 
 
@@ -45,7 +46,8 @@ def swap_ids(
     """Exchange every element of every task by each other one of the axis that occurs among `conditions` (16,).
 
     An axis with one element has none. Changes are in standard deviations over the generated transitions of all
-    `conditions` together. Raises `ConfigError` where no axis has two elements.
+    `conditions` together. To judge them by there is one swap of the axis `noise` per task: the same id, other noise.
+    Raises `ConfigError` where no axis has two elements.
     """
     layout = model.normalizer.layout
     wanted: dict[bytes, np.ndarray] = {condition.tobytes(): condition for condition in conditions.values()}
@@ -66,9 +68,13 @@ def swap_ids(
     drawn = own_samples(model, wanted, count, seed=seed)
     together = np.concatenate([drawn[c.tobytes()] for c in conditions.values()])
     std = np.maximum(together.std(axis=0), _FLOOR)
+    again = own_samples(model, conditions, count, seed=seed + 1)
     return [
         Swap(axis, source, target, token_changes(drawn[before], drawn[after], std, layout))
         for axis, source, target, before, after in swaps
+    ] + [
+        Swap(NOISE, name, name, token_changes(drawn[condition.tobytes()], again[name], std, layout))
+        for name, condition in conditions.items()
     ]
 
 

@@ -228,7 +228,6 @@ def stage_times(loop: Loop) -> Figure | None:
     return figure
 
 
-@styled
 def physics_errors(loop: Loop) -> Figure | None:
     """How far generated next states are from the simulator's, beside real data's own; None where unchecked."""
     from pipeline.physics import compare_figure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffusion.attention import AttentionMaps
-from diffusion.interventions import Swap, axis_matrix
+from diffusion.interventions import NOISE, Swap, axis_matrix
 from pipeline.figures import new_figure, styled
 from runtime.metrics import write_csv
 
@@ -135,7 +135,9 @@ def id_figure(swaps: Sequence[Swap], layout: Any) -> Figure:
     figure, ((axes,),) = new_figure(size=(5.6, 0.42 * len(values) + 1.5))
     image = _heat(axes, values, most=float(values.max()), numbers=True)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(values)), [f"another {axis}" for axis in matrix], fontsize=7)
+    axes.set_yticks(
+        range(len(values)), ["other noise" if axis == NOISE else f"another {axis}" for axis in matrix], fontsize=7
+    )
     axes.set_xlabel("change of the generated token (standard deviations)")
     figure.colorbar(image, ax=axes, shrink=0.8)
     return figure

@@ -22,6 +22,7 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
+from pipeline.figures import new_figure, styled
 from pipeline.stages import PHYSICS_FILE, expert_files
 from runtime.atomic import write_json
 from runtime.errors import DataError
@@ -50,7 +51,10 @@ UNITS = {
 }
 """Quantity -> unit. The last asks whether s agrees with itself: the tool's position follows from the joints."""
 
+_DYNAMIC = tuple(UNITS)[:6]
+_MOVED = "moved "
 _RESTING = 2e-3  # fingers slower than this (m/s) are held or at their stop
+_LEAST = 1e-5  # errors below it are drawn there: the axes are logarithmic
 _UNIT_TOLERANCE = 0.1  # of a quaternion's length
 
 
@@ -115,13 +119,13 @@ class StateSetter:
 def errors(transitions: Transitions, task: Task, rows: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
     """Quantity -> absolute error of `rows` transitions drawn at random, in the units of `UNITS`.
 
-    `still` holds how far the object moves in the same steps (mm), to judge its error by. Rows whose object rotation is
-    not of unit length are left out and counted in `undetermined` (1,).
+    `moved <quantity>` is by how much the data itself changes in the step, to judge an error by. Rows whose object
+    rotation is not of unit length are left out; `undetermined` (1,) is their share.
     """
     chosen = generator.permutation(len(transitions))[:rows]
     lengths = np.linalg.norm(transitions.observations[chosen][:, Parts.rotation], axis=1)
     determined = np.abs(lengths - 1) <= _UNIT_TOLERANCE
-    found: dict[str, list[float]] = {name: [] for name in (*UNITS, "still")}
+    found: dict[str, list[float]] = {name: [] for name in (*UNITS, *(_MOVED + name for name in _DYNAMIC))}
     setter = StateSetter(task)
     for row in chosen[determined]:
         state, action = transitions.observations[row].astype(float), transitions.actions[row].astype(float)
@@ -132,7 +136,8 @@ def errors(transitions: Transitions, task: Task, rows: int, generator: np.random
             found[name].append(value)
         found["reward"].append(abs(reward - float(transitions.rewards[row])))
         found["tool within s"].append(1e3 * np.abs(own[Parts.tool] - state[Parts.tool]).max())
-        found["still"].append(1e3 * np.linalg.norm(following[Parts.position] - state[Parts.position]))
+        for name, value in _differences(state, following).items():
+            found[_MOVED + name].append(value)
     arrays = {name: np.array(values) for name, values in found.items()}
     return arrays | {"undetermined": np.array([1 - determined.mean()])}
 
@@ -155,18 +160,19 @@ def _differences(reached: np.ndarray, following: np.ndarray) -> dict[str, float]
 def summary(task: Task, generated: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What goes into `physics.json`: quantiles of the errors, of generated and of real data."""
 
-    def quantiles(arrays: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
-        names = [name for name in (*UNITS, "still") if len(arrays[name])]
-        return {name: [float(f"{q:.4g}") for q in np.quantile(arrays[name], LEVELS)] for name in names}
+    def quantiles(arrays: Mapping[str, np.ndarray], names: Sequence[str], prefix: str = "") -> dict[str, list[float]]:
+        known = [name for name in names if len(arrays[prefix + name])]
+        return {name: [float(f"{q:.4g}") for q in np.quantile(arrays[prefix + name], LEVELS)] for name in known}
 
     return {
         "task": task.name,
         "rows": len(generated["reward"]),
         "undetermined": float(generated["undetermined"][0]),
         "levels": list(LEVELS),
-        "units": UNITS | {"still": "mm"},
-        "generated": quantiles(generated),
-        "real": quantiles(real),
+        "units": UNITS,
+        "generated": quantiles(generated, tuple(UNITS)),
+        "real": quantiles(real, tuple(UNITS)),
+        "moved": quantiles(real, _DYNAMIC, _MOVED),
     }
 
 
@@ -197,37 +203,44 @@ def check_run(loop: Loop, iteration: int | None, rows: int, *, seed: int = 0) ->
 
 
 def write_table(path: Path, summaries: Sequence[Mapping[str, Any]]) -> None:
-    """One row per task and quantity: quantiles of generated data beside those of real data."""
-    marks = [f"{kind}_{level}" for kind in ("generated", "real") for level in LEVELS]
+    """A row per task and quantity: error quantiles of generated and real data, and by how much a real step moves it."""
+    kinds = ("generated", "real", "moved")
+    marks = [f"{kind}_{level}" for kind in kinds for level in LEVELS]
     rows = []
     for each in summaries:
         for name, unit in each["units"].items():
             row: dict[str, Any] = {"task": each["task"], "quantity": name, "unit": unit, "rows": each["rows"]}
-            for kind in ("generated", "real"):
+            for kind in kinds:
                 values = each[kind].get(name, [])
                 row |= {f"{kind}_{level}": value for level, value in zip(each["levels"], values, strict=False)}
             rows.append(row)
     write_csv(path, ["task", "quantity", "unit", "rows", *marks], rows)
 
 
+@styled
 def compare_figure(summaries: Sequence[Mapping[str, Any]]) -> Figure:
     """A panel per quantity, a line per task from the 5 to the 95 % quantile (thick: middle half, dot: median).
 
-    The grey band is the real data's middle 90 %, the grey line its median.
+    The grey band is the middle 90 % of real data's own errors, the grey line their median; the orange line is by how
+    much a real step changes the quantity (median). A set whose every row was undetermined has no line.
     """
-    from pipeline.figures import new_figure
-
     tasks = [each["task"].split("_", 1)[1].replace("_", " ") for each in summaries]
-    figure, axes = new_figure(2, 4, size=(9.2, 2.4 + 0.34 * len(tasks)))
+    figure, axes = new_figure(2, 4, size=(8.6, 2.2 + 0.3 * len(tasks)))
     for panel, (name, unit) in zip(axes.flat, UNITS.items(), strict=True):
-        floor = 1e-6 if name == "reward" else 1e-5
         for y, each in enumerate(summaries):
-            bands = {level: max(value, floor) for level, value in zip(each["levels"], each["real"][name], strict=True)}
-            panel.fill_betweenx([y - 0.45, y + 0.45], bands[0.05], bands[0.95], color="#e2e6ed", lw=0)
-            panel.plot([bands[0.5]] * 2, [y - 0.45, y + 0.45], color="#8a93a3", lw=1.2)
-            own = {
-                level: max(value, floor) for level, value in zip(each["levels"], each["generated"][name], strict=True)
-            }
+            real, own, moved = (
+                {
+                    level: max(value, _LEAST)
+                    for level, value in zip(each["levels"], each[kind].get(name, ()), strict=False)
+                }
+                for kind in ("real", "generated", "moved")
+            )
+            panel.fill_betweenx([y - 0.45, y + 0.45], real[0.05], real[0.95], color="#e2e6ed", lw=0)
+            panel.plot([real[0.5]] * 2, [y - 0.45, y + 0.45], color="#8a93a3", lw=1.2)
+            if moved:
+                panel.plot([moved[0.5]] * 2, [y - 0.45, y + 0.45], color="#c2571a", lw=1.2)
+            if not own:
+                continue
             panel.plot([own[0.05], own[0.95]], [y, y], color="#14713f", lw=1)
             panel.plot([own[0.25], own[0.75]], [y, y], color="#14713f", lw=3.2, solid_capstyle="butt")
             panel.plot(own[0.5], y, "o", color="white", mec="#14713f", ms=4)

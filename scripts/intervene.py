@@ -34,7 +34,7 @@ def main(
         device: auto, cpu or cuda
     """
     from diffusion.attention import own_samples
-    from diffusion.interventions import axis_matrix, swap_ids, swap_tokens
+    from diffusion.interventions import NOISE, axis_matrix, swap_ids, swap_tokens
     from pipeline.figures import save_figure
     from pipeline.inspection import conditions_of, load_generator
     from pipeline.model_figures import id_figure, token_figure, write_interventions
@@ -49,7 +49,10 @@ def main(
     save_figure(token_figure(effects, layout, sigmas), out / "swap_tokens", ("png", "pdf"))
     for axis, change in axis_matrix(swaps).items():
         most = sorted(zip(change, (token.name for token in layout.tokens), strict=True), reverse=True)[:4]
-        print(f"another {axis}: " + ", ".join(f"{name} {value:.2f}" for value, name in most))
+        print(
+            f"{'other' if axis == NOISE else 'another'} {axis}: "
+            + ", ".join(f"{name} {value:.2f}" for value, name in most)
+        )
     print(f"{out}: {len(swaps)} exchanges of ids, {len(conditions)} tasks")
 
 

@@ -84,7 +84,8 @@ def test_an_id_changes_nothing_but_its_tokens_in_a_network_without_mixing_and_mo
         torch.nn.init.zeros_(block.modulation.bias)  # gates closed: tokens pass each by itself
     torch.nn.init.zeros_(model.network.final_modulation.weight)
     changes = axis_matrix(swap_ids(model, CONDITIONS, 8))
-    assert set(changes) == {"object", "obstacle", "objective"}, "the robot has one element"
+    assert set(changes) == {"object", "obstacle", "objective", "noise"}, "the robot has one element"
+    assert (changes["noise"] > 0).all()
     names = [token.name for token in COMPOSUITE.tokens]
     for axis, factor in (("object", "object"), ("obstacle", "obstacle"), ("objective", "goal")):
         changed = {name for name, value in zip(names, changes[axis], strict=True) if value > 0}
@@ -125,6 +126,7 @@ def test_the_commands_write_figures_and_tables(checkpoint, tmp_path, capsys):
     assert {(row["axis"], row["from"], row["to"]) for row in swaps} == {
         ("object", "Box", "Plate"), ("object", "Plate", "Box"),
         ("objective", "Push", "Shelf"), ("objective", "Shelf", "Push"),
+        ("noise", TASKS[0], TASKS[0]), ("noise", TASKS[1], TASKS[1]),
     }  # fmt: skip
     assert "another object:" in capsys.readouterr().out
 
