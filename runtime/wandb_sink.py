@@ -1,7 +1,7 @@
 """Weights & Biases as a second place for metrics: off unless a project is named, and then offline unless asked.
 
 Environment variables carry the choice, so that jobs inherit it: ICDG_WANDB_PROJECT, and ICDG_WANDB=online. Offline runs
-lie in `wandb/` beside the metrics; `wandb sync` uploads them. A sink that fails is a warning: the files have the metrics.
+lie in `wandb/` beside the metrics; `wandb sync` uploads them. A sink that fails is a warning: the metrics are in files.
 """
 
 from __future__ import annotations
