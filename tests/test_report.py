@@ -129,6 +129,7 @@ def test_curves_quality_and_threshold_are_drawn_where_there_is_something_to_draw
     assert drawn == set(FIGURES) - {"physics"}
     page = report.page(finished)
     assert "Quality of 1 sets" in page
+    assert '<figure class="wide">' in page
     assert "0.250" in page
     assert "0.7 (from 0.8)" in page
 
