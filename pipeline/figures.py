@@ -243,7 +243,11 @@ FIGURES: dict[str, tuple[Callable[[Loop], Any], str]] = {
     "policy_success": (policy_success, "Success while the policies train: held-out tasks, each in its best iteration"),
     "policy_return": (policy_return, "Return while the policies train"),
     "data_quality": (data_quality, "Quality of generated sets and the success of the policies they taught"),
-    "physics": (physics_errors, "One step of the simulator from generated states, against the generated next state"),
+    "physics": (
+        physics_errors,
+        "Generated next states against the simulator's: errors of generated sets (green) and real data (grey: middle "
+        "90 % and median); orange: by how much a real step changes the quantity",
+    ),
     "stage_times": (stage_times, "Wall time per stage"),
 }
 """Name -> how it is drawn, and its caption. A figure without anything to show is None."""

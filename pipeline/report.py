@@ -51,9 +51,12 @@ def write_report(loop: Loop, *, pictures: bool = False, failure: str = "") -> No
     `failure` is why the run stopped before its end. A page that cannot be written is a warning: it must not end a run.
     """
     with _writing:
-        try:
-            if pictures:
+        if pictures:
+            try:
                 _film(loop)
+            except Exception:
+                log.warning("no more pictures for %s", report_file(loop), exc_info=True)
+        try:
             write_text(report_file(loop), page(loop, failure=failure))
         except Exception:
             log.warning("the page %s could not be written", report_file(loop), exc_info=True)

@@ -130,4 +130,4 @@ def test_the_command_checks_a_run_and_its_page_shows_it(tmp_path, capsys):
     assert f"{target}: median error arm joints" in capsys.readouterr().out
     page = report.page(overview.open_run(loop.folder))
     assert "object after one step" in page
-    assert "One step of the simulator" in page
+    assert "Generated next states against the simulator" in page

@@ -140,6 +140,13 @@ def test_a_page_that_cannot_be_written_does_not_end_the_run(finished, monkeypatc
     assert "could not be written" in caplog.text
 
 
+def test_a_page_is_written_though_no_picture_can_be_taken(finished, monkeypatch, caplog):
+    monkeypatch.setattr(report, "film_strip", lambda *arguments: 1 / 0)
+    report.write_report(finished, pictures=True)
+    assert "no more pictures" in caplog.text
+    assert "32" in report.report_file(finished).read_text()
+
+
 def test_the_page_is_renewed_while_jobs_run(finished, monkeypatch):
     renewed = threading.Event()
     monkeypatch.setattr(report, "write_report", lambda loop: renewed.set())
