@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from envs.robomimic import RobomimicEnv
 
 
+NAMESPACE = "CompoSuite"
+"""Of the tasks' names in gymnasium's registry."""
+
+
 def _choose_opengl() -> None:
     """Headless Linux needs to be told which OpenGL draws off screen, before MuJoCo is imported for the first time."""
     if sys.platform != "linux" or "MUJOCO_GL" in os.environ or "DISPLAY" in os.environ:
@@ -44,5 +48,5 @@ def make(task: Task | RobomimicTask | str, **options: object) -> CompoSuiteEnv |
 
 
 for _task in all_tasks():
-    if f"CompoSuite/{_task}-v0" not in gymnasium.registry:
-        gymnasium.register(f"CompoSuite/{_task}-v0", entry_point="envs:make", kwargs={"task": _task.name})
+    if f"{NAMESPACE}/{_task}-v0" not in gymnasium.registry:
+        gymnasium.register(f"{NAMESPACE}/{_task}-v0", entry_point="envs:make", kwargs={"task": _task.name})

@@ -41,6 +41,8 @@ def loop_command(
         results_path: Path | None = None,
         logs_path: Path | None = None,
         config_file: Path | None = None,
+        wandb_project: str | None = None,
+        wandb: Literal["offline", "online"] | None = None,
         dry_run: bool = False,
     ) -> None:
         """Train the generator, generate data for unseen tasks, validate it in the simulator, keep what is good; repeat.
@@ -70,12 +72,15 @@ def loop_command(
             results_path: where results go; default from config/paths.yaml
             logs_path: where job logs and tables go; default from config/paths.yaml
             config_file: the same as config
+            wandb_project: send metrics to this W&B project as well
+            wandb: offline (uploaded later by wandb sync) or online [offline]
             dry_run: say what is done and what would be done next, and do nothing
         """
         from pipeline.config import load_pipeline_config
         from pipeline.loop import Loop
         from runtime.errors import ConfigError
         from runtime.logs import configure_logging
+        from runtime.wandb_sink import use_wandb
 
         if config and config_file:
             raise ConfigError("--config and --config_file name the same thing: give one of them")
@@ -102,6 +107,7 @@ def loop_command(
             },
         }
         configure_logging()
+        use_wandb(wandb_project, wandb)
         loop = Loop(load_pipeline_config(config or config_file, flags, defaults))
         if dry_run:
             from pipeline.status import plan

@@ -102,8 +102,10 @@ class Loop:
         self.site = make_site(self.config.cluster, jobs, self.ledger, code)
         self._announce()
         self._prepare_data()
+        report.write_report(self)
         try:
-            iterate(self)
+            with report.live_report(self):
+                iterate(self)
         except JobError as error:
             report.write_report(self, failure=one_line(error))
             raise
@@ -314,7 +316,7 @@ class Loop:
 
     def write_tables(self) -> None:
         tables.write_iteration_tables(self)
-        report.write_report(self)
+        report.write_report(self, pictures=True)
 
     def _close(self) -> None:
         tables.write_final_table(self)

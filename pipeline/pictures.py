@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,18 +13,16 @@ from offline_compositional_rl_datasets.task import Task
 from runtime.seeds import derive_seed
 
 _FRAMES = 6
-_SIZE = (300, 300)  # width, height of a frame in pixels
+_SIZE = (256, 256)  # width, height of a frame in pixels
 _ATTEMPTS = 5
 
 
-def film_strip(task: Task, folder: Path, config: PolicyConfig, seed: int) -> tuple[bytes, bool]:
-    """A PNG of frames side by side, evenly over an episode until its success, and whether it succeeded.
+def film_strip(task: Task, folder: Path, config: PolicyConfig, seed: int) -> tuple[np.ndarray, bool]:
+    """Frames side by side (height, width, 3) uint8, evenly over an episode until its success; whether it succeeded.
 
     Shows the first successful one of a few episodes with the best checkpoint in `folder`. Raises `RenderError` where
     the machine cannot draw.
     """
-    import imageio.v3 as imageio
-
     policy = Policy.load(checkpoint_file(folder, config.algorithm, "best_successrate"))
     for attempt in range(_ATTEMPTS):
         frames, success = episode_frames(
@@ -33,9 +30,7 @@ def film_strip(task: Task, folder: Path, config: PolicyConfig, seed: int) -> tup
         )
         if success:
             break
-    buffer = io.BytesIO()
-    imageio.imwrite(buffer, np.concatenate(evenly(frames, _FRAMES), axis=1), extension=".png")
-    return buffer.getvalue(), success
+    return np.concatenate(evenly(frames, _FRAMES), axis=1), success
 
 
 def evenly(frames: Sequence[np.ndarray], count: int) -> list[np.ndarray]:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import logging
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from pipeline import tables
+from offline_compositional_rl_datasets.task import Task
+from pipeline import overview, tables
+from pipeline.figures import FIGURES
 from pipeline.pictures import film_strip
 from pipeline.stages import policy_folder
-from runtime.atomic import write_text
+from runtime.atomic import atomic_path, read_json, write_json, write_text
 from runtime.config import to_dict
-from runtime.errors import UserError, one_line
+from runtime.errors import DataError, UserError, one_line
 from runtime.logs import duration
-from runtime.metrics import read_metrics
 from runtime.provenance import provenance
 
 if TYPE_CHECKING:
@@ -30,7 +34,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
-_STRIPS = 3
+_UNSOLVED_STRIPS = 3  # films of the best tasks where none is solved
+_LIVE_SECONDS = 60.0
+_ON_PAGE = [name for name in FIGURES if name != "success_grid"]  # the page has the grid as a table
+_WIDE = ("data_quality", "physics")
+_writing = threading.Lock()
 
 
 def report_file(loop: Loop) -> Path:
@@ -38,142 +46,146 @@ def report_file(loop: Loop) -> Path:
 
 
 def write_report(loop: Loop, *, pictures: bool = False, failure: str = "") -> None:
-    """Write the page for the present state; with `pictures` also film strips of the best held-out policies.
+    """Write the page for the present state; with `pictures` also film the held-out tasks that were solved since.
 
-    `failure` is why the run stopped before its end.
+    `failure` is why the run stopped before its end. A page that cannot be written is a warning: it must not end a run.
     """
-    state = loop.state
+    with _writing:
+        if pictures:
+            try:
+                _film(loop)
+            except Exception:
+                log.warning("no more pictures for %s", report_file(loop), exc_info=True)
+        try:
+            write_text(report_file(loop), page(loop, failure=failure))
+        except Exception:
+            log.warning("the page %s could not be written", report_file(loop), exc_info=True)
+
+
+@contextlib.contextmanager
+def live_report(loop: Loop, every_seconds: float = _LIVE_SECONDS) -> Iterator[None]:
+    """Renew the page now and then while jobs run."""
+    stop = threading.Event()
+
+    def renew() -> None:
+        while not stop.wait(every_seconds):
+            write_report(loop)
+
+    thread = threading.Thread(target=renew, name="report", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def page(loop: Loop, *, failure: str = "") -> str:
+    """The page as HTML, for the state that the loop has at this moment."""
+    config, state = loop.config, loop.state
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= {"shade": shade, "median": _median}
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    rows = _success_rows(loop)
-    page = template.render(
-        title=loop.config.run_name,
+    cells = overview.cells(loop).values()
+    tests = [cell for cell in cells if cell.kind == "held out"]
+    tests.sort(key=lambda cell: -(cell.best or 0))
+    iterations = [it.index for it in state.iterations]
+    views = [{"name": "best", "iteration": None}, *({"name": f"iteration {i}", "iteration": i} for i in iterations)]
+    sets = overview.generated_sets(loop)
+    averages = tables.final_rows(loop)[-1]
+    return template.render(
+        title=config.run_name,
         outcome=state.outcome,
         failure=failure,
+        running=not state.outcome and not failure,
+        now=overview.now(loop),
         written=time.strftime("%Y-%m-%d %H:%M:%S"),
-        iterations=[it.index for it in state.iterations],
-        tests=[row for row in rows if row["kind"] == "held out"],
-        middles=[row for row in rows if row["kind"] == "middle"],
+        iterations=iterations,
+        views=views if iterations[1:] else views[:1],
+        grid=overview.grid(loop),
+        tests=tests,
+        middles=[cell for cell in cells if cell.kind == "middle"],
         train=[task.name for task in loop.tasks.train],
-        averages=tables.final_rows(loop)[-1],
-        solved=sum(row["best"] >= loop.config.success_threshold for row in rows if row["kind"] == "held out"),
-        threshold=loop.config.success_threshold,
-        history=_history(loop),
-        loss_curves=_image(_loss_figure(loop)),
-        success_curves=_image(_policy_figure(loop)),
-        strips=_strips(loop) if pictures else [],
-        config=json.dumps(to_dict(loop.config.identity), indent=1),
+        averages={name: f"{float(value):.2f}" for name, value in averages.items() if value and name != "task"},
+        solved=sum((cell.best or 0) >= config.success_threshold for cell in tests),
+        threshold=config.success_threshold,
+        spent=duration(sum(sum(it.seconds.values()) for it in state.iterations)),
+        history=overview.history(loop),
+        stages=overview.stage_rows(loop),
+        sets=sets,
+        checked=any(each.physics for each in sets),
+        figures=list(_figures(loop)),
+        strips=_strips(loop),
+        links=overview.links(loop),
+        seeds={
+            "diffusion": config.diffusion_seed,
+            "curriculum": config.curriculum_seed,
+            "tasks": config.task_list_seed,
+            "rl": ", ".join(map(str, config.rl_seeds)),
+            "middle": ", ".join(map(str, config.middle_seeds)),
+        },
+        config=json.dumps(to_dict(config.identity), indent=1),
         provenance=provenance(),
     )
-    write_text(report_file(loop), page)
-    log.info("report: %s", report_file(loop))
 
 
-def _success_rows(loop: Loop) -> list[dict[str, Any]]:
-    """One row per generated task: success per iteration with counts, and whether and when its set was accepted."""
-    accepted = {task: i for i, tasks in loop.state.accepted().items() for task in tasks}
-    rows = []
-    for task in loop.tasks.generated:
-        cells = []
-        for it in loop.state.iterations:
-            rate = it.rate(task)
-            scores = it.scores.get(task, {}).values()
-            count = f"{sum(s.solved for s in scores)}/{sum(s.trials for s in scores)}" if scores else ""
-            cells.append({"rate": None if rate is None else float(rate), "count": count})
-        best = loop.state.best(task)
-        rows.append(
-            {
-                "task": task.name,
-                "kind": "held out" if task in loop.tasks.test else "middle",
-                "cells": cells,
-                "best": float(best[0]) if best else 0.0,
-                "accepted": accepted.get(task),
-            }
-        )
-    return rows
+def shade(rate: float) -> str:
+    """CSS of a cell with this success: the darker the better, and readable on it."""
+    low, high = (243, 247, 245), (20, 113, 63)
+    colour = ",".join(str(round(a + rate * (b - a))) for a, b in zip(low, high, strict=True))
+    return f"background:rgb({colour})" + (";color:#fff" if rate > 0.55 else "")
 
 
-def _history(loop: Loop) -> list[dict[str, Any]]:
-    """One row per iteration: pool, threshold, verdicts, time."""
-    rows = []
-    for it in loop.state.iterations:
-        selection = it.selection
-        rows.append(
-            {
-                "index": it.index,
-                "targets": len(it.targets),
-                "sources": sum(len(tasks) for tasks in it.sources.values()),
-                "phase": it.phase or "all sources",
-                "threshold": selection.threshold.value if selection else loop.state.threshold.value,
-                "reduced_from": selection.reduced_from if selection else None,
-                "good": len(selection.good) if selection else None,
-                "failed": len(it.failed),
-                "seconds": {stage: duration(seconds) for stage, seconds in it.seconds.items()},
-            }
-        )
-    return rows
+def _median(generated_set: overview.GeneratedSet, quantity: str) -> str:
+    """Median error of a physics check with that of real data in brackets."""
+    physics = generated_set.physics
+    if not physics or quantity not in physics["generated"]:
+        return "–"
+    middle = physics["levels"].index(0.5)
+    own, real = (physics[kind].get(quantity) for kind in ("generated", "real"))
+    text = f"{own[middle]:.2g} {physics['units'][quantity]}"
+    return f"{text} ({real[middle]:.2g})" if real else text
 
 
-def _new_figure() -> tuple[Figure, Any]:
+def _figures(loop: Loop) -> Iterator[dict[str, Any]]:
+    for name in _ON_PAGE:
+        draw, caption = FIGURES[name]
+        figure = draw(loop)
+        if figure is not None:
+            yield {"data": _svg(figure), "caption": caption, "wide": name in _WIDE}
+
+
+def _svg(figure: Figure) -> str:
     import matplotlib
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(5.6, 3.2), dpi=110, layout="constrained")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    return figure, axes
-
-
-def _loss_figure(loop: Loop) -> Figure:
-    figure, axes = _new_figure()
-    for it in loop.state.iterations:
-        folder = loop.generator_stage(it).checkpoint.parent
-        rows = read_metrics(folder / "metrics.jsonl")
-        if rows:
-            axes.plot([row["step"] for row in rows], [row["loss"] for row in rows], label=f"iteration {it.index}")
-    axes.set(xlabel="training step", ylabel="denoising loss", yscale="log")
-    if axes.lines:
-        axes.legend(frameon=False)
-    return figure
-
-
-def _policy_figure(loop: Loop) -> Figure:
-    """Success during the training of each held-out task's policy, in the task's best iteration."""
-    figure, axes = _new_figure()
-    for task in loop.tasks.test:
-        best = loop.state.best(task)
-        if best is None:
-            continue
-        seeds = loop.state.iterations[best[1]].scores[task]
-        model = loop.config.model_name(best[1])
-        folder = policy_folder(loop.paths.results_path, best[1], model, task, min(seeds))
-        rows = read_metrics(folder / "metrics.jsonl")
-        label = f"{task.object} {task.obstacle} {task.objective}"
-        axes.plot([row["step"] for row in rows], [row["success_rate"] for row in rows], marker="o", ms=3, label=label)
-    axes.set(xlabel="gradient step (TD3+BC)", ylabel="success", ylim=(-0.03, 1.03))
-    if axes.lines:
-        axes.legend(frameon=False, fontsize=7)
-    return figure
-
-
-def _image(figure: Figure) -> str:
-    from matplotlib import pyplot
-
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    pyplot.close(figure)
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _strips(loop: Loop) -> list[dict[str, str]]:
-    """Film strips of the best policies of the held-out tasks that were solved best."""
-    ranked = [(task, loop.state.best(task)) for task in loop.tasks.test]
-    ranked = [(task, best) for task, best in ranked if best and best[0] > 0]
-    ranked.sort(key=lambda item: -item[1][0])
-    strips = []
-    for task, (rate, iteration) in ranked[:_STRIPS]:
+def _strip_file(loop: Loop, task: Task, iteration: int) -> Path:
+    return loop.folder / "pictures" / f"{task.name}_iteration{iteration}.jpg"
+
+
+def _filmed(loop: Loop) -> list[tuple[Task, int]]:
+    """The held-out tasks worth a film with their best iteration: all that are solved, else the best few."""
+    accepted = {task for tasks in loop.state.accepted().values() for task in tasks}
+    best = {task: loop.state.best(task) for task in loop.tasks.test}
+    ranked = sorted((task for task in best if best[task] and best[task][0] > 0), key=lambda task: -best[task][0])
+    limit = loop.config.success_threshold
+    solved = [task for task in ranked if task in accepted or float(best[task][0]) >= limit]
+    return [(task, best[task][1]) for task in (solved or ranked[:_UNSOLVED_STRIPS])]
+
+
+def _film(loop: Loop) -> None:
+    """Film what has not been filmed yet, each as a JPEG with its caption beside it."""
+    import imageio.v3 as imageio
+
+    for task, iteration in _filmed(loop):
+        path = _strip_file(loop, task, iteration)
+        if path.exists():
+            continue
         seeds = loop.state.iterations[iteration].scores[task]
         seed = max(seeds, key=lambda s: seeds[s].rate)
         model = loop.config.model_name(iteration)
@@ -183,7 +195,20 @@ def _strips(loop: Loop) -> list[dict[str, str]]:
         except UserError as error:
             log.warning("no pictures of %s: %s", task, one_line(error))
             continue
-        caption = f"{task}: iteration {iteration}, success {float(rate):.2f}; this episode was "
-        caption += "solved" if solved else "not solved"
-        strips.append({"png": base64.b64encode(picture).decode(), "caption": caption})
+        caption = (
+            f"{task}: iteration {iteration}, seed {seed}, success {float(seeds[seed].rate):.2f}; this episode was "
+        )
+        write_json(path.with_suffix(".json"), {"caption": caption + ("solved" if solved else "not solved")})
+        with atomic_path(path) as temporary:
+            imageio.imwrite(temporary, picture, quality=82)
+
+
+def _strips(loop: Loop) -> list[dict[str, str]]:
+    """The films there are, with captions."""
+    strips = []
+    for task, iteration in _filmed(loop):
+        path = _strip_file(loop, task, iteration)
+        with contextlib.suppress(OSError, DataError, KeyError):
+            data = base64.b64encode(path.read_bytes()).decode()
+            strips.append({"data": data, "caption": read_json(path.with_suffix(".json"))["caption"]})
     return strips

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 RESULT_FILE = "result.json"
 QUALITY_FILE = "quality.json"
+PHYSICS_FILE = "physics.json"
 POLICY_RUNTIME_SETTINGS = ("group",)  # of PolicyConfig: these change no result
 _END_BYTES = 1 << 20
 

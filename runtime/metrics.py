@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from runtime.atomic import write_text
+from runtime.wandb_sink import WandbSink
 
 
 class MetricsWriter:
-    """Appends rows to `<folder>/metrics.jsonl`.
+    """Appends rows to `<folder>/metrics.jsonl`, and to W&B where that is asked for (`runtime.wandb_sink`).
 
     A run that resumes from step S passes `resume_from=S`: rows after S, and a half-written last line, are dropped.
     """
@@ -23,10 +24,12 @@ class MetricsWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [] if resume_from is None else [row for row in read_metrics(self.path) if row["step"] <= resume_from]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        self.wandb = WandbSink(folder)
 
     def log(self, *, step: int, **values: float | int | str) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+        self.wandb.log(step, values)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ Example:
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from runtime.cli import parse_flags
 from runtime.errors import run_main
@@ -27,6 +28,8 @@ def main(
     diffusion_training_run: int = 0,
     source_tasks: list[str] = [],  # noqa: B006 - tyro reads the default
     device: str | None = None,
+    wandb_project: str | None = None,
+    wandb: Literal["offline", "online"] | None = None,
 ) -> None:
     """Train the generator on the expert sets of the first `num_train` tasks and on accepted generated sets.
 
@@ -46,14 +49,18 @@ def main(
         diffusion_training_run: the iteration, part of the output's name
         source_tasks: generated sets to add, as RUN:TASK,TASK
         device: auto, cpu or cuda[:N]
+        wandb_project: send metrics to this W&B project as well
+        wandb: offline (uploaded later by wandb sync) or online [offline]
     """
     from pipeline.config import load_pipeline_config
     from pipeline.loop import Loop
     from pipeline.sources import parse_sources
     from pipeline.state import Iteration
     from runtime.logs import configure_logging
+    from runtime.wandb_sink import use_wandb
 
     configure_logging()
+    use_wandb(wandb_project, wandb)
     overrides = {
         "num_train": num_train,
         "denoiser": denoiser,

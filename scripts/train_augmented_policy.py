@@ -10,6 +10,7 @@ Example, on expert data:
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from runtime.cli import parse_flags
 from runtime.errors import run_main
@@ -35,6 +36,8 @@ def main(
     diffusion_seed: int | None = None,
     diffusion_training_run: int = 0,
     device: str | None = None,
+    wandb_project: str | None = None,
+    wandb: Literal["offline", "online"] | None = None,
 ) -> None:
     """Train on generated data (`--dataset_type synthetic`) or on a task's recorded data, and evaluate.
 
@@ -60,14 +63,18 @@ def main(
         diffusion_seed: part of the generator's name
         diffusion_training_run: the iteration, part of the generator's name
         device: auto, cpu or cuda[:N]
+        wandb_project: send metrics to this W&B project as well
+        wandb: offline (uploaded later by wandb sync) or online [offline]
     """
     from offline_compositional_rl_datasets.hdf5 import find_task_file
     from offline_compositional_rl_datasets.task import Task
     from pipeline.config import load_pipeline_config
     from pipeline.stages import TrainPolicy, policy_folder, samples_file
     from runtime.logs import configure_logging
+    from runtime.wandb_sink import use_wandb
 
     configure_logging()
+    use_wandb(wandb_project, wandb)
     settings = load_pipeline_config(
         config,
         {

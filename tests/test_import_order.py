@@ -5,7 +5,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
-    {"scripts", "benchmarks"},
+    {"scripts", "benchmarks", "examples"},
     {"pipeline", "dsrl"},
     {"diffusion", "corl", "envs"},
     {"offline_compositional_rl_datasets"},

@@ -14,6 +14,7 @@ from runtime.logs import duration
 from runtime.metrics import MetricsWriter, read_metrics
 from runtime.paths import machine_settings
 from runtime.seeds import derive_seed
+from runtime.wandb_sink import use_wandb
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_temporary(tmp_path):
@@ -187,3 +188,33 @@ def test_what_a_full_disk_stopped_is_named(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == str(path)
     assert not any(tmp_path.iterdir())
+
+
+def test_wandb_is_offline_and_has_what_the_file_has(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("ICDG_WANDB_PROJECT", "")
+    monkeypatch.delenv("ICDG_WANDB", raising=False)
+    writer = MetricsWriter(tmp_path)
+    writer.log(step=1, loss=0.5)
+    assert not (tmp_path / "wandb").exists(), "off unless a project is named"
+    use_wandb("a-project")
+    writer.log(step=2, loss=0.25)
+    assert writer.wandb._run.offline
+    writer.wandb.close()
+    (record,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
+    assert b"loss" in record.read_bytes()
+    assert b"0.25" in record.read_bytes()
+    assert [row["step"] for row in read_metrics(writer.path)] == [1, 2]
+
+
+def test_a_failing_wandb_does_not_end_a_training(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("ICDG_WANDB_PROJECT", "a-project")
+    writer = MetricsWriter(tmp_path)
+    monkeypatch.setattr(writer.wandb, "_start", lambda: 1 / 0)
+    writer.log(step=1, loss=0.5)
+    writer.log(step=2, loss=0.5)
+    assert caplog.text.count("no metrics to W&B") == 1
+    assert len(read_metrics(writer.path)) == 2
+    monkeypatch.delenv("ICDG_WANDB_PROJECT")
+    with pytest.raises(ConfigError, match="expected --wandb_project"):
+        use_wandb(None, "online")

@@ -1,0 +1,201 @@
+"""Data sets in forms that others read: Minari where there are episodes, flat transitions where there are none.
+
+Flat layout, `transitions.hdf5` (the keys that D4RL's Q-learning sets have): `observations`, `next_observations`
+(N, 77) float32 without task ids, `actions` (N, 8), `rewards` (N,) float32, `terminals`, `timeouts` (N,) bool. Rows are
+independent of each other. Either comes with a card, README.md, that tells how it was made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from offline_compositional_rl_datasets.hdf5 import read_arrays
+from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import Transitions
+from runtime.atomic import atomic_path, write_text
+from runtime.errors import DataError, StateError
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
+    from minari import MinariDataset
+
+TRANSITIONS_FILE = "transitions.hdf5"
+CARD_FILE = "README.md"
+_FLAT_KEYS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader of a data set wants to know. `facts` are further lines, such as versions and settings."""
+
+    title: str
+    task: Task
+    origin: str
+    success: str
+    licence: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def text(self, size: str, layout_lines: Sequence[str]) -> str:
+        """The card in Markdown."""
+        axes = ", ".join(f"{axis} {getattr(self.task, axis)}" for axis in ("robot", "object", "obstacle", "objective"))
+        lines = [
+            f"# {self.title}", "", f"CompoSuite task `{self.task}`: {axes}.", "",
+            f"- **Origin:** {self.origin}", f"- **Size:** {size}", f"- **Success:** {self.success}",
+            f"- **Licence:** {self.licence}", "", "## Layout", "", *layout_lines,
+        ]  # fmt: skip
+        if self.facts:
+            lines += ["", "## How it was made", "", *(f"- {name}: {value}" for name, value in self.facts.items())]
+        return "\n".join(lines) + "\n"
+
+
+def state_lines(layout: FactoredLayout = COMPOSUITE) -> list[str]:
+    """Where each factor is in an observation, as lines of a card."""
+    parts = [f"{name} {part.start}:{part.stop}" for name, part in layout.factor_slices.items()]
+    return [f"An observation ({layout.state_dim}, float32) is, without task ids: {', '.join(parts)}."]
+
+
+def minari_id(task: Task, kind: str, version: int = 0) -> str:
+    """The name under which Minari knows the data of a task, `composuite/<task>/<kind>-v<version>`."""
+    return f"composuite/{task.name}/{kind}-v{version}"
+
+
+def write_minari(
+    source: Path, dataset_id: str, root: Path, card: Card, *, env: EnvSpec | None = None,
+    layout: FactoredLayout = COMPOSUITE,
+) -> MinariDataset:  # fmt: skip
+    """Write the episodes of an expert file as Minari data set `dataset_id` under `root`, with a card.
+
+    The file has no observation after an episode's last step. An episode that the horizon or a shove cut off therefore
+    lacks that step; one that terminated keeps it, with the observation itself after it, which nothing bootstraps from.
+    Observations are without task ids; `infos["success"]` tells the success of the step that led to each observation.
+    Raises `StateError` where the data set is there already, `DataError` for a file that `read_arrays` refuses.
+    """
+    import minari
+    from gymnasium.spaces import Box
+    from minari.data_collector import EpisodeBuffer
+
+    if (Path(root) / dataset_id).exists():
+        raise StateError(f"{Path(root) / dataset_id}: there already; move it away or choose another --out")
+    arrays = read_arrays(source, layout)
+    states, _ = layout.split_ids(arrays["observations"])
+    terminals, ends = arrays["terminals"].astype(bool), (arrays["terminals"] | arrays["timeouts"]).astype(bool)
+    ends[-1] = True
+    buffers, start = [], 0
+    for last in np.flatnonzero(ends):
+        terminated = bool(terminals[last])
+        stop = last + 1 if terminated else last
+        if stop > start:
+            observations = np.concatenate([states[start : last + 1], states[last : last + 1]])[: stop - start + 1]
+            flags = np.zeros((2, stop - start), bool)
+            flags[0 if terminated else 1, -1] = True
+            successes = np.concatenate([[False], arrays["successes"][start:stop] > 0])
+            buffers.append(
+                EpisodeBuffer(
+                    id=len(buffers),
+                    observations=observations.astype(np.float32),
+                    actions=arrays["actions"][start:stop].astype(np.float32),
+                    rewards=arrays["rewards"][start:stop].astype(np.float64),
+                    terminations=flags[0],
+                    truncations=flags[1],
+                    infos={"success": successes},
+                )
+            )
+        start = last + 1
+    if not buffers:
+        raise DataError(f"{source}: no episode of two steps or more")
+    with minari_root(root):
+        dataset = minari.create_dataset_from_buffers(
+            dataset_id,
+            buffers,
+            env=env,
+            eval_env=env,
+            observation_space=Box(-np.inf, np.inf, (layout.state_dim,), np.float32),
+            action_space=Box(-1.0, 1.0, (layout.action_dim,), np.float32),
+            algorithm_name=card.origin,
+            description=card.title,
+            author="unknown",
+            author_email="unknown",
+            code_permalink="unknown",
+        )
+    steps = sum(len(buffer.rewards) for buffer in buffers)
+    lines = [
+        f'A Minari data set: `minari.load_dataset("{dataset_id}")` with `MINARI_DATASETS_PATH` set to this root.',
+        *state_lines(layout),
+        'Actions (8, float32) are seven joint commands and the gripper. `infos["success"][t]` is the success of the '
+        "step that led to observation t.",
+    ]
+    write_text(Path(root) / dataset_id / CARD_FILE, card.text(f"{len(buffers)} episodes, {steps} steps", lines))
+    return dataset
+
+
+class minari_root:  # noqa: N801 - used as a function
+    """Let Minari read and write under `root` while open; it knows its place by an environment variable alone."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(Path(root).absolute())
+
+    def __enter__(self) -> None:
+        self._before = os.environ.get("MINARI_DATASETS_PATH")
+        os.environ["MINARI_DATASETS_PATH"] = self._root
+        Path(self._root).mkdir(parents=True, exist_ok=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is None:
+            del os.environ["MINARI_DATASETS_PATH"]
+        else:
+            os.environ["MINARI_DATASETS_PATH"] = self._before
+
+
+def from_minari(dataset: MinariDataset, task: Task | None = None) -> Transitions:
+    """All transitions of a Minari data set of CompoSuite."""
+    episodes = list(dataset.iterate_episodes())
+    return Transitions(
+        observations=np.concatenate([episode.observations[:-1] for episode in episodes]),
+        actions=np.concatenate([episode.actions for episode in episodes]),
+        rewards=np.concatenate([episode.rewards for episode in episodes]).astype(np.float32),
+        next_observations=np.concatenate([episode.observations[1:] for episode in episodes]),
+        terminals=np.concatenate([episode.terminations for episode in episodes]),
+        timeouts=np.concatenate([episode.truncations for episode in episodes]),
+        task=task,
+    )
+
+
+def write_flat(transitions: Transitions, folder: Path, card: Card, layout: FactoredLayout = COMPOSUITE) -> Path:
+    """Write transitions and their card into `folder`; gives the data file. Raises `StateError` where one is there."""
+    path = Path(folder) / TRANSITIONS_FILE
+    if path.exists():
+        raise StateError(f"{path}: there already; move it away or choose another --out")
+    transitions.validate(str(path), layout)
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for key in _FLAT_KEYS:
+            file.create_dataset(key, data=getattr(transitions, key), compression="gzip", shuffle=True)
+        file.attrs["task"] = card.task.name
+    lines = [
+        f"`{TRANSITIONS_FILE}` (HDF5, the keys of D4RL's Q-learning sets): `observations`, `next_observations`, "
+        "`actions`, `rewards`, `terminals`, `timeouts`, a row per transition.",
+        *state_lines(layout),
+        "Rows are independent: there are no episodes, and row i + 1 does not follow row i.",
+    ]
+    write_text(path.with_name(CARD_FILE), card.text(f"{len(transitions)} transitions", lines))
+    return path
+
+
+def read_flat(path: Path, layout: FactoredLayout = COMPOSUITE) -> Transitions:
+    """Raises `DataError` where the file is missing or not in the flat layout."""
+    try:
+        with h5py.File(path, "r") as file:
+            arrays = {key: file[key][()] for key in _FLAT_KEYS}
+            task = Task.parse(file.attrs["task"])
+    except (OSError, KeyError) as error:
+        raise DataError(f"{path}: not a file in the flat layout ({error})") from error
+    transitions = Transitions(**arrays, task=task)
+    transitions.validate(str(path), layout)
+    return transitions

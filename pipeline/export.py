@@ -1,0 +1,84 @@
+"""Which sets are handed on, and what their cards say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import gymnasium
+
+import envs
+from offline_compositional_rl_datasets.check import check_task
+from offline_compositional_rl_datasets.export import Card, minari_id, write_flat, write_minari
+from offline_compositional_rl_datasets.hdf5 import find_task_file
+from offline_compositional_rl_datasets.samples import read_samples
+from offline_compositional_rl_datasets.task import Task
+from pipeline.overview import open_run
+from pipeline.stages import samples_file
+from runtime.atomic import artifact_info
+from runtime.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+def export_expert(data_path: Path, dataset_type: str, tasks: Sequence[Task], out: Path, *, licence: str) -> list[str]:
+    """Each task's file as a Minari data set under `out`; gives their names. The environment is `CompoSuite/<task>-v0`.
+
+    Raises `DataError` for a missing or damaged file, `StateError` where a data set is there already.
+    """
+    files = [find_task_file(data_path, dataset_type, task) for task in tasks]
+    written = []
+    for task, file in zip(tasks, files, strict=True):
+        report = check_task(data_path, dataset_type, task)
+        if report.faults:
+            raise DataError(f"{file}: {'; '.join(report.faults)}")
+        info = artifact_info(file)
+        origin = "recorded with this project" if info else f"data set `{dataset_type}` in the published layout"
+        if info:
+            origin += ": published policy" if "policy" in info else ": scripted expert"
+        success = f"{report.success:.2f} of episodes at their last step; mean return {report.mean_return:.1f}"
+        if info and "success_rate" in info:  # recorded here: disturbances cut a run into several episodes
+            success = f"{info['success_rate']:.2f} of {info['episodes']} runs, which disturbances cut into episodes"
+        facts = {k: v for k, v in (info or {}).items() if k not in ("successes", "returns", "policy")}
+        card = Card(f"{task.name}, {dataset_type} data", task, origin, success, licence, facts)
+        name = minari_id(task, dataset_type)
+        write_minari(file, name, out, card, env=gymnasium.spec(f"{envs.NAMESPACE}/{task}-v0"))
+        log.info("%s: %s", task, Path(out) / name)
+        written.append(name)
+    return written
+
+
+def export_synthetic(run: Path, tasks: Sequence[Task], out: Path, *, licence: str) -> list[Path]:
+    """The best generated set of each task (default: the held-out tasks) of a run as flat transitions under `out`.
+
+    Raises `DataError` where none of them has a score yet or a sample file is gone.
+    """
+    loop = open_run(run)
+    chosen = [task for task in (tasks or loop.tasks.test) if loop.state.best(task)]
+    if not chosen:
+        raise DataError(f"{run}: no set of these tasks has been validated")
+    written = []
+    for task in chosen:
+        rate, iteration = loop.state.best(task)
+        path = samples_file(loop.paths.results_path, iteration, loop.config.model_name(iteration), task)
+        scores = loop.state.iterations[iteration].scores[task].values()
+        counts = f"{sum(s.solved for s in scores)} of {sum(s.trials for s in scores)} episodes"
+        algorithm = loop.config.policy.algorithm.upper().replace("TD3_BC", "TD3+BC")
+        kind = "held out: no real data of this task was used" if task in loop.tasks.test else "a middle task"
+        card = Card(
+            f"{task.name}, generated data",
+            task,
+            f"drawn from the diffusion model of iteration {iteration} of run `{loop.config.run_name}`; {kind}",
+            f"{float(rate):.2f} ({counts}) of {algorithm} policies that saw these data alone",
+            licence,
+            {
+                "expert data of": ", ".join(t.name for t in loop.tasks.train),
+                "sampler": f"{loop.config.sampling.solver}, {loop.config.sampling.steps} steps",
+                **{k: v for k, v in (artifact_info(path) or {}).items() if k not in ("model", "task")},
+            },
+        )
+        folder = Path(out) / "composuite" / task.name / "generated-v0"
+        written.append(write_flat(read_samples(path, task), folder, card))
+        log.info("%s: %s", task, written[-1])
+    return written

@@ -1,0 +1,55 @@
+"""Hold generated transitions against the simulator: put it into s, apply a, compare with s'.
+
+Writes physics.json beside each sample file (the run's page then shows it), physics.csv and a figure (png, pdf).
+Examples:
+    python -m scripts.check_physics --run results/loops/dit_tasklist0_train14_diffusionseed0 --out figures
+    python -m scripts.check_physics --run results/loops/dit_tasklist0_train14_diffusionseed0 --iteration 0 --rows 500
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.cli import parse_flags
+from runtime.errors import run_main
+
+
+def main(
+    run: Path,
+    out: Path = Path("figures"),
+    iteration: int | None = None,
+    rows: int = 300,
+    data_path: Path | None = None,
+    seed: int = 0,
+) -> None:
+    """Real data's own errors, found in the same way on the training tasks' expert data, are the measure.
+
+    Args:
+        run: folder <results>/loops/<run>, where state.json and report.html are
+        out: folder for the table and the figure
+        iteration: whose sets to check; default: the last that has any
+        rows: transitions per generated set, and per training task
+        data_path: where the expert data are, if not where the run found them
+        seed: of the choice of transitions
+    """
+    from pipeline.figures import save_figure
+    from pipeline.overview import open_run
+    from pipeline.physics import check_run, compare_figure, write_table
+
+    loop = open_run(run, data_path=data_path)
+    summaries = check_run(loop, iteration, rows, seed=seed)
+    write_table(out / "physics.csv", summaries)
+    for path in save_figure(compare_figure(summaries), out / "physics", ("png", "pdf")):
+        print(path)
+    for each in summaries:
+        middle = each["levels"].index(0.5)
+        parts = [
+            f"{name} {each['generated'][name][middle]:.2g} ({each['real'][name][middle]:.2g}) {each['units'][name]}"
+            for name in ("arm joints", "tool position", "object position")
+        ]
+        print(f"{each['task']}: median error {', '.join(parts)}")
+    print("in brackets: real data")
+
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))

@@ -1,0 +1,51 @@
+"""Hand data on: expert data as Minari data sets, generated sets as flat transitions, each with a card.
+
+Examples:
+    python -m scripts.export_data --out exported --tasks IIWA_Box_None_PickPlace --data_path data
+    python -m scripts.export_data --out exported --run results/loops/dit_tasklist0_train14_diffusionseed0
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.cli import parse_flags
+from runtime.errors import run_main
+
+
+def main(
+    out: Path,
+    run: Path | None = None,
+    tasks: tuple[str, ...] = (),
+    data_path: Path | None = None,
+    dataset_type: str = "expert",
+    licence: str = "MIT",
+) -> None:
+    """With --run the best generated set of each task, else the expert data of --tasks. Nothing is overwritten.
+
+    Args:
+        out: folder to write to; MINARI_DATASETS_PATH of who reads it
+        run: folder <results>/loops/<run>
+        tasks: names such as IIWA_Box_None_Push; with --run by default all held-out tasks
+        data_path: folder of the expert data; default: of config/paths.yaml
+        dataset_type: expert, medium, ...
+        licence: of the data, for the cards (the published sets are CC0-1.0)
+    """
+    from offline_compositional_rl_datasets.task import Task
+    from pipeline.config import PathConfig
+    from pipeline.export import export_expert, export_synthetic
+    from runtime.errors import ConfigError
+
+    chosen = [Task.parse(name) for name in tasks]
+    if run is not None:
+        written = [str(path) for path in export_synthetic(run, chosen, out, licence=licence)]
+    elif chosen:
+        source = PathConfig(data_path=data_path).resolved().data_path
+        written = export_expert(source, dataset_type, chosen, out, licence=licence)
+    else:
+        raise ConfigError("expected --run or --tasks")
+    print("\n".join(written))
+
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))

@@ -1,0 +1,38 @@
+"""The figures of a run's page as PNG and PDF for a paper, and its page anew; nothing is run.
+
+Example: python -m scripts.plot_results --run results/loops/dit_tasklist0_train14_diffusionseed0 --out figures
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.cli import parse_flags
+from runtime.errors import run_main
+
+
+def main(run: Path, out: Path = Path("figures"), formats: tuple[str, ...] = ("png", "pdf"), dpi: int = 300) -> None:
+    """Draw every figure that the run has something for.
+
+    Args:
+        run: folder <results>/loops/<run>, where state.json and report.html are
+        out: folder to write to
+        formats: file formats, of those that matplotlib knows
+        dpi: resolution of png files
+    """
+    from pipeline.figures import FIGURES, save_figure, success_grid
+    from pipeline.overview import open_run
+
+    loop = open_run(run)
+    figures = {name: draw(loop) for name, (draw, _) in FIGURES.items()}
+    figures |= {f"success_grid_iter{it.index}": success_grid(loop, it.index) for it in loop.state.iterations}
+    for name, figure in figures.items():
+        if figure is None:
+            print(f"{name}: nothing to show")
+            continue
+        for path in save_figure(figure, out / name, formats, dpi=dpi):
+            print(path)
+
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))

@@ -1,0 +1,173 @@
+"""The run's page and its figures, from a state and files as a loop leaves them."""
+
+import dataclasses
+import json
+import re
+import threading
+from decimal import Decimal
+
+import pytest
+
+from diffusion.quality import Quality
+from offline_compositional_rl_datasets.task import Task
+from pipeline import overview, report
+from pipeline.config import load_pipeline_config
+from pipeline.figures import FIGURES
+from pipeline.loop import Loop
+from pipeline.selection import Score, ThresholdRule, select, task_rate
+from pipeline.state import Iteration, save_state
+from runtime.atomic import write_json
+from runtime.config import to_dict
+from runtime.errors import ConfigError, DataError
+from runtime.metrics import MetricsWriter
+from scripts.plot_results import main as plot_results
+
+RULE = ThresholdRule(Decimal("0.1"), 1, Decimal("0.5"))
+
+
+@pytest.fixture
+def loop(tmp_path):
+    """A run of the component-wise split before its first iteration."""
+    paths = {"results_path": tmp_path / "results", "logs_path": tmp_path / "logs"}
+    loop = Loop(load_pipeline_config(None, {"paths": paths, "rl_seeds": (0, 1)}))
+    write_json(loop.folder / "config.json", to_dict(loop.config))
+    return _saved(loop, loop.state)
+
+
+def _saved(loop, state):
+    loop.state = state
+    save_state(loop.state_file, state)
+    return loop
+
+
+def _begun(loop):
+    state = loop.state
+    targets = state.remaining(loop.tasks.generated)
+    return _saved(loop, state.begin(Iteration(state.next_index, targets, state.accepted(), None)))
+
+
+def _finished(loop, solved_of_ten):
+    """The iteration under way with every policy solving so many of ten episodes, by task."""
+    it = loop.state.current
+    scores = {task: {s: Score(solved_of_ten(task), 10, 3.0) for s in loop.seeds(task)} for task in it.targets}
+    state = loop.state.update(scores=scores, seconds={"diffusion": 60.0, "generation": 30.0, "policy": 90.0})
+    rates = {task: task_rate(of_task) for task, of_task in scores.items()}
+    return _saved(loop, state.finish(select(rates, state.threshold, RULE)))
+
+
+@pytest.fixture
+def finished(loop):
+    """Two iterations: all tasks of the Box are solved in the first."""
+    _finished(_begun(loop), lambda task: 9 if task.object == "Box" else 2)
+    return _finished(_begun(loop), lambda task: 4)
+
+
+def test_a_page_can_be_written_before_the_first_iteration(loop):
+    page = report.page(loop)
+    assert "0 of 32" in page
+    assert "Running" in page
+
+
+def test_the_grid_tells_train_middle_and_held_out_tasks_apart(finished):
+    grid = overview.grid(finished)
+    cells = [cell for block in grid.blocks for row in block.rows for cell in row]
+    kinds = [cell.kind for cell in cells]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"train": 14, "middle": 18, "held out": 32}
+    page = report.page(finished)
+    panel = page[page.index('id="panel0"') : page.index('id="panel1"')]
+    assert [panel.count(f'class="{name}"') for name in ("train", "middle", "held")] == [14, 18, 32]
+    box = next(cell for cell in cells if cell.task == Task.parse("IIWA_Box_None_PickPlace"))
+    assert (box.rates, box.accepted) == ((0.9, None), 0)
+
+
+def test_the_page_needs_no_network_and_no_script(finished):
+    page = report.page(finished)
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert addresses
+    assert all(a.startswith("data:") or not re.match(r"[a-z]+:|//", a) for a in addresses)
+    assert "<script" not in page
+    assert len(page) < 400_000
+
+
+def test_links_of_the_page_lead_to_files(finished):
+    report.write_report(finished)
+    page = report.report_file(finished).read_text()
+    addresses = re.findall(r'href="([^"]*)"', page)
+    assert "state.json" in addresses
+    assert all((finished.folder / address).exists() for address in addresses)
+
+
+def test_the_page_says_what_is_being_done(loop):
+    assert overview.now(loop) == []
+    it = _begun(loop).state.current
+    MetricsWriter(loop.generator_stage(it).checkpoint.parent).log(step=25_000, loss=0.5)
+    assert overview.now(loop) == ["Iteration 0: train the generator: step 25,000/100,000, loss 0.5000"]
+    _saved(loop, loop.state.update(seconds={"diffusion": 1.0}))
+    assert overview.now(loop) == ["Iteration 0: generate: 0 of 50 sets done"]
+    _saved(loop, loop.state.update(seconds={"diffusion": 1.0, "generation": 1.0}))
+    first, second = overview.policies(loop, loop.state.current)[:2]
+    _saved(loop, loop.state.update(scores={first.task: {first.seed: Score(1, 10)}}))
+    MetricsWriter(second.folder).log(step=10_000, success_rate=0.5, mean_return=1.0)
+    head, job = overview.now(loop)
+    assert head == "Iteration 0: train and test policies: 1 of 82 scored"
+    assert job == f"{second.task} seed 1: step 10,000/50,000, success 0.50"
+    assert "1 of 82 scored" in report.page(loop)
+    assert "Stopped:</b> no disk" in report.page(loop, failure="no disk")
+
+
+def test_curves_quality_and_threshold_are_drawn_where_there_is_something_to_draw(finished):
+    drawn = {name for name, (draw, _) in FIGURES.items() if draw(finished) is not None}
+    assert drawn == {"success_grid", "threshold", "stage_times"}
+    it = finished.state.iterations[0]
+    MetricsWriter(finished.generator_stage(it).checkpoint.parent).log(step=1, loss=0.5)
+    for stage in overview.policies(finished, it):
+        MetricsWriter(stage.folder).log(step=1, success_rate=0.5, mean_return=1.0)
+    quality = Quality(100, 0.25, "s_object", 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.03, 0.0)
+    stage = finished.generation_stages(it)[0]
+    write_json(stage.quality_file, dataclasses.asdict(quality))
+    drawn = {name for name, (draw, _) in FIGURES.items() if draw(finished) is not None}
+    assert drawn == set(FIGURES) - {"physics"}
+    page = report.page(finished)
+    assert "Quality of 1 sets" in page
+    assert '<figure class="wide">' in page
+    assert "0.250" in page
+    assert "0.7 (from 0.8)" in page
+
+
+def test_a_page_that_cannot_be_written_does_not_end_the_run(finished, monkeypatch, caplog):
+    monkeypatch.setattr(overview, "grid", lambda loop: 1 / 0)
+    report.write_report(finished)
+    assert "could not be written" in caplog.text
+
+
+def test_a_page_is_written_though_no_picture_can_be_taken(finished, monkeypatch, caplog):
+    monkeypatch.setattr(report, "film_strip", lambda *arguments: 1 / 0)
+    report.write_report(finished, pictures=True)
+    assert "no more pictures" in caplog.text
+    assert "32" in report.report_file(finished).read_text()
+
+
+def test_the_page_is_renewed_while_jobs_run(finished, monkeypatch):
+    renewed = threading.Event()
+    monkeypatch.setattr(report, "write_report", lambda loop: renewed.set())
+    with report.live_report(finished, every_seconds=0.01):
+        assert renewed.wait(30)
+
+
+def test_figures_of_a_run_are_written_for_a_paper(finished, tmp_path):
+    plot_results(finished.folder, tmp_path / "figures", ("png", "pdf"), dpi=50)
+    written = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"success_grid.png", "success_grid.pdf", "success_grid_iter1.pdf", "threshold.png"} <= written
+    with pytest.raises(ConfigError, match="format 'xyz'"):
+        plot_results(finished.folder, tmp_path / "figures", ("xyz",))
+    with pytest.raises(DataError, match="not the folder of a run"):
+        plot_results(tmp_path)
+
+
+def test_a_run_is_read_from_its_folder_wherever_it_was_moved(finished, tmp_path):
+    moved = tmp_path / "elsewhere"
+    (tmp_path / "results").rename(moved)
+    opened = overview.open_run(moved / "loops" / finished.config.run_name)
+    assert opened.state.iterations[0].scores == finished.state.iterations[0].scores
+    assert opened.paths.results_path == moved
+    assert json.loads(opened.state_file.read_text())["version"] == 1
