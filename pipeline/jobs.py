@@ -63,6 +63,24 @@ def run_jobs(
     return _Round(stages, resources, site, ledger, group, retry, on_done).run()
 
 
+def run_batch(
+    stages: Sequence[Stage],
+    resources: Resources,
+    cluster: ClusterConfig,
+    retry: RetryConfig,
+    on_done: Callable[[Stage], str],
+    *,
+    name: str,
+    folder: Path,
+    logs: Path,
+) -> dict[str, str]:
+    """`run_jobs` for jobs that belong to no loop: a sweep, a baseline over seeds. Its ledger is in `folder`."""
+    ledger = Ledger(folder / "jobs.json")
+    site = make_site(cluster, logs, ledger, folder / "code")
+    group = Group(name, name, 0, lambda stage: logs)
+    return run_jobs(stages, resources, site, ledger, group, retry, on_done)
+
+
 class _Round:
     """One stage of an iteration on its way: what waits, what runs, what failed."""
 

@@ -20,7 +20,7 @@ from offline_compositional_rl_datasets.hdf5 import read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from pipeline.config import ClusterConfig, Resources, RetryConfig
-from pipeline.jobs import Launcher, run_jobs
+from pipeline.jobs import run_batch
 from pipeline.stages import StageProgress, _stage, _use_threads, key_of
 from runtime.atomic import commit_artifact, read_json
 from runtime.config import config_hash, to_dict
@@ -143,7 +143,7 @@ def run_seeds(
         rates = [result["success_rate"] for result in held_out.values()]
         return f"success {np.mean(rates):.2f} over {len(rates)} held-out tasks" if rates else "trained"
 
-    failed = run_jobs(stages, resources, Launcher(cluster, logs), retry, on_done)
+    failed = run_batch(stages, resources, cluster, retry, on_done, name=table.stem, folder=table.parent, logs=logs)
     done = [stage for stage in stages if stage.name not in failed]
     if done:
         write_tables(done, table)

@@ -11,7 +11,7 @@ import numpy as np
 
 from corl.online import HISTORY_COLUMNS, read_history
 from pipeline.config import ClusterConfig, Resources, RetryConfig
-from pipeline.jobs import Launcher, run_jobs
+from pipeline.jobs import run_batch
 from pipeline.online import LearnOnline
 from runtime.errors import JobError
 from runtime.metrics import write_csv
@@ -43,7 +43,7 @@ def run_sweep(
         scores = stage.scores()
         return f"{scores.last_solved}/{scores.episodes} solved, best {scores.best_solved}/{scores.episodes}"
 
-    failed = run_jobs(stages, resources, Launcher(cluster, logs), retry, on_done)
+    failed = run_batch(stages, resources, cluster, retry, on_done, name=folder.name, folder=folder, logs=logs)
     write_tables(stages, folder)
     log.info("tables: %s", folder)
     if failed:
