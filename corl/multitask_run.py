@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 
 from corl.evaluate import Evaluation
 from corl.multitask import MultitaskConfig, Normalisation, TaskData, TaskPolicy, make_actor, make_learner
-from corl.policy import load_checkpoint
+from corl.policy import load_checkpoint, load_resume
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import atomic_path, write_json
@@ -21,8 +20,6 @@ from runtime.config import from_mapping, to_dict
 from runtime.logs import progress
 from runtime.metrics import MetricsWriter
 from runtime.seeds import derive_seed
-
-log = logging.getLogger(__name__)
 
 RESUME_FILE = "resume.pt"
 _BLOCK = 50
@@ -56,11 +53,8 @@ class MultitaskRun:
         self.learner = make_learner(config, layout, seed=seed, device=device)
         self.indices = torch.Generator(device).manual_seed(derive_seed("replay", seed))
         self.best: dict[str, Any] = dict.fromkeys(("best_score", "best_success"))
-        resume_file = folder / RESUME_FILE
-        state = load_checkpoint(resume_file) if resume_file.exists() else None
-        if state and state["key"] != key:
-            log.warning("%s: made from other inputs or settings; training starts anew", resume_file)
-        elif state:
+        state = load_resume(folder / RESUME_FILE, key)
+        if state:
             self.learner.load_state_dict(state["learner"])
             self.indices.set_state(state["indices"])
             self.best = state["best"]

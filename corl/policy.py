@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from offline_compositional_rl_datasets.transitions import canonical_quaternions
 from runtime.atomic import atomic_path
 from runtime.checkpoint import save_torch
 from runtime.errors import DataError
+
+log = logging.getLogger(__name__)
 
 
 class Policy:
@@ -83,3 +86,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: no such checkpoint") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise DataError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+
+
+def load_resume(path: Path, key: str | None) -> dict[str, Any] | None:
+    """What an earlier run of the same `key` (its inputs and settings) left to continue from, if anything.
+
+    Raises `DataError` for a file that is not a checkpoint.
+    """
+    state = load_checkpoint(path) if path.exists() else None
+    if state and state.get("key") != key:
+        log.warning("%s: made from other inputs or settings; training starts anew", path)
+        return None
+    return state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +12,11 @@ from torch import Tensor
 
 from corl.config import PolicyConfig, PolicyScores, checkpoint_file
 from corl.evaluate import Evaluation
-from corl.policy import Policy, load_checkpoint, make_actor, save_checkpoint
+from corl.policy import Policy, load_resume, make_actor, save_checkpoint
 from corl.replay import ReplayData
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.metrics import MetricsWriter
 from runtime.seeds import derive_seed
-
-log = logging.getLogger(__name__)
 
 RESUME_FILE = "resume.pt"
 _BLOCK = 50
@@ -56,11 +53,8 @@ class PolicyRun:
         self.learner = config.learner(layout, seed=seed, device=device)
         self.indices = torch.Generator(device).manual_seed(derive_seed("replay", seed))
         self.best: dict[str, Any] = {"return": float("-inf"), "solved": -1, "last_return": 0.0, "last_solved": 0}
-        resume_file = folder / RESUME_FILE
-        state = load_checkpoint(resume_file) if resume_file.exists() else None
-        if state and state.get("key") != key:
-            log.warning("%s: made from other inputs or settings; training starts anew", resume_file)
-        elif state:
+        state = load_resume(folder / RESUME_FILE, key)
+        if state:
             self.learner.load_state_dict(state["learner"])
             self.indices.set_state(state["indices"])
             self.best = state["best"]
