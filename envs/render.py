@@ -13,7 +13,7 @@ class RenderError(UserError):
 
 
 class Renderer:
-    """Draws one model's data through a named camera into (height, width, 3) uint8."""
+    """Draws a model at given positions through a named camera into (height, width, 3) uint8."""
 
     def __init__(self, model: mujoco.MjModel, camera: str = "frontview", width: int = 256, height: int = 256) -> None:
         """`camera` is one of the model's, or `film`: a view from the front that both tables fill.
@@ -33,12 +33,16 @@ class Renderer:
             raise RenderError(
                 f"cannot render off screen ({type(error).__name__}: {error}); install EGL or OSMesa and set MUJOCO_GL"
             ) from error
+        self._data = mujoco.MjData(self._model)
         self._options = mujoco.MjvOption()
         self._options.geomgroup[:] = (0, 1, 0, 0, 0, 0)
         self._options.sitegroup[:] = 0
 
     def render(self, data: mujoco.MjData) -> np.ndarray:
-        self._renderer.update_scene(data, self._camera, self._options)
+        """`data` may be that of another model with the same joints, such as one without geoms that are only drawn."""
+        self._data.qpos[:] = data.qpos
+        mujoco.mj_forward(self._model, self._data)
+        self._renderer.update_scene(self._data, self._camera, self._options)
         return self._renderer.render()
 
     def close(self) -> None:

@@ -111,7 +111,7 @@ def test_not_a_number_never_agrees_with_a_record():
         assert not Errors(*values, True).agrees
 
 
-def test_a_second_environment_of_a_task_shares_the_compiled_model():
+def test_a_second_environment_of_a_task_shares_the_physics_model():
     assert envs.make(SOME[0]).simulation.model is envs.make(SOME[0]).simulation.model
 
 

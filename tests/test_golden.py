@@ -9,7 +9,7 @@ import pytest
 
 import envs
 from envs.composuite.placement import goal_position, obstacle_pose, sample_object_position
-from envs.composuite.scene import compiled_model
+from envs.composuite.scene import drawn_model, physics_model
 from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
 from tests.conftest import SHARED
 
@@ -34,7 +34,7 @@ def _names(model, kind, count):
 @needs_golden
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_has_the_parts_of_the_original_in_its_order(name):
-    model, golden = compiled_model(Task.parse(name)), _golden(name)
+    model, golden = drawn_model(Task.parse(name)), _golden(name)
     for key, count in golden["sizes"].items():
         if key != "nmesh":  # meshes of parts that are drawn only
             assert getattr(model, key) == count, key
@@ -46,7 +46,7 @@ def test_a_model_has_the_parts_of_the_original_in_its_order(name):
 @needs_golden
 @pytest.mark.parametrize("name", MODELS)
 def test_a_models_options_are_those_of_the_original(name):
-    option, golden = compiled_model(Task.parse(name)).opt, _golden(name)["option"]
+    option, golden = drawn_model(Task.parse(name)).opt, _golden(name)["option"]
     for key, value in golden.items():
         np.testing.assert_allclose(getattr(option, key), value, rtol=0, atol=1e-15, err_msg=key)
 
@@ -54,7 +54,7 @@ def test_a_models_options_are_those_of_the_original(name):
 @needs_golden
 @pytest.mark.parametrize("name", MODELS)
 def test_bodies_and_geoms_equal_the_originals(name):
-    model, golden = compiled_model(Task.parse(name)), _golden(name)
+    model, golden = drawn_model(Task.parse(name)), _golden(name)
     for body in golden["bodies"]:
         index = model.body(body["name"]).id
         for key, array in (("mass", model.body_mass), ("inertia", model.body_inertia), ("pos", model.body_pos)):
@@ -73,7 +73,7 @@ def test_bodies_and_geoms_equal_the_originals(name):
 @needs_golden
 @pytest.mark.parametrize("name", MODELS)
 def test_arm_gripper_and_motors_equal_the_originals(name):
-    model, golden = compiled_model(Task.parse(name)), _golden(name)
+    model, golden = drawn_model(Task.parse(name)), _golden(name)
     for joint in golden["robot"]["joints"]:
         i = model.joint(joint["name"]).id
         np.testing.assert_allclose(model.jnt_range[i], joint["range"], atol=1e-12)
@@ -86,6 +86,39 @@ def test_arm_gripper_and_motors_equal_the_originals(name):
             np.testing.assert_allclose(getattr(model, f"actuator_{key}")[i], actuator[key], err_msg=key)
         for key in ("gainprm", "biasprm"):
             np.testing.assert_allclose(getattr(model, f"actuator_{key}")[i, :3], actuator[key], err_msg=key)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "IIWA_Box_None_PickPlace",
+        "Jaco_Plate_ObjectDoor_Shelf",
+        "Kinova3_Dumbbell_GoalWall_Push",
+        "Panda_Hollowbox_ObjectWall_Trashcan",
+    ],
+)
+def test_the_model_that_is_stepped_moves_as_the_whole_one_does_to_the_last_bit(name):
+    whole, stepped = drawn_model(Task.parse(name)), physics_model(Task.parse(name))
+    assert stepped.ngeom < whole.ngeom and stepped.nmesh < whole.nmesh
+    for field in (
+        "body_mass",
+        "body_inertia",
+        "body_ipos",
+        "body_pos",
+        "body_quat",
+        "dof_damping",
+        "actuator_ctrlrange",
+    ):
+        np.testing.assert_array_equal(getattr(stepped, field), getattr(whole, field), err_msg=field)
+    data, expected = mujoco.MjData(stepped), mujoco.MjData(whole)
+    contacts = 0
+    for torques in np.random.default_rng(0).normal(0, 20, (40, stepped.nu)):
+        for model, state in ((stepped, data), (whole, expected)):
+            state.ctrl[:] = torques
+            mujoco.mj_step(model, state, nstep=25)
+        np.testing.assert_array_equal(data.qpos, expected.qpos)
+        contacts += data.ncon
+    assert contacts > 0
 
 
 @needs_golden

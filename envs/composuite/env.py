@@ -11,6 +11,7 @@ from envs.composuite.grasp import GraspTest
 from envs.composuite.objectives import OBJECTIVES, Situation
 from envs.composuite.observation import Observer, Poses
 from envs.composuite.placement import sample_object_position
+from envs.composuite.scene import drawn_model
 from envs.composuite.simulation import ACTION_DIM, CONTROL_FREQUENCY, Simulation
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
@@ -124,7 +125,7 @@ class CompoSuiteEnv(gymnasium.Env):
         from envs.render import Renderer
 
         if self._renderer is None:
-            self._renderer = Renderer(self.simulation.model, *self._render_settings)
+            self._renderer = Renderer(drawn_model(self.task), *self._render_settings)
         return self._renderer.render(self.simulation.data)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from envs.composuite.objects import object_joint
 from envs.composuite.robots import GRIPPER_OPEN_QPOS, NUM_ARM_JOINTS, ROBOT_SPECS
-from envs.composuite.scene import TIMESTEP, compiled_model
+from envs.composuite.scene import TIMESTEP, physics_model
 from envs.composuite.substeps import run_substeps
 from offline_compositional_rl_datasets.task import Task
 
@@ -31,12 +31,12 @@ MAX_JOINT_STEP = 0.05
 class Simulation:
     """Model and data of one task, the controller and the gripper's command state.
 
-    The model is shared between simulations of the same task and must not be written to; `own_model=True` gives a copy.
+    The model is shared between simulations of the same task and must not be written to. It lacks geoms that are only
+    drawn (`scene.drawn_model` has them).
     """
 
-    def __init__(self, task: Task, *, own_model: bool = False) -> None:
-        shared = compiled_model(task)
-        self.model = shared.__copy__() if own_model else shared
+    def __init__(self, task: Task) -> None:
+        self.model = physics_model(task)
         self.data = mujoco.MjData(self.model)
         self.task = task
         self.gripper_state = np.zeros(2)

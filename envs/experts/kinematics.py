@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from envs.composuite.robots import GRIP_SITE, HAND_BODY, NUM_ARM_JOINTS
-from envs.composuite.scene import compiled_model
+from envs.composuite.scene import physics_model
 from offline_compositional_rl_datasets.task import Task
 
 _DAMPING = 1e-5
@@ -107,7 +107,7 @@ def _turn(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
 @functools.cache
 def arm_of(robot: str) -> Arm:
     """The kinematic chain of a robot, read from a compiled model (every task of a robot has the same)."""
-    model = compiled_model(Task(robot, "Box", "None", "PickPlace"))
+    model = physics_model(Task(robot, "Box", "None", "PickPlace"))
     data = mujoco.MjData(model)
     bodies = [int(model.jnt_bodyid[i]) for i in range(NUM_ARM_JOINTS)]
     mujoco.mj_kinematics(model, data)
