@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from envs.composuite.robots import GRIP_SITE, HAND_BODY, NUM_ARM_JOINTS
 from envs.composuite.simulation import Simulation
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 
-_XYZW = [1, 2, 3, 0]
+NO_BODY = -1
 _ARM = slice(0, NUM_ARM_JOINTS)
 _FINGERS = slice(NUM_ARM_JOINTS, NUM_ARM_JOINTS + 2)
 
@@ -19,28 +20,14 @@ class Poses:
     def __init__(self, simulation: Simulation) -> None:
         model, data, task = simulation.model, simulation.data, simulation.task
         hand = model.body(HAND_BODY).id
-        self._things = [model.body(f"{task.object}_main").id]
-        self.has_obstacle = task.obstacle != "None"
-        if self.has_obstacle:
-            self._things.append(model.body(f"Obstacle{task.obstacle}_main").id)
-        self._things.append(model.body(f"Visual{task.object}_main").id)
-        self._rows = [0, 1, 2] if self.has_obstacle else [0, 2]
-        self.object_position = data.xpos[self._things[0]]
-        self.goal_position = data.xpos[self._things[-1]]
+        names = (f"{task.object}_main", f"Obstacle{task.obstacle}_main", f"Visual{task.object}_main")
+        self.things = np.array([NO_BODY if "None" in name else model.body(name).id for name in names])
+        self.object_position = data.xpos[self.things[0]]
+        self.goal_position = data.xpos[self.things[2]]
         self.tool_position = data.site(GRIP_SITE).xpos
         self.hand_matrix = data.xmat[hand].reshape(3, 3)
         self.hand_quaternion = data.xquat[hand]
-        self._xpos, self._xquat = data.xpos, data.xquat
-
-    def positions_and_quaternions(self) -> tuple[np.ndarray, np.ndarray]:
-        """(3, 3) positions and (3, 4) quaternions (w, x, y, z) of object, obstacle and goal.
-
-        Without an obstacle its place is the world's origin with a zero quaternion.
-        """
-        positions, quaternions = np.zeros((3, 3)), np.zeros((3, 4))
-        positions[self._rows] = self._xpos[self._things]
-        quaternions[self._rows] = self._xquat[self._things]
-        return positions, quaternions
+        self.xpos, self.xquat = data.xpos, data.xquat
 
 
 class Observer:
@@ -57,31 +44,47 @@ class Observer:
     def observe(self) -> np.ndarray:
         """(77,) float64."""
         poses = self._poses
-        tool = poses.tool_position
-        positions, quaternions = poses.positions_and_quaternions()
-        # The gripper frame: origin at the grip site, orientation of the hand body.
-        relative = (positions - tool) @ poses.hand_matrix
-        w, x, y, z = poses.hand_quaternion
-        inverse = np.array([[w, x, y, z], [-x, w, z, -y], [-y, -z, w, x], [-z, y, -x, w]])
-        turned = quaternions
-        if not poses.has_obstacle:
-            turned = quaternions.copy()
-            turned[1, 0] = 1.0
-        turns = turned @ inverse.T
-        turns[turns[:, 0] < 0] *= -1.0
-
         observation = np.empty(COMPOSUITE.state_dim)
-        blocks = observation[:42].reshape(3, 14)
-        blocks[:, 0:3] = positions
-        blocks[:, 3:7] = quaternions[:, _XYZW]
-        blocks[:, 7:10] = relative
-        blocks[:, 10:14] = turns[:, _XYZW]
-        observation[42:45] = positions[2] - positions[0]
-        np.cos(self._joints, out=observation[45:52])
-        np.sin(self._joints, out=observation[52:59])
-        observation[59:66] = self._joint_velocities
-        observation[66:69] = tool
-        observation[69:73] = poses.hand_quaternion[_XYZW]
-        observation[73:75] = self._fingers
-        observation[75:77] = self._finger_velocities
+        _fill(
+            observation, poses.things, poses.xpos, poses.xquat, poses.tool_position, poses.hand_matrix,
+            poses.hand_quaternion, self._joints, self._joint_velocities, self._fingers, self._finger_velocities,
+        )  # fmt: skip
         return observation
+
+
+@njit(cache=True, nogil=True)
+def _fill(out, things, xpos, xquat, tool, hand, hand_quaternion, joints, velocities, fingers, finger_velocities):
+    """Write the observation (77,) into `out`.
+
+    Object, obstacle and goal have 14 numbers each: position, quaternion (x, y, z, w), and both in the gripper's frame,
+    which has its origin at the grip site and the orientation of the hand's body. A missing obstacle is at the world's
+    origin with a zero quaternion; in the gripper's frame it is turned as an unturned body would be.
+    """
+    hw, hx, hy, hz = hand_quaternion
+    for k in range(3):
+        block = out[14 * k : 14 * (k + 1)]
+        block[0:7] = 0.0
+        w, x, y, z = 1.0, 0.0, 0.0, 0.0
+        if things[k] != NO_BODY:
+            w, x, y, z = xquat[things[k]]
+            block[0:3] = xpos[things[k]]
+            block[3:7] = x, y, z, w
+        for i in range(3):
+            block[7 + i] = 0.0
+            for j in range(3):
+                block[7 + i] += (block[j] - tool[j]) * hand[j, i]
+        # conj(hand) * body, with w >= 0
+        turn_w = hw * w + hx * x + hy * y + hz * z
+        sign = -1.0 if turn_w < 0 else 1.0
+        block[10] = sign * (hw * x - hx * w - hy * z + hz * y)
+        block[11] = sign * (hw * y + hx * z - hy * w - hz * x)
+        block[12] = sign * (hw * z - hx * y + hy * x - hz * w)
+        block[13] = sign * turn_w
+    out[42:45] = out[28:31] - out[0:3]
+    out[45:52] = np.cos(joints)
+    out[52:59] = np.sin(joints)
+    out[59:66] = velocities
+    out[66:69] = tool
+    out[69:73] = hx, hy, hz, hw
+    out[73:75] = fingers
+    out[75:77] = finger_velocities
