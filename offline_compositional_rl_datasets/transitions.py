@@ -91,11 +91,23 @@ class Transitions:
 
 def check_array(array: np.ndarray, shape: tuple[int, ...], label: str) -> None:
     """Raises `DataError` unless the array has the shape and only finite numbers."""
+    check_shape(array, shape, label)
+    check_finite(array, label)
+
+
+def check_shape(array: np.ndarray, shape: tuple[int, ...], label: str) -> None:
+    """Raises `DataError` unless the array (or what has its `shape`) has this shape."""
     if array.shape != shape:
         raise DataError(f"{label} has shape {array.shape}, expected {shape}")
-    finite = np.isfinite(array) if array.dtype.kind == "f" else True
-    if not np.all(finite):
-        row = int(np.argwhere(~finite)[0][0])
+
+
+def check_finite(array: np.ndarray, label: str, *, first_row: int = 0) -> None:
+    """Raises `DataError` naming the first row with a number that is not finite; rows count from `first_row`."""
+    if array.dtype.kind != "f":
+        return
+    finite = np.isfinite(array)
+    if not finite.all():
+        row = first_row + int(np.argwhere(~finite)[0][0])
         raise DataError(f"{label} has a value that is not finite in row {row}, expected finite numbers")
 
 

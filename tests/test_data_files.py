@@ -1,10 +1,16 @@
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from offline_compositional_rl_datasets import hdf5
 from offline_compositional_rl_datasets.hdf5 import (
     Episode,
     find_task_file,
@@ -12,6 +18,7 @@ from offline_compositional_rl_datasets.hdf5 import (
     task_file,
     write_expert,
 )
+from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples, write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
@@ -62,6 +69,43 @@ def test_the_published_pairing_across_episodes_can_be_reproduced(data_file):
     assert len(data) == 11
     assert data.next_observations[4, 0] == 100
     assert data.timeouts[4]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=8).filter(lambda lengths: max(lengths) > 1),
+    block=st.integers(1, 7),
+    chunk=st.sampled_from([None, 1, 3, 5]),
+    episode_ends=st.sampled_from(["drop", "self", "reference"]),
+)
+def test_reading_in_blocks_gives_what_indexing_the_whole_file_gives(lengths, block, chunk, episode_ends):
+    rows, ends = sum(lengths), np.cumsum(lengths) - 1
+    observations = np.random.default_rng(rows).normal(size=(rows, 93)).astype(np.float32)
+    observations[:, COMPOSUITE.ids_slice] = TASK.one_hot
+    timeouts = np.isin(np.arange(rows), ends)
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(hdf5, "_ROWS_PER_CHUNK", block):
+        path = Path(folder) / "data.hdf5"
+        with h5py.File(path, "w") as file:
+            file.create_dataset(
+                "observations", data=observations, chunks=None if chunk is None else (min(chunk, rows), 31)
+            )
+            file["actions"] = np.zeros((rows, 8), np.float32)
+            file["rewards"] = file["successes"] = np.arange(rows, dtype=np.float32)
+            file["terminals"], file["timeouts"] = np.zeros(rows, bool), timeouts
+        data = read_expert(path, TASK, episode_ends=episode_ends)
+    states = np.concatenate(
+        [observations[:, : COMPOSUITE.ids_slice.start], observations[:, COMPOSUITE.ids_slice.stop :]], axis=1
+    )
+    row = np.arange(rows)
+    pairs = {
+        "drop": (row[~timeouts], row[~timeouts] + 1),
+        "self": (row, np.where(timeouts, row, row + 1)),
+        "reference": (row[:-1], row[1:]),
+    }[episode_ends]
+    np.testing.assert_array_equal(data.observations, states[pairs[0]])
+    np.testing.assert_array_equal(data.next_observations, states[pairs[1]])
+    np.testing.assert_array_equal(data.rewards, pairs[0])
+    np.testing.assert_array_equal(data.timeouts, timeouts[pairs[0]])
 
 
 def test_a_full_disk_stops_the_writing_with_an_error_and_leaves_no_file(tmp_path):
