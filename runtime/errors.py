@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 _USERS_TO_MEND = (
     errno.ENOSPC,
@@ -64,6 +66,10 @@ def run_main(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted: the same command continues where this stopped", file=sys.stderr, flush=True)
         status = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of the output (`| head`) has gone; nothing more can be said to it, not at the flush on exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = EXIT_BROKEN_PIPE
     except OSError as error:
         if error.errno not in _USERS_TO_MEND:
             raise

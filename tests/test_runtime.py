@@ -1,5 +1,7 @@
 import dataclasses
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from runtime.metrics import MetricsWriter, read_metrics
 from runtime.paths import machine_settings
 from runtime.seeds import derive_seed
 from runtime.wandb_sink import use_wandb
+from tests.conftest import ROOT
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_temporary(tmp_path):
@@ -218,3 +221,14 @@ def test_a_failing_wandb_does_not_end_a_training(tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("ICDG_WANDB_PROJECT")
     with pytest.raises(ConfigError, match="expected --wandb_project"):
         use_wandb(None, "online")
+
+
+def test_a_reader_that_goes_away_ends_a_command_without_a_traceback():
+    code = "from runtime.errors import run_main; run_main(lambda: [print('x' * 100) for _ in range(100_000)] and None)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
