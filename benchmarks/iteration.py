@@ -23,6 +23,7 @@ _CONTROL_STEPS = _POLICIES * 10 * 10 * 500
 
 def main(
     cores: int = 0,
+    env_steps: float = 0.0,
     solver: str = "dpmpp_2m_16",
     device: str = "auto",
     quick: bool = False,
@@ -32,6 +33,7 @@ def main(
 
     Args:
         cores: that evaluate (0: those of this machine)
+        env_steps: control steps per second of one core (0: measured, which needs the simulator here)
         solver: dpmpp_2m_16 or heun_churn_128
         device: auto, cpu or cuda[:N]
         quick: small sizes: the parts' figures are then rough
@@ -48,7 +50,7 @@ def main(
     reading = parts["data"]["measurements"][0]
     per_file = parts["data"]["result_gigabytes"] * 1e9 / reading["achieved"]
     per_file *= 1.0 if not quick else 1_000_000 / 20_000
-    rate = env.measure("IIWA_Box_None_PickPlace", 1.0 if quick else 6.0)["ours"]
+    rate = env_steps or env.measure("IIWA_Box_None_PickPlace", 1.0 if quick else 6.0)["ours"]
     evaluation = _CONTROL_STEPS / rate / cores / 60
     policies = parts["validate"]["minutes_for_178_policies"]
     minutes = {

@@ -68,3 +68,15 @@ validate.main(quick=True, json=Path({str(tmp_path / "v.json")!r}))
     result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert read_json(tmp_path / "v.json")["minutes_for_178_policies"] > 0
+
+
+def test_benchmarks_for_a_gpu_need_torch_numpy_and_h5py_alone():
+    absent = "tyro dacite yaml pandas mujoco robosuite gymnasium numba wandb submitit matplotlib rich imageio".split()
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+        "from benchmarks import data, iteration, sample, train, validate\n"
+        "validate.main(quick=True)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "minutes for 178 policies" in result.stdout
