@@ -71,7 +71,21 @@ validate.main(quick=True, json=Path({str(tmp_path / "v.json")!r}))
 
 
 def test_benchmarks_for_a_gpu_need_torch_numpy_and_h5py_alone():
-    absent = "tyro dacite yaml pandas mujoco robosuite gymnasium numba wandb submitit matplotlib rich imageio".split()
+    absent = [
+        "tyro",
+        "dacite",
+        "yaml",
+        "pandas",
+        "mujoco",
+        "robosuite",
+        "gymnasium",
+        "numba",
+        "wandb",
+        "submitit",
+        "matplotlib",
+        "rich",
+        "imageio",
+    ]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
         "from benchmarks import data, iteration, sample, train, validate\n"
