@@ -11,8 +11,8 @@ class Way:
 
     It comes in along `along` (a direction; None: the hand's axis), from `clearance` away unless it is within `funnel`
     of that line. `tilt`: how far the hand leans back, `roll`: and to the side, `softness`: how readily it leans
-    otherwise where that is a shorter way for the arm. `narrow`: how much it counts to be off the line along x (the
-    fingers close along y).
+    otherwise where that is a shorter way for the arm. `weights`: how much it counts to be off the line along x, y and z
+    (x less for a grasp, as the fingers close along y).
     """
 
     point: tuple[float, float, float]
@@ -22,7 +22,7 @@ class Way:
     tilt: float = 0.3
     roll: float = 0.0
     softness: float = 1.0
-    narrow: float = 1.0
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Grasp:
 
 GRASPS = {
     "Box": Grasp(
-        way=Way((0.0, 0.0, 0.010), tilt=0.05, funnel=0.018, narrow=0.5),
+        way=Way((0.0, 0.0, 0.010), tilt=0.05, funnel=0.018, weights=(0.5, 1.0, 1.0)),
         reach=(0.022, 0.022),
         in_hand=(0.0, 0.0, 0.012),
         held_opening=0.010,
@@ -58,8 +58,16 @@ GRASPS = {
     # It stands upright, and the discs at its ends are too wide for the fingers: one finger behind the upper disc knocks
     # it over, at an angle, as there is no room straight behind it where a wall stands; then the bar is gripped.
     "Dumbbell": Grasp(
-        topple=Way((0.06, -0.03, 0.042), along=(0.75, -0.66, 0.0), clearance=0.165, funnel=0.03, tilt=0.15),
-        way=Way((0.0, 0.0, 0.004), funnel=0.03, clearance=0.05, tilt=0.15, narrow=0.7),
+        topple=Way(
+            (0.06, -0.03, 0.042),
+            along=(0.75, -0.66, 0.0),
+            clearance=0.165,
+            funnel=0.03,
+            tilt=0.05,
+            softness=1.0,
+            weights=(1.0, 1.0, 1.8),
+        ),
+        way=Way((0.0, 0.0, 0.004), funnel=0.03, clearance=0.05, tilt=0.15, weights=(0.7, 1.0, 1.0)),
         reach=(0.016, 0.018),
         in_hand=(0.0, 0.0, 0.0),
         held_opening=0.012,

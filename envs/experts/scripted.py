@@ -152,7 +152,7 @@ class ScriptedExpert:
             along = np.broadcast_to(np.array(way.along) / np.linalg.norm(way.along), point.shape)
         away = scene.tool - point
         back = -(away * along).sum(axis=1)
-        side = np.linalg.norm((away + back[:, None] * along) * np.array([way.narrow, 1.0, 1.0]), axis=1)
+        side = np.linalg.norm((away + back[:, None] * along) * np.array(way.weights), axis=1)
         at_point = gate(self.grasp.reach[0] - side, 0.004) * gate(self.grasp.reach[1] - np.abs(back), 0.004)
         target = point - (way.clearance * (1 - near(side, way.funnel)))[:, None] * along
         if way.along:
