@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from envs.render import Renderer
 
 CONTROL_FREQUENCY = 20
+_ALL_PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 class RobomimicEnv(gymnasium.Env):
@@ -62,7 +63,7 @@ class RobomimicEnv(gymnasium.Env):
         self.render_mode, self._picture = render_mode, (camera, width, height)
         self._drawn: tuple[mujoco.MjData, Renderer] | None = None
         self._random = np.random.default_rng()
-        self.steps, self._ended = 0, True
+        self._start, self.steps, self._ended = 0, 0, True
         size = self.task.observation_dim(self.keys)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (chunk * ACTION_DIM,), np.float32)
@@ -73,12 +74,15 @@ class RobomimicEnv(gymnasium.Env):
         super().reset(seed=seed)
         if seed is not None:
             self._random = np.random.default_rng(seed)
-        start = int(self._random.integers(2**31)) if seed is None else seed
+        self._begin(int(self._random.integers(2**31)) if seed is None else seed)
+        return self.observation(), {"success": False, "executed": 0}
+
+    def _begin(self, start: int) -> None:
         self.close()  # pictures are made of the former episode's cube
+        self._start = start
         self.scene.start(start, self.model, self.data)
         self.controller.reset()
         self.steps, self._ended = 0, False
-        return self.observation(), {"success": False, "executed": 0}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if self._ended:
@@ -141,6 +145,28 @@ class RobomimicEnv(gymnasium.Env):
         mujoco.mj_forward(self.model, self.data)
         self.controller.reset()
         self.steps, self._ended = 0, False
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that this episode and those after it depend on, as plain values and arrays, for `resume`."""
+        physics = np.empty(mujoco.mj_stateSize(self.model, _ALL_PHYSICS))
+        mujoco.mj_getState(self.model, self.data, physics, _ALL_PHYSICS)
+        return {
+            "start": self._start,
+            "physics": physics,
+            "controller": self.controller.snapshot(),
+            "steps": self.steps,
+            "ended": self._ended,
+            "random": self._random.bit_generator.state,
+        }
+
+    def resume(self, snapshot: dict[str, Any]) -> None:
+        """Go on from a `snapshot` of another environment of this task as that one would, to the last bit."""
+        self._begin(snapshot["start"])
+        mujoco.mj_setState(self.model, self.data, np.asarray(snapshot["physics"]), _ALL_PHYSICS)
+        mujoco.mj_kinematics(self.model, self.data)
+        self.controller.resume(snapshot["controller"])
+        self.steps, self._ended = snapshot["steps"], snapshot["ended"]
+        self._random.bit_generator.state = snapshot["random"]
 
     def model_xml(self) -> str:
         """The MJCF of the present episode's model; paths of meshes and textures start at the `robosuite` package."""

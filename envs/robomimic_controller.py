@@ -6,6 +6,7 @@ and the Python layers around each substep. `tests/test_dsrl_envs.py` holds it to
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import mujoco
@@ -15,6 +16,7 @@ from envs.robomimic_substeps import NUM_JOINTS, run_substeps
 
 _ARM = slice(0, NUM_JOINTS)
 _FINGERS = slice(NUM_JOINTS, NUM_JOINTS + 2)
+_MEMORY = ("rest_pose", "goal_position", "goal_rotation", "gripper_command")
 
 
 class OperationalSpaceController:
@@ -46,6 +48,14 @@ class OperationalSpaceController:
         self.rest_pose = self._q.copy()
         self.goal_position, self.goal_rotation = self._position.copy(), self._rotation.copy()
         self.gripper_command = np.zeros(2)
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """What the next control step depends on besides the physics' state."""
+        return {name: getattr(self, name).copy() for name in _MEMORY}
+
+    def resume(self, snapshot: Mapping[str, np.ndarray]) -> None:
+        for name in _MEMORY:
+            getattr(self, name)[:] = snapshot[name]
 
     def step(self, action: np.ndarray) -> None:
         """One control step for `action` (7,) float64, clipped to [-1, 1]; kinematics are those of the new state.

@@ -238,6 +238,23 @@ def test_a_restored_state_is_observed_as_it_was(made):
         env.restore(state[:-1])
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_an_environment_goes_on_from_a_snapshot_to_the_last_bit(made, name):
+    env, other = made[name], RobomimicEnv(name)
+    observation, _ = env.reset(seed=6)
+    for _ in range(30):
+        observation = env.step(EXPERTS[name](observation))[0]
+    snapshot = env.snapshot()
+    action = EXPERTS[name](observation)
+    after = [env.step(action)[0] for _ in range(10)]
+    after.append(env.reset()[0])
+    other.resume(snapshot)
+    np.testing.assert_array_equal(other.observation(), observation)
+    again = [other.step(action)[0] for _ in range(10)]
+    again.append(other.reset()[0])
+    np.testing.assert_array_equal(after, again)
+
+
 def test_actions_that_cannot_be_executed_are_refused(made):
     env = made["lift"]
     env.reset(seed=0)
