@@ -33,29 +33,35 @@ def rates(calls: dict[str, Callable[[], None]], seconds: float) -> dict[str, flo
 
 
 def environment(name: str, seconds: float) -> dict[str, float]:
-    """Control steps per second: bare `mj_step` on the model, ours, and robosuite's own."""
+    """Control steps per second: bare `mj_step` on robosuite's model and on the slim one, ours, and robosuite's own."""
     import mujoco
 
-    from envs.robomimic import RobomimicEnv, import_robosuite
+    from envs.robomimic import RobomimicEnv
+    from envs.robomimic_scene import import_robosuite
 
     env = RobomimicEnv(name, horizon=10**9)
     env.reset(seed=0)
     original = import_robosuite().make(env.task.env_name, **env.task.env_kwargs)
     original.reset()
-    bare = mujoco.MjData(env.model)
-    bare.qpos[:] = env.data.qpos
-    mujoco.mj_forward(env.model, bare)
     actions = iter(np.random.default_rng(0).uniform(-1, 1, (10**5, 7)))
 
-    def physics() -> None:
-        bare.ctrl[:7] = bare.qfrc_bias[:7]  # the arm is held against gravity, as the controller does
-        mujoco.mj_step(env.model, bare, nstep=env.controller.substeps)
+    def bare(model: mujoco.MjModel) -> Callable[[], None]:
+        data = mujoco.MjData(model)
+        data.qpos[:] = env.data.qpos
+        mujoco.mj_forward(model, data)
+
+        def physics() -> None:
+            data.ctrl[:7] = data.qfrc_bias[:7]  # the arm is held against gravity, as the controller does
+            mujoco.mj_step(model, data, nstep=env.controller.substeps)
+
+        return physics
 
     for _ in range(5):
         original.step(next(actions))  # compiles
     return rates(
         {
-            "bare": physics,
+            "bare": bare(original.sim.model._model),
+            "bare slim": bare(env.model),
             "ours": lambda: env.step(next(actions)),
             "robosuite": lambda: original.step(next(actions)),
         },

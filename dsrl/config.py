@@ -104,7 +104,8 @@ class DSRLConfig:
     ends the episode, or with `until_success` off must be kept up to the horizon. Every `eval_every` steps
     `eval_episodes` fixed episodes are run; the best actor is tried at the end on `fresh_episodes` others, as is the
     cloned policy. `algorithm` is `sac` or `na`, where `distill_steps` counts. A cloned policy below `least_base_rate`
-    in its first rollouts is not worth steering: training stops.
+    in its first rollouts is not worth steering: training stops. The actor learns in every `policy_delay`-th gradient
+    step. A chunk that solves nothing costs `reward_scale` per control step; with `discount` that bounds the values.
     """
 
     task: str = "lift"
@@ -127,7 +128,10 @@ class DSRLConfig:
     tau: float = 0.005
     ent_coef: str = "auto_1.0"
     target_entropy: float = 0.0
+    policy_delay: int = 1
+    reward_scale: float = 1.0
     distill_steps: int = 2
+    checkpoint_seconds: float = 60.0
     eval_every: int = 20_000
     eval_episodes: int = 20
     fresh_episodes: int = 100
@@ -142,12 +146,13 @@ class DSRLConfig:
         for name in ("initial_steps", "train_steps", "utd", "num_envs", "horizon", "batch_size", "eval_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
-        for name in ("eval_episodes", "fresh_episodes", "distill_steps"):
+        for name in ("eval_episodes", "fresh_episodes", "distill_steps", "policy_delay"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
-        if not self.action_magnitude > 0 or not 0 < self.discount <= 1:
+        if not self.action_magnitude > 0 or not 0 < self.discount <= 1 or not self.reward_scale > 0:
             raise ConfigError(
-                f"action_magnitude {self.action_magnitude}, discount {self.discount}: expected above 0, and 0 to 1"
+                f"action_magnitude {self.action_magnitude}, discount {self.discount}, reward_scale "
+                f"{self.reward_scale}: expected above 0, 0 to 1, and above 0"
             )
 
     @property

@@ -89,6 +89,15 @@ class NoiseVecEnv(VecEnvWrapper):
                 info["terminal_observation"] = self.policy.features(info["terminal_observation"][None])[0].cpu().numpy()
         return self._look(observations), (solved - executed).astype(np.float32), dones, infos
 
+    def snapshot(self) -> dict[str, Any]:
+        """All that the episodes in progress and those after them depend on, for `resume`."""
+        return {"environments": self.venv.env_method("snapshot"), "seen": self._seen, "env_steps": self.env_steps}
+
+    def resume(self, snapshot: dict[str, Any]) -> None:
+        for index, environment in enumerate(snapshot["environments"]):
+            self.venv.env_method("resume", environment, indices=index)
+        self._seen, self.env_steps = snapshot["seen"].to(self.policy.device), snapshot["env_steps"]
+
     def _look(self, observations: np.ndarray) -> np.ndarray:
         self._seen = self.policy.features(observations)
         return self._seen.cpu().numpy()

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3 import SAC
-from stable_baselines3.common.callbacks import BaseCallback
 
 from dsrl.config import DSRLConfig
 from dsrl.diffusion_policy import DiffusionPolicy
 from dsrl.noise_aliasing import NoiseAliasingSAC
 from dsrl.noise_env import NoiseVecEnv, actor_noise, open_noise_environments
-from dsrl.rollout import ChooseNoise, Episodes, episode_seeds, open_environments, run_episodes, wilson
+from dsrl.noise_sac import NoiseSAC
+from dsrl.rollout import episode_seeds, open_environments, run_episodes, wilson
+from dsrl.steering_state import SteeringFolder
 from envs.vector import VectorEnv
-from runtime.atomic import atomic_path, write_json
-from runtime.config import to_dict
+from runtime.atomic import atomic_path
 from runtime.errors import DataError
 from runtime.logs import duration, progress
 from runtime.metrics import MetricsWriter
@@ -28,195 +28,270 @@ log = logging.getLogger(__name__)
 
 BEST = "sac_best.zip"
 _PARTS = 1.25  # the buffer holds a little more than what is planned: episodes end between chunks
+_RECENT = 50  # training episodes that the online rate is of
 
 
-def make_sac(policy: DiffusionPolicy, env: NoiseVecEnv, config: DSRLConfig) -> SAC:
-    """SAC (or DSRL-NA) with room in its buffer for the warm start and the training."""
+def make_sac(policy: DiffusionPolicy, env: NoiseVecEnv, config: DSRLConfig) -> NoiseSAC:
+    """DSRL-SAC or DSRL-NA with room in its buffer for the warm start and the training."""
     decisions = int(_PARTS * (config.initial_steps + config.train_steps) / policy.chunk) + 10 * config.num_envs
+    network = {
+        "net_arch": list(config.hidden_dims),
+        "activation_fn": torch.nn.Tanh,
+        "optimizer_kwargs": {"fused": True},
+    }
     options: dict[str, Any] = {
         "learning_rate": config.learning_rate,
         "buffer_size": decisions,
-        "learning_starts": 0,
         "batch_size": config.batch_size,
         "tau": config.tau,
         "gamma": config.discount,
-        "train_freq": 1,
-        "gradient_steps": config.utd,
         "ent_coef": config.ent_coef if config.ent_coef.startswith("auto") else float(config.ent_coef),
         "target_entropy": config.target_entropy,
-        "policy_kwargs": {"net_arch": list(config.hidden_dims), "activation_fn": torch.nn.Tanh},
+        "policy_kwargs": network,
+        "policy_delay": config.policy_delay,
+        "reward_scale": config.reward_scale,
         "seed": config.seed,
         "device": policy.device,
     }
     if config.algorithm == "sac":
-        return SAC("MlpPolicy", env, **options)
+        return NoiseSAC("MlpPolicy", env, **options)
     model = NoiseAliasingSAC("MlpPolicy", env, distill_steps=config.distill_steps, **options)
     model.diffusion = policy
     return model
 
 
-def warm_start(model: SAC, env: NoiseVecEnv, steps: int, generator: np.random.Generator) -> tuple[int, int]:
-    """Fill the buffer with `steps` control steps of the cloned policy; (episodes solved, episodes finished).
+class Steering:
+    """A run in progress: environments, agent with its replay buffer, counters. `state` and `restore` are all of it."""
 
-    What is stored as the action is w, clipped to the noise's bounds and scaled to [-1, 1]; it is denoised once.
-    """
-    bound = env.action_space.high
-    solved = finished = 0
-    model._last_obs = env.reset()
-    first = env.env_steps
-    with progress(steps, "warm start") as bar:
-        while env.env_steps - first < steps:
-            w = generator.standard_normal((env.num_envs, len(bound)), dtype=np.float32).clip(-bound, bound)
-            before = env.env_steps
-            observations, rewards, dones, infos = env.step(w)
-            model._store_transition(
-                model.replay_buffer, model.policy.scale_action(w), observations, rewards, dones, infos
-            )
-            solved += sum(bool(info["success"]) for info, done in zip(infos, dones, strict=True) if done)
-            finished += int(dones.sum())
-            bar.update(env.env_steps - before, solved=f"{solved}/{finished}")
-    return solved, finished
-
-
-class Judge(BaseCallback):
-    """Evaluates on fixed episodes now and then, keeps the best actor as `sac_best.zip`, stops at the planned step."""
-
-    def __init__(
-        self,
-        policy: DiffusionPolicy,
-        environments: VectorEnv,
-        config: DSRLConfig,
-        base: Episodes,
-        metrics: MetricsWriter,
-    ) -> None:
-        super().__init__()
-        self.diffusion, self.environments, self.config, self.base, self.metrics = (
+    def __init__(self, policy: DiffusionPolicy, config: DSRLConfig) -> None:
+        self.policy, self.config = policy, config
+        self.env = open_noise_environments(
             policy,
-            environments,
-            config,
-            base,
-            metrics,
+            config.num_envs,
+            workers=config.workers,
+            horizon=config.horizon,
+            until_success=config.until_success,
+            action_magnitude=config.action_magnitude,
+            seed=config.seed,
         )
+        self.model = make_sac(policy, self.env, config)
+        self.prior = np.random.default_rng(config.seed)
+        self.fixed_episodes = episode_seeds(config.seed, config.eval_episodes)
+        self.count: dict[str, Any] = {
+            "base_solved": -1,  # of the fixed episodes, by the cloned policy
+            "warm_solved": 0,
+            "warm_episodes": 0,
+            "warm_env_steps": 0,
+            "episodes": 0,
+            "evaluated_at": -1,
+            "next_evaluation": 0,
+        }
+        self._seconds, self._since = 0.0, time.monotonic()
+        self.recent: list[bool] = []
         self.best: dict[str, Any] = {"rate": -1.0, "env_steps": 0, "decisions": float("inf")}
-        self.seeds = episode_seeds(config.seed, config.eval_episodes)
-        self.finished: list[bool] = []
-        self._started = time.monotonic()
-        self._next = 0
-
-    def _on_training_start(self) -> None:
-        self._first = self._env.env_steps
-        self._evaluate()
+        self.seen: np.ndarray | None = None
 
     @property
-    def _env(self) -> NoiseVecEnv:
-        return self.model.env
+    def steps(self) -> int:
+        """Control steps of the training, without the warm start."""
+        return self.env.env_steps - self.count["warm_env_steps"]
 
-    def _on_step(self) -> bool:
-        dones, infos = self.locals["dones"], self.locals["infos"]
-        self.finished += [bool(info["success"]) for info, done in zip(infos, dones, strict=True) if done]
-        steps = self._env.env_steps - self._first
-        over = steps >= self.config.train_steps
-        if steps >= self._next or over:
-            self._evaluate()
-        return not over
+    @property
+    def seconds(self) -> float:
+        """Of all processes that worked on this run."""
+        return self._seconds + time.monotonic() - self._since
 
-    def _evaluate(self) -> None:
-        steps = self._env.env_steps - self._first
-        self._next = steps + self.config.eval_every
+    @property
+    def is_warm(self) -> bool:
+        return self.env.env_steps >= self.config.initial_steps
+
+    def warm_up(self) -> int:
+        """One decision of each environment by the cloned policy, into the buffer; the control steps it took.
+
+        What is stored as the action is w ~ N(0, I), clipped to the noise's bounds and scaled; it is denoised once.
+        """
+        bound = self.env.action_space.high
+        w = self.prior.standard_normal((self.env.num_envs, len(bound)), dtype=np.float32).clip(-bound, bound)
+        before = self.env.env_steps
+        solved = self._execute(w)
+        self.count["warm_solved"] += sum(solved)
+        self.count["warm_episodes"] += len(solved)
+        self.count["warm_env_steps"] = self.env.env_steps
+        return self.env.env_steps - before
+
+    def advance(self) -> int:
+        """One decision of each environment by the actor, then the gradient steps; the control steps it took."""
+        before = self.env.env_steps
+        solved = self._execute(self.model.explore(self.seen))
+        self.count["episodes"] += len(solved)
+        self.recent = (self.recent + solved)[-_RECENT:]
+        self.model.train(self.config.utd, self.config.batch_size)
+        return self.env.env_steps - before
+
+    def _execute(self, w: np.ndarray) -> list[bool]:
+        """Step all environments by w (E, 28) and keep what happened; whether each episode that ended was solved."""
+        if self.seen is None:
+            self.seen = self.model._last_obs = self.env.reset()
+        self.seen, rewards, dones, infos = self.env.step(w)
+        scaled = self.model.policy.scale_action(w)
+        self.model._store_transition(self.model.replay_buffer, scaled, self.seen, rewards, dones, infos)
+        self.model.num_timesteps += len(w)
+        return [bool(info["success"]) for info, done in zip(infos, dones, strict=True) if done]
+
+    def evaluate(self, environments: VectorEnv) -> dict[str, float]:
+        """The fixed episodes by the present actor, with the counters that belong to them."""
         episodes = run_episodes(
-            self.diffusion, self.environments, self.seeds, actor_noise(self.model, deterministic=False)
+            self.policy, environments, self.fixed_episodes, actor_noise(self.model, deterministic=False)
         )
-        recent = self.finished[-50:]
-        values = self.model.logger.name_to_value
-        row = {
+        last = self.steps >= self.config.train_steps
+        self.count["evaluated_at"] = self.steps
+        self.count["next_evaluation"] = (
+            float("inf") if last else min(self.steps + self.config.eval_every, self.config.train_steps)
+        )
+        return {
             "rate": episodes.rate,
-            "base_rate": self.base.rate,
+            "base_rate": self.count["base_solved"] / len(self.fixed_episodes),
             "mean_decisions": float(episodes.decisions.mean()),
-            "online_rate": float(np.mean(recent)) if recent else -1.0,
-            "online_episodes": len(self.finished),
-            "env_steps": steps,
-            "env_steps_with_warm_start": self._env.env_steps,
+            "online_rate": float(np.mean(self.recent)) if self.recent else -1.0,
+            "online_episodes": self.count["episodes"],
+            "env_steps": self.steps,
+            "env_steps_with_warm_start": self.env.env_steps,
             "transitions": self.model.num_timesteps,
             "gradient_steps": self.model._n_updates,
-            "seconds": round(time.monotonic() - self._started, 1),
-            **{name.split("/")[1]: float(value) for name, value in values.items() if name.startswith("train/")},
+            "seconds": round(self.seconds, 1),
+            **self.model.losses,
         }
-        self.metrics.log(step=steps, **row)
-        log.info(
-            "%s control steps (%s decisions, %s gradient steps, %s): %d of %d solved, cloned policy %d",
-            *(f"{row[name]:,}" for name in ("env_steps", "transitions", "gradient_steps")),
-            duration(row["seconds"]),
-            episodes.solved,
-            len(self.seeds),
-            self.base.solved,
-        )
-        # Among equal rates the faster policy is the better one.
-        if (row["rate"], -row["mean_decisions"]) > (self.best["rate"], -self.best["decisions"]):
-            self.best = {"rate": row["rate"], "env_steps": steps, "decisions": row["mean_decisions"]}
-            with atomic_path(self.config.save_folder / BEST) as temporary:
-                self.model.save(temporary)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state(),
+            "environments": self.env.snapshot(),
+            "seen": None if self.seen is None else torch.from_numpy(self.seen),
+            "prior": self.prior.bit_generator.state,
+            "count": self.count,
+            "recent": self.recent,
+            "best": self.best,
+            "seconds": self.seconds,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.model.restore(state["model"])
+        self.prior.bit_generator.state = state["prior"]
+        self.count, self.recent, self.best = state["count"], state["recent"], state["best"]
+        self._seconds, self._since = state["seconds"], time.monotonic()
+        if state["seen"] is not None:
+            self.env.resume(state["environments"])
+            self.seen = self.model._last_obs = state["seen"].numpy()
 
 
 def steer(policy: DiffusionPolicy, config: DSRLConfig) -> dict[str, Any]:
     """Train, keep the best actor, and try it and the cloned policy on the same fresh episodes; returns the result.
 
-    Raises `DataError` where the cloned policy solves too little to learn from.
+    A run that was killed continues from its last `resume.pt`, which is written every `checkpoint_seconds` and when the
+    run is asked to stop, and ends as one that was not. Raises `DataError` where the cloned policy solves too little to
+    learn from, `StateError` where the folder belongs to other settings.
     """
-    folder = config.save_folder
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", to_dict(config))
-    started = time.monotonic()
-    metrics = MetricsWriter(folder)
-    env = open_noise_environments(
-        policy,
-        config.num_envs,
-        workers=config.workers,
-        horizon=config.horizon,
-        until_success=config.until_success,
-        action_magnitude=config.action_magnitude,
-        seed=config.seed,
-    )
+    folder = SteeringFolder(config.save_folder, config, policy)
+    if (result := folder.result()) is not None:
+        log.info("%s: finished before", folder.path)
+        return result
+    run = Steering(policy, config)
+    folder.restore(run)
     batch = min(20, max(config.eval_episodes, config.fresh_episodes))
-    with open_environments(policy, batch, horizon=config.horizon) as environments:
-        base = run_episodes(policy, environments, episode_seeds(config.seed, config.eval_episodes))
-        model = make_sac(policy, env, config)
-        solved, finished = warm_start(model, env, config.initial_steps, np.random.default_rng(config.seed))
-        log.info(
-            "cloned policy: %d of %d fixed episodes, %d of %d in the warm start",
-            base.solved,
-            config.eval_episodes,
-            solved,
-            finished,
-        )
-        if solved + base.solved < config.least_base_rate * (finished + config.eval_episodes):
-            raise DataError(
-                f"{policy.checkpoint.path}: solves {solved} of {finished} episodes in the warm start; below "
-                f"least_base_rate {config.least_base_rate} there is too little to learn from"
-            )
-        judge = Judge(policy, environments, config, base, metrics)
-        model.learn(total_timesteps=10**12, callback=judge, log_interval=None)
-        env.close()
-        best = SAC.load(folder / BEST, device=policy.device)
-        fresh = episode_seeds(config.seed, config.fresh_episodes, "fresh")
-        before = run_episodes(policy, environments, fresh)
-        result = {
-            "task": policy.task.name,
-            "algorithm": config.algorithm,
-            "cloned": before.summary(),
-            "steered": _try(policy, environments, fresh, actor_noise(best, deterministic=False)),
-            "steered_deterministic": _try(policy, environments, fresh, actor_noise(best, deterministic=True)),
-            "warm_start": {"solved": solved, "episodes": finished, "interval": wilson(solved, max(finished, 1))},
-            "best_at_env_steps": judge.best["env_steps"],
-            "env_steps": {"warm_start": config.initial_steps, "training": config.train_steps},
-            "gradient_steps": model._n_updates,
-            "seed": config.seed,
-            "seconds": round(time.monotonic() - started),
-            "made_with": provenance(),
-        }
-    result["use"] = max(("cloned", "steered", "steered_deterministic"), key=lambda name: result[name]["solved"])
-    write_json(folder / "result.json", result)
+    try:
+        with open_environments(policy, batch, horizon=config.horizon) as environments:
+            _warm_start(run, environments, folder)
+            _train(run, environments, folder)
+            result = _try_on_fresh_episodes(run, environments)
+    finally:
+        run.env.close()
+    folder.finish(result)
     return result
 
 
-def _try(policy: DiffusionPolicy, environments: VectorEnv, seeds: list[int], choose: ChooseNoise) -> dict[str, Any]:
-    return run_episodes(policy, environments, seeds, choose).summary()
+def _warm_start(run: Steering, environments: VectorEnv, folder: SteeringFolder) -> None:
+    config, count = run.config, run.count
+    if count["base_solved"] < 0:
+        count["base_solved"] = run_episodes(run.policy, environments, run.fixed_episodes).solved
+    if run.is_warm:
+        return
+    with progress(config.initial_steps, "warm start", done=run.env.env_steps) as bar:
+        while not run.is_warm:
+            taken = run.warm_up()
+            bar.update(taken, solved=f"{count['warm_solved']}/{count['warm_episodes']}")
+            folder.save_if_due(run)
+    solved, episodes = count["warm_solved"], count["warm_episodes"]
+    log.info(
+        "cloned policy: %d of %d fixed episodes, %d of %d in the warm start",
+        *(count["base_solved"], config.eval_episodes, solved, episodes),
+    )
+    if solved + count["base_solved"] < config.least_base_rate * (episodes + config.eval_episodes):
+        raise DataError(
+            f"{run.policy.checkpoint.path}: solves {solved} of {episodes} episodes in the warm start; below "
+            f"least_base_rate {config.least_base_rate} there is too little to learn from"
+        )
+
+
+def _train(run: Steering, environments: VectorEnv, folder: SteeringFolder) -> None:
+    config = run.config
+    metrics = MetricsWriter(folder.path, resume_from=run.count["evaluated_at"])
+    with progress(config.train_steps, f"steering {run.policy.task}", done=run.steps) as bar:
+        while True:
+            if run.steps >= run.count["next_evaluation"]:
+                row = run.evaluate(environments)
+                metrics.log(step=row["env_steps"], **row)
+                _report(row, config.eval_episodes)
+                _keep_if_best(run, row)
+            if run.steps >= config.train_steps:
+                return
+            bar.update(run.advance())
+            folder.save_if_due(run)
+
+
+def _report(row: dict[str, float], episodes: int) -> None:
+    log.info(
+        "%s control steps (%s decisions, %s gradient steps, %s): %.0f of %d solved, cloned policy %.0f",
+        *(f"{row[name]:,}" for name in ("env_steps", "transitions", "gradient_steps")),
+        duration(row["seconds"]),
+        row["rate"] * episodes,
+        episodes,
+        row["base_rate"] * episodes,
+    )
+
+
+def _keep_if_best(run: Steering, row: dict[str, float]) -> None:
+    """Among equal rates the faster policy is the better one."""
+    if (row["rate"], -row["mean_decisions"]) > (run.best["rate"], -run.best["decisions"]):
+        run.best = {"rate": row["rate"], "env_steps": row["env_steps"], "decisions": row["mean_decisions"]}
+        with atomic_path(run.config.save_folder / BEST) as temporary:
+            run.model.save(temporary)
+
+
+def _try_on_fresh_episodes(run: Steering, environments: VectorEnv) -> dict[str, Any]:
+    """The cloned policy and the best actor, sampled and by its mean, on the same episodes that chose nothing."""
+    policy, config, count = run.policy, run.config, run.count
+    best = SAC.load(config.save_folder / BEST, device=policy.device)
+    choices = {
+        "cloned": None,
+        "steered": actor_noise(best, deterministic=False),
+        "steered_deterministic": actor_noise(best, deterministic=True),
+    }
+    fresh = episode_seeds(config.seed, config.fresh_episodes, "fresh")
+    tried = {name: run_episodes(policy, environments, fresh, choose).summary() for name, choose in choices.items()}
+    return {
+        "task": policy.task.name,
+        "algorithm": config.algorithm,
+        **tried,
+        "use": max(tried, key=lambda name: tried[name]["solved"]),
+        "warm_start": {
+            "solved": count["warm_solved"],
+            "episodes": count["warm_episodes"],
+            "interval": list(wilson(count["warm_solved"], max(count["warm_episodes"], 1))),
+        },
+        "best_at_env_steps": run.best["env_steps"],
+        "env_steps": {"warm_start": count["warm_env_steps"], "training": run.steps},
+        "gradient_steps": run.model._n_updates,
+        "seed": config.seed,
+        "seconds": round(run.seconds),
+        "made_with": provenance(),
+    }

@@ -41,6 +41,7 @@ def main(
     """Write sac_best.zip, metrics.jsonl and result.json, where the cloned policy stands beside the steered one.
 
     What is not given comes from config/dsrl/dsrl_{task}.yaml. Steps are control steps of all environments together.
+    The same command again continues a run that was killed or asked to stop (SIGTERM).
 
     Args:
         bc_checkpoint: state_{epoch}.pt of the cloned policy
@@ -68,6 +69,7 @@ def main(
     from dsrl.curves import draw_steering
     from dsrl.diffusion_policy import Checkpoint, DiffusionPolicy
     from dsrl.steering import BEST, steer
+    from runtime import interrupt
     from runtime.device import pick_device
     from runtime.logs import configure_logging
 
@@ -81,7 +83,8 @@ def main(
         spacing=settings.spacing or None,
         device=pick_device(settings.device),
     )
-    result = steer(policy, settings)
+    with interrupt.honoured():
+        result = steer(policy, settings)
     picture = draw_steering(settings.save_folder, f"{policy.task}: {settings.algorithm.upper()} in noise space")
     for name in ("cloned", "steered", "steered_deterministic"):
         row = result[name]

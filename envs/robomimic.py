@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-import types
-import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 import mujoco
 import numpy as np
 
 from envs.robomimic_controller import OperationalSpaceController
+from envs.robomimic_observation import Observer, solved_test
+from envs.robomimic_scene import Scene
 from envs.robomimic_task import ACTION_DIM, POLICY_KEYS, RobomimicTask
 
+if TYPE_CHECKING:
+    from envs.render import Renderer
+
 CONTROL_FREQUENCY = 20
-_OBJECT_BODIES = {"lift": "cube_main", "can": "Can_main", "square": "SquareNut_main"}
-_CUBE_HALF_SIZE = (0.020, 0.022)  # m, drawn for each side at robosuite's hard reset
-
-
-def import_robosuite() -> Any:
-    """robosuite without its demand for OpenGL and its advice to make a settings file."""
-    if "robosuite" not in sys.modules:
-        macros = types.ModuleType("robosuite.macros_private")
-        macros.MUJOCO_GPU_RENDERING = False
-        sys.modules.setdefault("robosuite.macros_private", macros)
-        # Pictures are made by envs.render; robosuite itself needs no OpenGL, and would load it at import.
-        chosen = os.environ.get("MUJOCO_GL")
-        os.environ["MUJOCO_GL"] = "disable"
-        try:
-            import robosuite.environments.base
-        finally:
-            if chosen is None:
-                del os.environ["MUJOCO_GL"]
-            else:
-                os.environ["MUJOCO_GL"] = chosen
-    import robosuite
-
-    return robosuite
-
-
-@contextlib.contextmanager
-def global_random_state(seed: int) -> Iterator[None]:
-    """Seeds numpy's global generator, the only one that robosuite draws from, and gives the former state back."""
-    before = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(before)  # noqa: NPY002
+_ALL_PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 class RobomimicEnv(gymnasium.Env):
@@ -86,21 +52,18 @@ class RobomimicEnv(gymnasium.Env):
     ) -> None:
         self.task = RobomimicTask.standard(task) if isinstance(task, str) else task
         self.horizon, self.chunk, self.keys, self.until_success = horizon, chunk, tuple(keys), until_success
-        robosuite = import_robosuite()
-        with global_random_state(0):
-            self.robosuite = robosuite.make(self.task.env_name, **self.task.env_kwargs)
-            self.robosuite.reset()
-        self.robosuite.hard_reset = False
-        packages = str(Path(robosuite.__file__).parent.parent)
-        self._xml = self.robosuite.model.get_xml().replace(packages + os.sep, "")
-        sim = self.robosuite.sim
-        self.model, self.data = sim.model._model, sim.data._data
-        substeps = int(self.robosuite.control_timestep / self.robosuite.model_timestep)
-        self.controller = OperationalSpaceController(self.robosuite.robots[0], substeps)
-        self.observer = Observer(self)
-        self.render_mode, self._picture, self._renderer = render_mode, (camera, width, height), None
+        self.scene = Scene.of(self.task)
+        self.model = self.scene.slim.__copy__()
+        self.data = mujoco.MjData(self.model)
+        original = self.scene.robosuite
+        substeps = int(original.control_timestep / original.model_timestep)
+        self.controller = OperationalSpaceController(original.robots[0], self.model, self.data, substeps)
+        self.observer = Observer(self.scene, self.model, self.data)
+        self.solved = solved_test(self.scene, self.model, self.data)
+        self.render_mode, self._picture = render_mode, (camera, width, height)
+        self._drawn: tuple[mujoco.MjData, Renderer] | None = None
         self._random = np.random.default_rng()
-        self.steps, self._ended = 0, True
+        self._start, self.steps, self._ended = 0, 0, True
         size = self.task.observation_dim(self.keys)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (chunk * ACTION_DIM,), np.float32)
@@ -111,15 +74,15 @@ class RobomimicEnv(gymnasium.Env):
         super().reset(seed=seed)
         if seed is not None:
             self._random = np.random.default_rng(seed)
-        start = int(self._random.integers(2**31)) if seed is None else seed
-        with global_random_state(start):
-            if self.task.name == "lift":
-                self._resize_cube(np.array([np.random.uniform(*_CUBE_HALF_SIZE) for _ in range(3)]))  # noqa: NPY002
-            self.robosuite.reset()
-        mujoco.mj_forward(self.model, self.data)
+        self._begin(int(self._random.integers(2**31)) if seed is None else seed)
+        return self.observation(), {"success": False, "executed": 0}
+
+    def _begin(self, start: int) -> None:
+        self.close()  # pictures are made of the former episode's cube
+        self._start = start
+        self.scene.start(start, self.model, self.data)
         self.controller.reset()
         self.steps, self._ended = 0, False
-        return self.observation(), {"success": False, "executed": 0}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if self._ended:
@@ -142,10 +105,6 @@ class RobomimicEnv(gymnasium.Env):
         info = {"success": solved > 0, "executed": self.steps - before}
         return self.observation(), float(solved), terminated, truncated, info
 
-    def solved(self) -> bool:
-        """robosuite's own test on the present state."""
-        return bool(self.robosuite._check_success())
-
     def observation(self) -> np.ndarray:
         """(D,) float32."""
         return np.concatenate([self.observer[key]() for key in self.keys]).astype(np.float32)
@@ -154,14 +113,18 @@ class RobomimicEnv(gymnasium.Env):
         """(height, width, 3) uint8 of the present state. Raises `RenderError` where there is no OpenGL."""
         from envs.render import Renderer
 
-        if self._renderer is None:
-            self._renderer = Renderer(self.model, *self._picture)
-        return self._renderer.render(self.data)
+        if self._drawn is None:
+            model = self.scene.to_draw(self.model)
+            self._drawn = mujoco.MjData(model), Renderer(model, *self._picture)
+        data, renderer = self._drawn
+        data.qpos[:] = self.data.qpos
+        mujoco.mj_forward(data.model, data)
+        return renderer.render(data)
 
     def close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        if self._drawn is not None:
+            self._drawn[1].close()
+            self._drawn = None
 
     def state(self) -> np.ndarray:
         """(1 + nq + nv,) float64: time, positions, velocities, as the data files have it."""
@@ -183,80 +146,28 @@ class RobomimicEnv(gymnasium.Env):
         self.controller.reset()
         self.steps, self._ended = 0, False
 
+    def snapshot(self) -> dict[str, Any]:
+        """All that this episode and those after it depend on, as plain values and arrays, for `resume`."""
+        physics = np.empty(mujoco.mj_stateSize(self.model, _ALL_PHYSICS))
+        mujoco.mj_getState(self.model, self.data, physics, _ALL_PHYSICS)
+        return {
+            "start": self._start,
+            "physics": physics,
+            "controller": self.controller.snapshot(),
+            "steps": self.steps,
+            "ended": self._ended,
+            "random": self._random.bit_generator.state,
+        }
+
+    def resume(self, snapshot: dict[str, Any]) -> None:
+        """Go on from a `snapshot` of another environment of this task as that one would, to the last bit."""
+        self._begin(snapshot["start"])
+        mujoco.mj_setState(self.model, self.data, np.asarray(snapshot["physics"]), _ALL_PHYSICS)
+        mujoco.mj_kinematics(self.model, self.data)
+        self.controller.resume(snapshot["controller"])
+        self.steps, self._ended = snapshot["steps"], snapshot["ended"]
+        self._random.bit_generator.state = snapshot["random"]
+
     def model_xml(self) -> str:
         """The MJCF of the present episode's model; paths of meshes and textures start at the `robosuite` package."""
-        root = ET.fromstring(self._xml)
-        if self.task.name == "lift":
-            for geom in root.iter("geom"):
-                if geom.get("name", "").startswith("cube_"):
-                    geom.set("size", " ".join(repr(float(half)) for half in self.robosuite.cube.size))
-        return ET.tostring(root, encoding="unicode")
-
-    def _resize_cube(self, half: np.ndarray) -> None:
-        """Give the compiled model the cube that a fresh one with half sides `half` (3,) m has."""
-        model, cube = self.model, self.robosuite.cube
-        body = model.body(_OBJECT_BODIES["lift"]).id
-        first, count = model.body_geomadr[body], model.body_geomnum[body]
-        geoms = slice(first, first + count)
-        density = model.body_mass[body] / (8 * np.prod(model.geom_size[first]))
-        model.geom_size[geoms] = half
-        model.geom_aabb[geoms, 3:] = half
-        model.geom_rbound[geoms] = np.linalg.norm(half)
-        boxes = slice(model.body_bvhadr[body], model.body_bvhadr[body] + model.body_bvhnum[body])
-        model.bvh_aabb[boxes, 3:] = half
-        mass = density * 8 * np.prod(half)
-        model.body_mass[body] = mass
-        model.body_inertia[body] = mass / 3 * (np.sum(half**2) - half**2)
-        mujoco.mj_setConst(model, self.data)
-        cube.size = list(half)
-
-
-class Observer(dict[str, Callable[[], np.ndarray]]):
-    """Observations of an environment's present state by the data files' keys: a call gives (d,) float64."""
-
-    def __init__(self, env: RobomimicEnv) -> None:
-        data, robot = env.data, env.robosuite.robots[0]
-        site, hand = robot.eef_site_id, env.model.body(robot.robot_model.eef_name).id
-        body = env.model.body(_OBJECT_BODIES[env.task.name]).id
-        arm, fingers = slice(0, 7), np.array(robot._ref_gripper_joint_pos_indexes)
-        finger_speeds = np.array(robot._ref_gripper_joint_vel_indexes)
-        position, quaternion = data.site_xpos[site], data.xquat[hand]
-        object_position, object_quaternion = data.xpos[body], data.xquat[body]
-        jacobian = np.zeros((6, env.model.nv))
-
-        def speed(part: slice) -> np.ndarray:
-            mujoco.mj_jacBody(env.model, data, jacobian[:3], jacobian[3:], hand)
-            return jacobian[part] @ data.qvel
-
-        def cube() -> np.ndarray:
-            return np.concatenate([object_position, _xyzw(object_quaternion), position - object_position])
-
-        def object_and_relative_pose() -> np.ndarray:
-            away, difference, relative = np.empty(3), object_position - position, np.empty(4)
-            inverse = quaternion * (1, -1, -1, -1)
-            mujoco.mju_rotVecQuat(away, difference, inverse)
-            mujoco.mju_mulQuat(relative, inverse, object_quaternion)
-            if relative[0] < 0:
-                relative = -relative
-            return np.concatenate([object_position, _xyzw(object_quaternion), away, _xyzw(relative)])
-
-        super().__init__(
-            {
-                "robot0_eef_pos": lambda: position.copy(),
-                "robot0_eef_quat": lambda: _xyzw(quaternion),
-                "robot0_eef_vel_lin": lambda: speed(slice(0, 3)),
-                "robot0_eef_vel_ang": lambda: speed(slice(3, 6)),
-                "robot0_gripper_qpos": lambda: data.qpos[fingers],
-                "robot0_gripper_qvel": lambda: data.qvel[finger_speeds],
-                "robot0_joint_pos": lambda: data.qpos[arm].copy(),
-                "robot0_joint_pos_cos": lambda: np.cos(data.qpos[arm]),
-                "robot0_joint_pos_sin": lambda: np.sin(data.qpos[arm]),
-                "robot0_joint_vel": lambda: data.qvel[arm].copy(),
-                "object": cube if env.task.name == "lift" else object_and_relative_pose,
-            }
-        )
-
-
-def _xyzw(quaternion: np.ndarray) -> np.ndarray:
-    """Scalar last, as robosuite's observations have it; MuJoCo's is first."""
-    return quaternion[[1, 2, 3, 0]]
+        return self.scene.xml(self.model)

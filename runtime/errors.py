@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from runtime import interrupt
+
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -63,6 +65,9 @@ def run_main(main: Callable[[], int | None]) -> None:
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         status = EXIT_USER_ERROR
+    except interrupt.Interrupted:
+        print("saved and stopped: the same command continues", file=sys.stderr, flush=True)
+        status = EXIT_INTERRUPTED
     except KeyboardInterrupt:
         print("interrupted: the same command continues where this stopped", file=sys.stderr, flush=True)
         status = EXIT_INTERRUPTED

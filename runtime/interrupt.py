@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Iterator
+
 _signal: int | None = None
 
 
@@ -21,3 +25,14 @@ def requested() -> bool:
 def clear() -> None:
     global _signal
     _signal = None
+
+
+@contextlib.contextmanager
+def honoured(signum: int = signal.SIGTERM) -> Iterator[None]:
+    """Within, the signal is a request; what was done about it before comes back afterwards. For the main thread."""
+    before = signal.signal(signum, lambda received, _frame: request(received))
+    try:
+        yield
+    finally:
+        signal.signal(signum, before)
+        clear()

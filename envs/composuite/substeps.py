@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import llvmlite.binding
-import mujoco
 import numpy as np
-from numba import njit, types
+from numba import njit
 
+from envs.compiled_mujoco import mj_step1, mj_step2
 from envs.composuite.robots import NUM_ARM_JOINTS
 
 _KP = 50.0
 _KD = 2 * np.sqrt(_KP)
 _GRIPPER_SPEED = 0.01
-
-
-def _load_mujoco() -> None:
-    """Let compiled code find MuJoCo's C functions by name, in the very library that the bindings use."""
-    folder = Path(mujoco.__file__).parent
-    libraries = sorted(folder.glob("libmujoco*.so*")) or sorted(folder.glob("libmujoco*.dylib"))
-    libraries = libraries or sorted(folder.glob("mujoco.dll"))
-    if not libraries:
-        raise ImportError(f"{folder}: no library of MuJoCo found there")
-    llvmlite.binding.load_library_permanently(str(libraries[0]))
-
-
-_load_mujoco()
-_mj_step1 = types.ExternalFunction("mj_step1", types.void(types.uintp, types.uintp))
-_mj_step2 = types.ExternalFunction("mj_step2", types.void(types.uintp, types.uintp))
 
 
 @njit(cache=True, nogil=True)
@@ -48,7 +30,7 @@ def run_substeps(
     """
     error = np.empty(NUM_ARM_JOINTS)
     for substep in range(substeps):
-        _mj_step1(model, data)
+        mj_step1(model, data)
         if substep > 0 or not mass_is_given:
             # MuJoCo keeps row i of the lower triangle from the diagonal towards the base.
             for i in range(NUM_ARM_JOINTS):
@@ -66,4 +48,4 @@ def run_substeps(
             step = _GRIPPER_SPEED * gripper_sign if finger == 0 else -_GRIPPER_SPEED * gripper_sign
             gripper[finger] = max(min(gripper[finger] + step, 1.0), -1.0)
             ctrl[NUM_ARM_JOINTS + finger] = middle[finger] + half[finger] * gripper[finger]
-        _mj_step2(model, data)
+        mj_step2(model, data)

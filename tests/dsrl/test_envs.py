@@ -4,10 +4,16 @@ import gymnasium
 import mujoco
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 import envs
-from envs.robomimic import RobomimicEnv, global_random_state, import_robosuite
+from envs.robomimic import RobomimicEnv
 from envs.robomimic_experts import EXPERTS
+from envs.robomimic_observation import OBJECT_BODIES
+from envs.robomimic_scene import global_random_state, import_robosuite, resize_cube
+from envs.robomimic_substeps import operational_space_torque, rotation_matrix
 from envs.robomimic_task import RobomimicTask, task_names
 from envs.vector import VectorEnv
 from runtime.errors import DataError, TaskError
@@ -35,9 +41,13 @@ def test_start_and_motion_are_those_of_robosuite(made, name):
     env.reset(seed=7)
     theirs, data = original.sim.model._model, original.sim.data._data
     np.testing.assert_array_equal(env.data.qpos, data.qpos)
-    for field in ("geom_size", "body_mass", "geom_rbound", "geom_aabb", "bvh_aabb"):
-        np.testing.assert_array_equal(getattr(env.model, field), getattr(theirs, field))
-    np.testing.assert_allclose(env.model.body_inertia, theirs.body_inertia, rtol=1e-12)
+    touching = (theirs.geom_contype | theirs.geom_conaffinity) != 0
+    for field in ("geom_size", "geom_rbound", "geom_aabb", "geom_pos", "geom_friction", "geom_solref"):
+        np.testing.assert_array_equal(getattr(env.model, field), getattr(theirs, field)[touching], err_msg=field)
+    for field in ("body_mass", "body_pos", "body_quat", "body_ipos", "dof_armature", "dof_damping"):
+        np.testing.assert_array_equal(getattr(env.model, field), getattr(theirs, field), err_msg=field)
+    for field in ("body_inertia", "dof_invweight0", "body_invweight0"):
+        np.testing.assert_allclose(getattr(env.model, field), getattr(theirs, field), rtol=1e-12, err_msg=field)
     random = np.random.default_rng(0)
     for step in range(12):
         action = random.uniform(-1, 1, 7)
@@ -56,6 +66,91 @@ def test_start_and_motion_are_those_of_robosuite(made, name):
 
 
 @pytest.mark.parametrize("name", TASKS)
+def test_a_model_without_what_is_only_drawn_moves_the_same_to_the_last_bit(made, name):
+    env = made[name]
+    env.reset(seed=5)
+    full, slim = env.scene.to_draw(env.model), env.model
+    assert full.ngeom > slim.ngeom
+    if name == "lift":  # pictures need the size of the cube alone, motion its mass too
+        resize_cube(full, mujoco.MjData(full), slim.geom("cube_g0").size, float(1000))
+        np.testing.assert_allclose(full.body_mass, slim.body_mass, rtol=1e-12)
+        full.body_mass[:], full.body_inertia[:] = slim.body_mass, slim.body_inertia
+        full.dof_invweight0[:], full.body_invweight0[:] = slim.dof_invweight0, slim.body_invweight0
+    one, two = mujoco.MjData(full), mujoco.MjData(slim)
+    random = np.random.default_rng(0)
+    for model, data in ((full, one), (slim, two)):
+        data.qpos[:] = env.data.qpos
+        mujoco.mj_forward(model, data)
+    for _ in range(20):
+        torque = one.qfrc_bias[:7] + random.normal(size=7) * 3
+        for model, data in ((full, one), (slim, two)):
+            data.ctrl[:7] = torque
+            mujoco.mj_step(model, data, nstep=25)
+    np.testing.assert_array_equal(one.qpos, two.qpos)
+    assert one.ncon == two.ncon
+
+
+@pytest.mark.parametrize("singular", [False, True])
+def test_the_compiled_control_law_is_the_written_one(singular):
+    random = np.random.default_rng(0)
+    J, factor = random.normal(size=(6, 7)), random.normal(size=(7, 7))
+    mass = factor @ factor.T + np.eye(7)
+    if singular:
+        J[:3] = 0  # the pseudo-inverse remains
+    q, qd, rest = random.normal(size=(3, 7))
+    position, goal = random.normal(size=(2, 3))
+    kp, kd = random.uniform(1, 100, (2, 6))
+    rotation, goal_rotation = (rotation_matrix(axis) for axis in random.normal(size=(2, 3)))
+    torque = operational_space_torque(J, mass, q, qd, position, rotation, goal, goal_rotation, rest, kp, kd)
+
+    sine = sum(np.cross(rotation[:, k], goal_rotation[:, k]) for k in range(3)) / 2
+    pull = np.concatenate([goal - position, sine]) * kp - J @ qd * kd
+    Lambda = J @ np.linalg.inv(mass) @ J.T
+    wrench = np.concatenate([np.linalg.pinv(Lambda[:3, :3]) @ pull[:3], np.linalg.pinv(Lambda[3:, 3:]) @ pull[3:]])
+    posture = 10 * (rest - q) - 2 * np.sqrt(10) * qd
+    null = np.eye(7) - J.T @ np.linalg.pinv(Lambda) @ J @ np.linalg.inv(mass)
+    np.testing.assert_allclose(torque, J.T @ wrench + null @ mass @ posture, rtol=1e-8, atol=1e-8)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.tuples(*[st.floats(-3, 3)] * 3).filter(lambda axis: np.linalg.norm(axis) > 1e-6))
+def test_a_rotation_is_the_one_about_its_axis(axis):
+    expected = Rotation.from_rotvec(axis).as_matrix()
+    np.testing.assert_allclose(rotation_matrix(np.array(axis)), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_solved_is_what_robosuite_says(made, name):
+    """At states around the goal, put into both."""
+    env = made[name]
+    env.reset(seed=0)
+    original = env.scene.robosuite
+    body = env.model.body(OBJECT_BODIES[name]).id
+    joint = env.model.body_jntadr[body]
+    place = slice(env.model.jnt_qposadr[joint], env.model.jnt_qposadr[joint] + 3)
+    goal = {"lift": (0.0, 0.0, 0.84), "can": (0.2, 0.4, 0.85), "square": (0.23, 0.1, 0.85)}[name]
+    random, answers = np.random.default_rng(0), []
+    for _ in range(200):
+        env.data.qpos[place] = goal + random.normal(size=3) * (0.06, 0.06, 0.03)
+        mujoco.mj_kinematics(env.model, env.data)
+        theirs = original.sim.data._data
+        theirs.qpos[:] = env.data.qpos
+        mujoco.mj_kinematics(env.scene.full, theirs)
+        answers.append(env.solved())
+        assert answers[-1] == bool(original._check_success())
+    assert 10 < sum(answers) < 190
+
+
+def test_a_picture_shows_the_present_cube(made):
+    env = made["lift"]
+    for seed in (1, 2):
+        env.reset(seed=seed)
+        drawn = env.scene.to_draw(env.model)
+        for geom in ("cube_g0", "cube_g0_vis"):
+            np.testing.assert_array_equal(drawn.geom(geom).size, env.model.geom("cube_g0").size)
+
+
+@pytest.mark.parametrize("name", TASKS)
 def test_the_recorded_model_is_the_one_of_the_episode(made, name):
     env = made[name]
     env.reset(seed=3)
@@ -63,7 +158,8 @@ def test_the_recorded_model_is_the_one_of_the_episode(made, name):
     assert "/" not in xml.split('file="')[1][0], "paths start at the package"
     package = import_robosuite().__file__.rsplit("/robosuite/", 1)[0]
     model = mujoco.MjModel.from_xml_string(xml.replace('file="robosuite', f'file="{package}/robosuite'))
-    np.testing.assert_allclose(model.geom_size, env.model.geom_size, atol=1e-12)
+    touching = (model.geom_contype | model.geom_conaffinity) != 0
+    np.testing.assert_allclose(model.geom_size[touching], env.model.geom_size, atol=1e-12)
     np.testing.assert_allclose(model.body_mass, env.model.body_mass, rtol=1e-9)
     assert (model.nq, model.nv) == (env.model.nq, env.model.nv)
 
@@ -140,6 +236,23 @@ def test_a_restored_state_is_observed_as_it_was(made):
     np.testing.assert_allclose(env.observation(), observation, atol=1e-7)
     with pytest.raises(ValueError, match=r"expected \(45,\)"):
         env.restore(state[:-1])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_environment_goes_on_from_a_snapshot_to_the_last_bit(made, name):
+    env, other = made[name], RobomimicEnv(name)
+    observation, _ = env.reset(seed=6)
+    for _ in range(30):
+        observation = env.step(EXPERTS[name](observation))[0]
+    snapshot = env.snapshot()
+    action = EXPERTS[name](observation)
+    after = [env.step(action)[0] for _ in range(10)]
+    after.append(env.reset()[0])
+    other.resume(snapshot)
+    np.testing.assert_array_equal(other.observation(), observation)
+    again = [other.step(action)[0] for _ in range(10)]
+    again.append(other.reset()[0])
+    np.testing.assert_array_equal(after, again)
 
 
 def test_actions_that_cannot_be_executed_are_refused(made):

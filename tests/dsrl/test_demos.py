@@ -1,0 +1,110 @@
+import h5py
+import numpy as np
+import pytest
+
+from dsrl.collect_demos import CollectConfig, collect, fetch
+from dsrl.demos import read_demonstrations
+from envs.robomimic_task import POLICY_KEYS, RobomimicTask
+from runtime.errors import DataError, StateError
+from tests.dsrl.conftest import run_command
+
+
+def _changed(path, to, change):
+    to.write_bytes(path.read_bytes())
+    with h5py.File(to, "r+") as file:
+        change(file)
+    return to
+
+
+def test_a_recorded_file_has_the_groups_of_the_published_ones(demos):
+    with h5py.File(demos) as file:
+        assert RobomimicTask.from_env_args(file["data"].attrs["env_args"], "x") == RobomimicTask.standard("lift")
+        assert sorted(file["data"]) == [f"demo_{i}" for i in range(4)]
+        assert file["data"].attrs["total"] == sum(file[f"data/demo_{i}"].attrs["num_samples"] for i in range(4))
+        demo = file["data/demo_1"]
+        assert demo["states"].shape[1] == 32
+        assert demo["actions"].dtype == demo["states"].dtype == np.float64
+        assert np.abs(demo["actions"][:]).max() <= 1
+        np.testing.assert_array_equal(demo["dones"][:], demo["rewards"][:] > 0)
+        assert 1 <= demo["rewards"][:].sum() <= 6, "it goes on for five steps after the success"
+        np.testing.assert_allclose(np.diff(demo["states"][:, 0]), 0.05, atol=1e-9)
+        assert "<mujoco" in demo.attrs["model_file"]
+        for key in POLICY_KEYS:
+            np.testing.assert_array_equal(demo[f"obs/{key}"][1:], demo[f"next_obs/{key}"][:-1])
+        assert not np.array_equal(demo["actions"], demo["executed_actions"]), "what is recorded is the way back"
+
+
+def test_demonstrations_are_the_same_whoever_records_them_and_are_kept(demos, tmp_path):
+    path = tmp_path / "again.hdf5"
+    task = RobomimicTask.standard("lift")
+    collect(task, CollectConfig(num_demos=4), path, workers=2)
+    with h5py.File(demos) as one, h5py.File(path) as two:
+        for name in one["data"]:
+            np.testing.assert_array_equal(one[f"data/{name}/states"], two[f"data/{name}/states"])
+    before = path.stat().st_mtime_ns
+    collect(task, CollectConfig(num_demos=4), path)
+    assert path.stat().st_mtime_ns == before
+    with pytest.raises(StateError, match="made by another configuration"):
+        collect(task, CollectConfig(num_demos=5), path)
+
+
+def test_the_loader_sorts_by_number_decodes_masks_and_bears_holes(demos, tmp_path):
+    def renumber(file):
+        file["data"].move("demo_1", "demo_10")
+        file.create_dataset("mask/some", data=np.array([b"demo_10", b"demo_2"]))
+        for name in file["data"]:
+            del file[f"data/{name}/next_obs"]
+
+    path = _changed(demos, tmp_path / "holes.hdf5", renumber)
+    assert read_demonstrations(path).names == ("demo_0", "demo_2", "demo_3", "demo_10")
+    some = read_demonstrations(path, filter_key="some")
+    assert some.names == ("demo_2", "demo_10")
+    assert len(some) == some.lengths.sum() == len(some.observations)
+    assert some.observations.shape[1] == 19
+    assert read_demonstrations(path, num_demos=1).names == ("demo_0",)
+
+
+def test_a_file_without_masks_is_read_whole(demos, tmp_path):
+    path = _changed(demos, tmp_path / "bare.hdf5", lambda file: file.__delitem__("mask"))
+    assert len(read_demonstrations(path).names) == 4
+    with pytest.raises(DataError, match="no mask 'train'; found none at all"):
+        read_demonstrations(path, filter_key="train")
+
+
+def test_faults_of_a_file_are_named(demos, tmp_path):
+    def spoil(name, change, match, **options):
+        with pytest.raises(DataError, match=match):
+            read_demonstrations(_changed(demos, tmp_path / name, change), **options)
+
+    spoil("a", lambda f: f["data"].attrs.__delitem__("env_args"), "env_args")
+    spoil("b", lambda f: f["data/demo_2/obs"].__delitem__("object"), "demo_2 has no 'obs/object'; found robot0")
+    spoil("c", lambda f: f["data/demo_0/actions"].__setitem__((3, 1), np.nan), "actions of demo_0 are not finite")
+    spoil("d", lambda f: None, "no mask 'best'; found train", filter_key="best")
+    spoil("e", lambda f: None, "4 demonstrations, but num_demos is 9", num_demos=9)
+    (tmp_path / "f").write_bytes(demos.read_bytes()[:5000])
+    with pytest.raises(DataError, match="not a whole HDF5 file"):
+        read_demonstrations(tmp_path / "f")
+    with pytest.raises(DataError, match="no such file"):
+        read_demonstrations(tmp_path / "g")
+
+
+def test_what_cannot_be_fetched_is_said_and_nothing_is_left(tmp_path):
+    with pytest.raises(DataError, match="cannot be fetched from here"):
+        fetch("lift", tmp_path / "low_dim.hdf5", (tmp_path / "absent-{task}.hdf5").as_uri())
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_is_fetched_is_checked_to_be_a_data_set(demos, tmp_path):
+    fetch("lift", tmp_path / "ph" / "low_dim.hdf5", demos.as_uri())
+    assert read_demonstrations(tmp_path / "ph" / "low_dim.hdf5").names[0] == "demo_0"
+    (tmp_path / "page.html").write_text("moved")
+    with pytest.raises(DataError, match="not a whole HDF5 file"):
+        fetch("lift", tmp_path / "other.hdf5", (tmp_path / "page.html").as_uri())
+    assert not (tmp_path / "other.hdf5").exists()
+
+
+def test_a_file_can_be_looked_into(demos):
+    done = run_command("-m", "dsrl.inspect_data", "--data_path", demos)
+    assert done.returncode == 0, done.stderr
+    for part in ("4 demonstrations", "obs/object", "(10,)", "states", "masks: train (4), valid (0)"):
+        assert part in done.stdout

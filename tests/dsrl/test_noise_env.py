@@ -1,0 +1,72 @@
+import gymnasium
+import numpy as np
+import torch
+
+from dsrl.noise_env import DSRLEnvWrapper, actor_noise
+from dsrl.rollout import episode_seeds, open_environments, run_episodes, wilson
+from dsrl.steering import make_sac
+from envs.robomimic import RobomimicEnv
+from tests.dsrl.conftest import open_noise, tiny_steering
+
+
+def test_an_episode_does_not_depend_on_those_beside_it(policy):
+    seeds = episode_seeds(0, 3)
+    with open_environments(policy, 3, horizon=8) as together, open_environments(policy, 1, horizon=8) as alone:
+        a, b = run_episodes(policy, together, seeds), run_episodes(policy, alone, seeds)
+    np.testing.assert_array_equal(a.successes, b.successes)
+    np.testing.assert_array_equal(a.decisions, [2, 2, 2])
+    assert [row["seed"] for row in a.rows()] == seeds
+
+
+def test_the_interval_is_wilson_s():
+    low, high = wilson(49, 50)
+    assert (round(low, 3), round(high, 3)) == (0.895, 0.996)
+
+
+def test_the_noise_environment_keeps_the_gymnasium_contract(policy):
+    env = DSRLEnvWrapper(RobomimicEnv("lift", chunk=4, horizon=10), policy, 1.5)
+    seen, _ = env.reset(seed=0)
+    assert env.observation_space.contains(seen)
+    assert env.action_space == gymnasium.spaces.Box(-1.5, 1.5, (28,), np.float32)
+    rewards = []
+    ended = False
+    before = [value.clone() for value in policy.network.state_dict().values()]
+    while not ended:
+        seen, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        rewards.append(reward)
+        ended = terminated or truncated
+    assert rewards == [-4, -4, -2], "minus one for every step that is not solved, and none beyond the horizon"
+    assert truncated
+    for value, old in zip(policy.network.state_dict().values(), before, strict=True):
+        assert torch.equal(value, old)
+    assert info["chunk"].shape == (28,)
+
+
+def test_the_batched_environment_is_the_single_one(policy):
+    batched = open_noise(policy)
+    single = DSRLEnvWrapper(RobomimicEnv("lift", chunk=4, horizon=12), policy)
+    batched.reset()
+    # The wrapper's first episode is the first environment's: both are seeded by 0.
+    seen, _ = single.reset(seed=0)
+    batched.venv.seed(0)
+    assert np.allclose(batched.reset()[0], seen)
+    for step in range(3):
+        w = np.random.default_rng(step).uniform(-1, 1, (2, 28)).astype(np.float32)
+        seen, reward, _, truncated, info = single.step(w[0])
+        _, rewards, dones, infos = batched.step(w)
+        np.testing.assert_allclose(infos[0]["chunk"], info["chunk"], atol=1e-5)
+        assert rewards[0] == reward
+    assert dones.all()
+    assert infos[0]["TimeLimit.truncated"] is truncated is True
+    np.testing.assert_allclose(infos[0]["terminal_observation"], seen, atol=1e-4)
+    assert batched.env_steps == 2 * 12
+
+
+def test_an_actor_s_episode_has_its_own_random_numbers(policy, tmp_path):
+    model = make_sac(policy, open_noise(policy), tiny_steering(tmp_path))
+    seen = torch.zeros(2, 19)
+    both = actor_noise(model, deterministic=False)(seen, [4, 9], 0)
+    alone = actor_noise(model, deterministic=False)(seen[:1], [9], 0)
+    torch.testing.assert_close(both[1], alone[0])
+    assert both.abs().max() <= 1
+    assert not torch.equal(both[0], both[1])

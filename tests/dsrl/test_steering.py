@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import SAC
+
+from dsrl.noise_env import load_actor
+from dsrl.noise_sac import stacked
+from dsrl.steering import BEST, Steering, steer
+from runtime import interrupt
+from runtime.errors import DataError, StateError
+from runtime.metrics import read_metrics
+from tests.dsrl.conftest import tiny_steering
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "na"])
+def test_the_warm_start_stores_what_the_algorithm_learns_from(policy, tmp_path, algorithm):
+    run = Steering(policy, tiny_steering(tmp_path, algorithm=algorithm, initial_steps=48))
+    while not run.is_warm:
+        run.warm_up()
+    buffer = run.model.replay_buffer
+    assert (buffer.size(), run.count["warm_episodes"], run.env.env_steps, run.steps) == (6, 4, 48, 0)
+    assert 0 <= run.count["warm_solved"] <= 4
+    w = np.random.default_rng(0).standard_normal((2, 28), dtype=np.float32).clip(-1, 1)
+    stored = buffer.actions[0]
+    if algorithm == "sac":
+        np.testing.assert_allclose(stored, w, atol=1e-6)
+    else:
+        chunk = policy.denoise(torch.from_numpy(buffer.observations[0]), torch.from_numpy(w)).numpy()
+        np.testing.assert_allclose(stored, chunk, atol=1e-4)
+    assert (buffer.rewards[:3] == -4).all()
+    assert buffer.dones[2].all()
+    assert buffer.timeouts[2].all(), "a time limit is not the end of the task"
+    batch = run.model.sample(20)
+    assert batch.dones.sum() == 0
+    assert (batch.rewards == -4).all()
+
+
+def test_the_stacked_critics_are_the_single_ones_and_so_are_their_gradients(policy, tmp_path):
+    critic = Steering(policy, tiny_steering(tmp_path)).model.critic
+    states, actions = torch.randn(5, 19), torch.randn(5, 28)
+    plain = torch.cat(critic(states, actions), dim=1).T
+    plain.square().sum().backward()
+    expected = [value.grad.clone() for value in critic.parameters()]
+    critic.zero_grad()
+    fast = stacked(critic.q_networks)(states, actions)
+    fast.square().sum().backward()
+    torch.testing.assert_close(fast, plain)
+    for value, grad in zip(critic.parameters(), expected, strict=True):
+        torch.testing.assert_close(value.grad, grad)
+
+
+def test_an_update_follows_the_equations_of_sac(policy, tmp_path):
+    """Against stable-baselines3's own actor and critics, on the same batch and random numbers."""
+    model = _warm(policy, tmp_path, reward_scale=0.5, ent_coef="0.3")
+    batch = model.sample(8)
+    random = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        mean, log_std, _ = model.actor.get_action_dist_params(batch.next_states)
+        model.actor.action_dist.proba_distribution(mean, log_std)
+        raw = mean + log_std.exp() * torch.randn(8, 28, generator=random)
+        w = raw.tanh()
+        log_prob = model.actor.action_dist.log_prob(w, raw)
+        value = torch.min(*model.critic_target(batch.next_states, w))[:, 0] - 0.3 * log_prob
+        target = batch.rewards + (1 - batch.dones) * 0.99 * value
+        expected = sum(((q[:, 0] - target) ** 2).mean() for q in model.critic(batch.states, batch.actions))
+    assert (batch.rewards == -2).all()
+    model.generator.manual_seed(5)
+    found = model.update_critics(batch, torch.tensor(0.3))["critic_loss"]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def _weights(folder):
+    return SAC.load(folder / BEST).policy.state_dict()
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "na"])
+@pytest.mark.parametrize("decisions", [4, 12])
+def test_a_run_that_was_asked_to_stop_goes_on_as_one_that_was_not(policy, tmp_path, monkeypatch, algorithm, decisions):
+    """In the warm start (4 decisions of both environments) and in the training (12)."""
+
+    def config(name):
+        return tiny_steering(tmp_path / name, algorithm=algorithm, initial_steps=64, eval_every=16)
+
+    whole = steer(policy, config("whole"))
+    execute, executed = Steering._execute, []
+
+    def counted(run, w):
+        executed.append(w)
+        if len(executed) == decisions:
+            interrupt.request(15)
+        return execute(run, w)
+
+    monkeypatch.setattr(Steering, "_execute", counted)
+    with pytest.raises(interrupt.Interrupted):
+        steer(policy, config("cut"))
+    interrupt.clear()
+    assert (tmp_path / "cut" / "resume.pt").exists()
+    monkeypatch.undo()
+    again = steer(policy, config("cut"))
+    for part in ("cloned", "steered", "steered_deterministic", "warm_start", "env_steps", "gradient_steps"):
+        assert again[part] == whole[part]
+    for name, value in _weights(tmp_path / "whole").items():
+        assert torch.equal(value, _weights(tmp_path / "cut")[name]), name
+    curves = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "cut")]
+    for one, two in zip(*curves, strict=True):
+        assert {**one, "seconds": 0} == {**two, "seconds": 0}
+    assert not (tmp_path / "cut" / "resume.pt").exists()
+    assert steer(policy, config("cut")) == again, "a finished run is not run again"
+
+
+def test_a_run_is_not_continued_with_other_settings_or_from_a_damaged_file(policy, tmp_path):
+    (tmp_path / "resume.pt").write_bytes(b"half")
+    with pytest.raises(DataError, match=r"resume.pt: not a whole checkpoint .*; remove it to begin anew"):
+        steer(policy, tiny_steering(tmp_path))
+    with pytest.raises(StateError, match=r"a run with other settings \(utd\)"):
+        steer(policy, tiny_steering(tmp_path, utd=3))
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "na"])
+def test_steering_writes_a_model_that_stock_sac_loads(policy, tmp_path, algorithm):
+    result = steer(policy, tiny_steering(tmp_path, algorithm=algorithm))
+    assert result["use"] in ("cloned", "steered", "steered_deterministic")
+    assert result["cloned"]["episodes"] == 2
+    model = SAC.load(tmp_path / BEST)
+    w, _ = model.predict(np.zeros((1, 19), np.float32))
+    assert w.shape == (1, 28)
+    choose = load_actor(tmp_path / BEST, policy, deterministic=True)
+    np.testing.assert_allclose(
+        choose(torch.zeros(1, 19), [0], 0).numpy(), model.predict(np.zeros((1, 19)), deterministic=True)[0], atol=1e-6
+    )
+    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) >= 2
+    with pytest.raises(DataError, match="no such SAC model"):
+        load_actor(tmp_path / "none.zip", policy)
+    (tmp_path / "bad.zip").write_text("no")
+    with pytest.raises(DataError, match="not a SAC model"):
+        load_actor(tmp_path / "bad.zip", policy)
+
+
+def test_a_policy_that_solves_nothing_is_not_steered(policy, tmp_path):
+    with pytest.raises(DataError, match="too little to learn from"):
+        steer(policy, tiny_steering(tmp_path, least_base_rate=0.9))
+
+
+def test_one_update_of_noise_aliasing_follows_its_equations(policy, tmp_path):
+    """Against the losses written out on the same batch and random numbers."""
+    model = _warm(policy, tmp_path, algorithm="na")
+    batch = model.sample(8)
+    random = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        mean, log_std, _ = model.actor.get_action_dist_params(batch.next_states)
+        model.actor.action_dist.proba_distribution(mean, log_std)
+        raw = mean + log_std.exp() * torch.randn(8, 28, generator=random)
+        log_prob = model.actor.action_dist.log_prob(raw.tanh(), raw)
+        chunk = policy.denoise(batch.next_states, raw.tanh())
+        value = torch.min(*model.action_critic_target(batch.next_states, chunk))[:, 0] - 0.3 * log_prob
+        target = batch.rewards + (1 - batch.dones) * 0.99 * value
+        expected = sum(((q[:, 0] - target) ** 2).mean() for q in model.action_critic(batch.states, batch.actions))
+    model.generator.manual_seed(5)
+    found = model.update_critics(batch, torch.tensor(0.3))["critic_loss"]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    before = [model.distill(batch.states) for _ in range(60)]
+    assert torch.stack(before[-10:]).mean() < torch.stack(before[:10]).mean(), "Q_W approaches Q_A"
+
+
+def _warm(policy, folder, **options):
+    """A model after a warm start."""
+    run = Steering(policy, tiny_steering(folder, **options))
+    while not run.is_warm:
+        run.warm_up()
+    return run.model
