@@ -17,7 +17,7 @@ from offline_compositional_rl_datasets.lerobot import write_lerobot
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from pipeline.overview import open_run
-from pipeline.stages import samples_file
+from pipeline.places import samples_file
 from runtime.atomic import artifact_info
 from runtime.errors import DataError
 

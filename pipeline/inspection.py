@@ -11,7 +11,7 @@ from diffusion.model import DiffusionModel
 from diffusion.quality import load_marginals
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import AXES, Task
-from pipeline.stages import marginals_file
+from pipeline.places import marginals_file
 from runtime.device import pick_device
 from runtime.errors import ConfigError
 

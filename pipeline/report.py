@@ -19,7 +19,7 @@ from offline_compositional_rl_datasets.task import Task
 from pipeline import overview, tables
 from pipeline.figures import FIGURES
 from pipeline.pictures import film_strip
-from pipeline.stages import policy_folder
+from pipeline.places import policy_folder
 from runtime.atomic import atomic_path, read_json, write_json, write_text
 from runtime.config import to_dict
 from runtime.errors import DataError, UserError, one_line
