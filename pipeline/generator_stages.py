@@ -73,7 +73,7 @@ class TrainGenerator:
     def progress(self) -> StageProgress:
         rows = read_metrics(self.checkpoint.parent / "metrics.jsonl")
         if not rows:
-            return StageProgress("reading data")
+            return StageProgress("beginning")
         step, steps = rows[-1]["step"], self.training.steps
         return StageProgress(f"step {step:,}/{steps:,}, loss {rows[-1]['loss']:.4f}", step / steps)
 

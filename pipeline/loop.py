@@ -90,10 +90,11 @@ class Loop:
         jobs, code = self.paths.logs_path / "slurm", self.folder / "code"
         self.site = make_site(self.config.cluster, jobs, self.ledger, code)
         self._announce()
-        self._prepare_data()
         report.write_report(self)
         try:
             with report.live_report(self):
+                self._prepare_data()
+                report.write_report(self)
                 iterate(self)
         except JobError as error:
             report.write_report(self, failure=one_line(error))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import AXES, Task
 from pipeline import tables
 from pipeline.config import load_pipeline_config
@@ -120,8 +121,10 @@ def grid(loop: Loop) -> Grid:
 def now(loop: Loop) -> list[str]:
     """What is being done, by the files that are there: first in a sentence, then the jobs that are under way."""
     iteration = loop.state.current
-    if loop.state.outcome or iteration is None:
+    if loop.state.outcome:
         return []
+    if iteration is None:
+        return [] if loop.state.iterations else _recorded(loop)
     stage = next((name for name in STAGES if name not in iteration.seconds), "policy")
     head = f"Iteration {iteration.index}: {STAGES[stage]}"
     if stage == "diffusion":
@@ -136,6 +139,15 @@ def now(loop: Loop) -> list[str]:
     jobs = [f"{m.task} seed {m.seed}: {progress.text}" for m, progress in running]
     more = [f"and {len(jobs) - _SHOWN_JOBS} more"] if len(jobs) > _SHOWN_JOBS else []
     return [f"{head}: {len(members) - len(open_)} of {len(members)} scored", *jobs[:_SHOWN_JOBS], *more]
+
+
+def _recorded(loop: Loop) -> list[str]:
+    """How much of the expert data there is, while the loop records them before its first iteration."""
+    if loop.config.collect is None:
+        return []
+    tasks, root, kind = loop.tasks.train, loop.paths.data_path, loop.config.dataset_type
+    done = sum(is_complete(task_file(root, kind, task)) for task in tasks)
+    return [f"Expert data: {done} of {len(tasks)} tasks recorded"]
 
 
 def policies(loop: Loop, iteration: Iteration) -> list[TrainPolicy]:

@@ -92,7 +92,7 @@ def page(loop: Loop, *, failure: str = "") -> str:
     iterations = [it.index for it in state.iterations]
     views = [{"name": "best", "iteration": None}, *({"name": f"iteration {i}", "iteration": i} for i in iterations)]
     sets = overview.generated_sets(loop)
-    averages = tables.final_rows(loop)[-1]
+    averages = tables.final_rows(loop)[-1] if any(cell.best is not None for cell in tests) else {}
     return template.render(
         title=config.run_name,
         outcome=state.outcome,
