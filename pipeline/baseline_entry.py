@@ -72,9 +72,9 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
         from corl.multitask import MultitaskConfig
         from offline_compositional_rl_datasets.hdf5 import find_task_file
         from offline_compositional_rl_datasets.splits import load_split
-        from pipeline.config import ClusterConfig, Resources, RetryConfig, _given
+        from pipeline.config import ClusterConfig, Resources, RetryConfig
         from pipeline.multitask import TrainMultitask, run_seeds
-        from runtime.config import from_mapping, merge, read_yaml
+        from runtime.config import from_mapping, given, merge, read_yaml
         from runtime.errors import ConfigError
         from runtime.logs import configure_logging
         from runtime.paths import machine_settings
@@ -88,7 +88,7 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
             "eval_freq": eval_freq,
             "n_eval_episodes": n_eval_episodes,
         }
-        values = merge(merge(defaults, read_yaml(config) if config else {}), _given(flags))
+        values = merge(merge(defaults, read_yaml(config) if config else {}), given(flags))
         settings = from_mapping(MultitaskConfig, values, source=str(config) if config else "flags")
         machine = machine_settings()
         split = load_split(task_list_path or machine.tasks_path, experiment_type, task_list_seed)

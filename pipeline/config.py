@@ -18,7 +18,7 @@ from diffusion.config import (
     TrainConfig,
 )
 from envs.recording import CollectConfig
-from runtime.config import from_mapping, merge, read_yaml, to_dict
+from runtime.config import from_mapping, given, merge, read_yaml, to_dict
 from runtime.errors import ConfigError
 from runtime.paths import machine_settings
 
@@ -191,18 +191,9 @@ def load_pipeline_config(
     """
     source = "flags" if path is None else str(path)
     values = merge(defaults or {}, {} if path is None else read_yaml(path))
-    values = merge(values, _given(overrides))
+    values = merge(values, given(overrides))
     preset = DENOISERS.get(str(values.get("denoiser", PipelineConfig.denoiser)))
     if preset is not None:
         under = {"network": to_dict(preset)} | ({} if preset.kind.startswith("dit") else MLP_SETTINGS)
         values = merge(under, values)
     return from_mapping(PipelineConfig, values, source=source)
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without None, in nested mappings too."""
-    return {
-        key: _given(value) if isinstance(value, Mapping) else value
-        for key, value in values.items()
-        if value is not None
-    }

@@ -9,13 +9,15 @@ from pathlib import Path
 import gymnasium
 
 import envs
+from envs.composuite.simulation import CONTROL_FREQUENCY
 from offline_compositional_rl_datasets.check import check_task
 from offline_compositional_rl_datasets.export import Card, minari_id, write_flat, write_minari
 from offline_compositional_rl_datasets.hdf5 import find_task_file
+from offline_compositional_rl_datasets.lerobot import write_lerobot
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from pipeline.overview import open_run
-from pipeline.stages import samples_file
+from pipeline.places import samples_file
 from runtime.atomic import artifact_info
 from runtime.errors import DataError
 
@@ -27,26 +29,54 @@ def export_expert(data_path: Path, dataset_type: str, tasks: Sequence[Task], out
 
     Raises `DataError` for a missing or damaged file, `StateError` where a data set is there already.
     """
-    files = [find_task_file(data_path, dataset_type, task) for task in tasks]
     written = []
-    for task, file in zip(tasks, files, strict=True):
-        report = check_task(data_path, dataset_type, task)
-        if report.faults:
-            raise DataError(f"{file}: {'; '.join(report.faults)}")
-        info = artifact_info(file)
-        origin = "recorded with this project" if info else f"data set `{dataset_type}` in the published layout"
-        if info:
-            origin += ": published policy" if "policy" in info else ": scripted expert"
-        success = f"{report.success:.2f} of episodes at their last step; mean return {report.mean_return:.1f}"
-        if info and "success_rate" in info:  # recorded here: disturbances cut a run into several episodes
-            success = f"{info['success_rate']:.2f} of {info['episodes']} runs, which disturbances cut into episodes"
-        facts = {k: v for k, v in (info or {}).items() if k not in ("successes", "returns", "policy")}
-        card = Card(f"{task.name}, {dataset_type} data", task, origin, success, licence, facts)
+    for task, (file, card) in _expert_sources(data_path, dataset_type, tasks, licence).items():
         name = minari_id(task, dataset_type)
         write_minari(file, name, out, card, env=gymnasium.spec(f"{envs.NAMESPACE}/{task}-v0"))
         log.info("%s: %s", task, Path(out) / name)
         written.append(name)
     return written
+
+
+def export_lerobot(data_path: Path, dataset_type: str, tasks: Sequence[Task], out: Path, *, licence: str) -> list[Path]:
+    """The tasks' files as LeRobot data sets under `out`, one for each robot; gives their folders.
+
+    Raises `DataError` for a missing or damaged file, `StateError` where a data set is there already.
+    """
+    sources = _expert_sources(data_path, dataset_type, tasks, licence)
+    written = []
+    for robot in dict.fromkeys(task.robot for task in tasks):
+        mine = [source for task, source in sources.items() if task.robot == robot]
+        folder = Path(out) / "lerobot" / f"composuite_{robot.lower()}_{dataset_type}"
+        written.append(write_lerobot(mine, folder, fps=CONTROL_FREQUENCY, robot=robot))
+        log.info("%d tasks: %s", len(mine), folder)
+    return written
+
+
+def _expert_sources(
+    data_path: Path, dataset_type: str, tasks: Sequence[Task], licence: str
+) -> dict[Task, tuple[Path, Card]]:
+    """The file of each task, checked, with its card. Raises `DataError` for the first that is missing or damaged."""
+    files = [find_task_file(data_path, dataset_type, task) for task in tasks]
+    return {
+        task: (file, _expert_card(task, file, data_path, dataset_type, licence))
+        for task, file in zip(tasks, files, strict=True)
+    }
+
+
+def _expert_card(task: Task, file: Path, data_path: Path, dataset_type: str, licence: str) -> Card:
+    report = check_task(data_path, dataset_type, task)
+    if report.faults:
+        raise DataError(f"{file}: {'; '.join(report.faults)}")
+    info = artifact_info(file)
+    origin = "recorded with this project" if info else f"data set `{dataset_type}` in the published layout"
+    if info:
+        origin += ": published policy" if "policy" in info else ": scripted expert"
+    success = f"{report.success:.2f} of episodes at their last step; mean return {report.mean_return:.1f}"
+    if info and "success_rate" in info:  # recorded here: disturbances cut a run into several episodes
+        success = f"{info['success_rate']:.2f} of {info['episodes']} runs, which disturbances cut into episodes"
+    facts = {k: v for k, v in (info or {}).items() if k not in ("successes", "returns", "policy")}
+    return Card(f"{task.name}, {dataset_type} data", task, origin, success, licence, facts)
 
 
 def export_synthetic(run: Path, tasks: Sequence[Task], out: Path, *, licence: str) -> list[Path]:

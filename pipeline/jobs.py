@@ -7,6 +7,7 @@ A job succeeded if its artifact is there, whatever the scheduler says. Where job
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from pipeline.local import LocalSite
 from pipeline.slurm import SlurmSite
 from pipeline.stages import Stage, is_done
 from runtime.errors import JobError
-from runtime.logs import duration
+from runtime.logs import Progress, duration, progress
 
 log = logging.getLogger(__name__)
 
@@ -115,20 +116,27 @@ class _Round:
         self.running = self.site.adopt(self.waiting, self.group)
         self.waiting = [attempt for attempt in self.waiting if attempt not in self.running]
         try:
-            while self.waiting or self.running:
-                self._submit()
-                time.sleep(self.site.poll_seconds)
-                for attempt, evidence in self.site.over(self.running):
-                    self.running.remove(attempt)
-                    if is_done(attempt.stage):
-                        self._finish(attempt)
-                    else:
-                        self._settle(attempt, classify(evidence))
-                self._tell_status()
+            with progress(self.total, self.group.name, done=self.done, every_seconds=math.inf) as bar:
+                self._poll(bar)
         except BaseException:
             self.site.cancel(self.running)
             raise
         return self.failed
+
+    def _poll(self, bar: Progress) -> None:
+        """Until every stage is done or has failed for good; the bar is seen on a terminal alone."""
+        while self.waiting or self.running:
+            self._submit()
+            bar.update(self.done - bar.done, running=len(self.running), waiting=len(self.waiting))
+            time.sleep(self.site.poll_seconds)
+            for attempt, evidence in self.site.over(self.running):
+                self.running.remove(attempt)
+                if is_done(attempt.stage):
+                    self._finish(attempt)
+                else:
+                    self._settle(attempt, classify(evidence))
+            self._tell_status()
+        bar.update(self.done - bar.done, running=0, waiting=0)
 
     def _submit(self) -> None:
         now = time.monotonic()

@@ -17,25 +17,14 @@ from pathlib import Path
 from diffusion.config import TrainConfig
 from offline_compositional_rl_datasets.splits import load_split
 from offline_compositional_rl_datasets.task import Task
-from pipeline import report, tables
+from pipeline import report, tables, usage
 from pipeline.attempts import Group, Ledger
 from pipeline.config import PathConfig, PipelineConfig
 from pipeline.curriculum import filter_sources, phase_of
 from pipeline.jobs import Site, make_site, resolve_cluster, run_jobs
+from pipeline.places import expert_files, model_file, policy_folder, samples_file
 from pipeline.selection import Score, Threshold, ThresholdRule, select, task_rate
-from pipeline.stages import (
-    Generate,
-    Stage,
-    TrainGenerator,
-    TrainPolicies,
-    TrainPolicy,
-    expert_files,
-    in_groups,
-    key_of,
-    model_file,
-    policy_folder,
-    samples_file,
-)
+from pipeline.stages import Generate, Stage, TrainGenerator, TrainPolicies, TrainPolicy, in_groups, key_of
 from pipeline.state import Iteration, LoopState, load_state, save_state
 from runtime.atomic import read_json, write_json
 from runtime.config import to_dict
@@ -101,10 +90,11 @@ class Loop:
         jobs, code = self.paths.logs_path / "slurm", self.folder / "code"
         self.site = make_site(self.config.cluster, jobs, self.ledger, code)
         self._announce()
-        self._prepare_data()
         report.write_report(self)
         try:
             with report.live_report(self):
+                self._prepare_data()
+                report.write_report(self)
                 iterate(self)
         except JobError as error:
             report.write_report(self, failure=one_line(error))
@@ -297,6 +287,8 @@ class Loop:
         resources = getattr(self.config.resources, stage_name)
         group = self._group(stage_name)
         failed = run_jobs(stages, resources, self.site, self.ledger, group, self.config.retry, on_done)
+        if self.site.kind == "slurm":
+            usage.ask_accounting(self)
         seconds = dict(self.state.current.seconds)
         seconds[stage_name] = round(seconds.get(stage_name, 0.0) + time.monotonic() - started, 1)
         self.save(self.state.update(seconds=seconds))

@@ -21,10 +21,10 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from pipeline.config import ClusterConfig, Resources, RetryConfig
 from pipeline.jobs import run_batch
-from pipeline.stages import StageProgress, _stage, _use_threads, key_of
+from pipeline.stage import StageProgress, held, key_of
 from runtime.atomic import commit_artifact, read_json
 from runtime.config import config_hash, to_dict
-from runtime.cpus import cpu_count
+from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
 from runtime.errors import JobError
 from runtime.metrics import read_metrics, write_csv
@@ -75,10 +75,10 @@ class TrainMultitask:
         return read_json(self.output)
 
     def __call__(self) -> None:
-        with _stage(self, self.folder) as key:
+        with held(self, self.folder) as key:
             if key is None:
                 return
-            _use_threads(self.threads)
+            use_threads(self.threads)
             config, device = self.config, pick_device(self.device)
             parts = [read_expert(path, task, episode_ends=config.episode_ends) for task, path in self.data]
             data = TaskData(parts, config, COMPOSUITE, device)

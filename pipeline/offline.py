@@ -20,10 +20,11 @@ from offline_compositional_rl_datasets.hdf5 import find_task_file
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from pipeline.online import Tracking, finish, learn, online_progress
-from pipeline.stages import RESULT_FILE, StageProgress, _stage, _use_threads, key_of
+from pipeline.places import RESULT_FILE
+from pipeline.stage import StageProgress, held, key_of
 from runtime.atomic import read_json
 from runtime.config import config_hash, to_dict
-from runtime.cpus import cpu_count
+from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
 from runtime.metrics import write_csv
 from runtime.seeds import derive_seed
@@ -157,10 +158,10 @@ class FineTune:
         return OnlineScores(**read_json(self.output)["scores"])
 
     def __call__(self) -> None:
-        with _stage(self, self.folder) as key:
+        with held(self, self.folder) as key:
             if key is None:
                 return
-            _use_threads(self.threads)
+            use_threads(self.threads)
             device = pick_device(self.device)
             agent, code = load_agent(self.checkpoint, COMPOSUITE, seed=self.seed, device=device)
             finish(self, learn(self, agent, code, None, key=key, device=device), key)

@@ -38,10 +38,11 @@ from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.pictures import episode_frames
-from pipeline.stages import RESULT_FILE, StageProgress, _stage, _use_threads, key_of
+from pipeline.places import RESULT_FILE
+from pipeline.stage import StageProgress, held, key_of
 from runtime.atomic import atomic_path, commit_artifact
 from runtime.config import config_hash, to_dict
-from runtime.cpus import cpu_count
+from runtime.cpus import cpu_count, use_threads
 from runtime.device import autocast_dtype, pick_device
 from runtime.errors import DataError
 from runtime.provenance import provenance
@@ -96,10 +97,10 @@ class LearnOnline:
         return OnlineScores(**json.loads(self.output.read_text())["scores"])
 
     def __call__(self) -> None:
-        with _stage(self, self.folder) as key:
+        with held(self, self.folder) as key:
             if key is None:
                 return
-            _use_threads(self.threads)
+            use_threads(self.threads)
             finish(self, self._run(key), key)
 
     def _code(self) -> ObservationCode:

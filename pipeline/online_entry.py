@@ -213,8 +213,7 @@ def sac_command(variant: Variant) -> Callable[..., None]:
 def load_online_config(path: Path | None, overrides: Mapping[str, Any], variant: Variant) -> OnlineConfig:
     """A YAML file over the variant's defaults, and over it the flags that are not None."""
     from corl.online_config import OnlineConfig
-    from pipeline.config import _given
-    from runtime.config import from_mapping, merge, read_yaml
+    from runtime.config import from_mapping, given, merge, read_yaml
 
     values = merge({"task_ids": variant.task_ids}, read_yaml(path) if path else {})
-    return from_mapping(OnlineConfig, merge(values, _given(overrides)), source=str(path) if path else "flags")
+    return from_mapping(OnlineConfig, merge(values, given(overrides)), source=str(path) if path else "flags")

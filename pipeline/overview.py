@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import AXES, Task
 from pipeline import tables
-from pipeline.config import PathConfig, load_pipeline_config
-from pipeline.stages import PHYSICS_FILE, TrainPolicy, policy_folder
+from pipeline.config import load_pipeline_config
+from pipeline.places import PHYSICS_FILE, policy_folder
+from pipeline.stages import TrainPolicy
 from pipeline.state import Iteration, load_state
-from runtime.atomic import is_complete, read_json
+from pipeline.usage import notes_of, of_stage, used
+from runtime.atomic import is_complete
 from runtime.errors import DataError
 from runtime.logs import duration
 from runtime.metrics import read_metrics
@@ -30,26 +33,21 @@ _SHOWN_JOBS = 6
 _GRID_AXES = ("object", "obstacle", "objective", "robot")
 
 
-def open_run(folder: Path, *, data_path: Path | None = None) -> Loop:
+def open_run(folder: Path, *, data_path: Path | None = None, logs_path: Path | None = None) -> Loop:
     """The loop of a run's folder `<results>/loops/<run>`, to be read; nothing is run or written.
 
-    Raises `DataError` where it is not the folder of a run.
+    Paths that are not given are the recorded ones. Raises `DataError` where it is not the folder of a run.
     """
     from pipeline.loop import Loop
 
     folder = Path(folder).absolute()
     if not (folder / "config.json").exists():
         raise DataError(f"{folder}: not the folder of a run (no config.json); expected <results>/loops/<run>")
-    paths = _given(read_json(folder / "config.json").get("paths", {}))
-    paths |= {"results_path": folder.parent.parent} | ({"data_path": data_path} if data_path else {})
-    overrides = {"paths": paths}
-    loop = Loop(load_pipeline_config(folder / "config.json", overrides))
-    loop.state = load_state(folder / "state.json")
+    paths = {"results_path": folder.parent.parent, "data_path": data_path, "logs_path": logs_path}
+    loop = Loop(load_pipeline_config(folder / "config.json", {"paths": paths}))
+    if loop.state_file.exists():
+        loop.state = load_state(loop.state_file)
     return loop
-
-
-def _given(recorded: dict[str, Any]) -> dict[str, Path]:
-    return {name: Path(value) for name, value in recorded.items() if value and hasattr(PathConfig(), name)}
 
 
 @dataclass(frozen=True)
@@ -123,8 +121,10 @@ def grid(loop: Loop) -> Grid:
 def now(loop: Loop) -> list[str]:
     """What is being done, by the files that are there: first in a sentence, then the jobs that are under way."""
     iteration = loop.state.current
-    if loop.state.outcome or iteration is None:
+    if loop.state.outcome:
         return []
+    if iteration is None:
+        return [] if loop.state.iterations else _recorded(loop)
     stage = next((name for name in STAGES if name not in iteration.seconds), "policy")
     head = f"Iteration {iteration.index}: {STAGES[stage]}"
     if stage == "diffusion":
@@ -139,6 +139,15 @@ def now(loop: Loop) -> list[str]:
     jobs = [f"{m.task} seed {m.seed}: {progress.text}" for m, progress in running]
     more = [f"and {len(jobs) - _SHOWN_JOBS} more"] if len(jobs) > _SHOWN_JOBS else []
     return [f"{head}: {len(members) - len(open_)} of {len(members)} scored", *jobs[:_SHOWN_JOBS], *more]
+
+
+def _recorded(loop: Loop) -> list[str]:
+    """How much of the expert data there is, while the loop records them before its first iteration."""
+    if loop.config.collect is None:
+        return []
+    tasks, root, kind = loop.tasks.train, loop.paths.data_path, loop.config.dataset_type
+    done = sum(is_complete(task_file(root, kind, task)) for task in tasks)
+    return [f"Expert data: {done} of {len(tasks)} tasks recorded"]
 
 
 def policies(loop: Loop, iteration: Iteration) -> list[TrainPolicy]:
@@ -170,8 +179,8 @@ def history(loop: Loop) -> list[dict[str, Any]]:
 
 
 def stage_rows(loop: Loop) -> list[dict[str, Any]]:
-    """Per stage: wall time of all iterations, jobs, and what each job asks for."""
-    iterations = loop.state.iterations
+    """Per stage: wall time of all iterations, jobs, what each job asks for and what the largest and longest used."""
+    iterations, notes = loop.state.iterations, notes_of(loop)
     total = sum(sum(it.seconds.values()) for it in iterations)
     jobs = {
         "diffusion": len(iterations),
@@ -181,6 +190,7 @@ def stage_rows(loop: Loop) -> list[dict[str, Any]]:
     rows = []
     for stage, what in STAGES.items():
         seconds, asked = sum(it.seconds.get(stage, 0.0) for it in iterations), getattr(loop.config.resources, stage)
+        most = used(of_stage(notes, stage))
         rows.append(
             {
                 "stage": what,
@@ -190,7 +200,10 @@ def stage_rows(loop: Loop) -> list[dict[str, Any]]:
                 "cpus": asked.cpus or "all",
                 "gpus": asked.gpus,
                 "memory": f"{asked.memory_gb} GB",
+                "peak": "–" if most.memory_gb is None else f"{most.memory_gb:.2f} GB",
+                "accounted": most.accounted,
                 "limit": duration(3600 * asked.hours),
+                "longest": "–" if most.hours is None else duration(3600 * most.hours),
             }
         )
     return rows

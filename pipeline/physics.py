@@ -23,7 +23,7 @@ from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.figures import new_figure, styled
-from pipeline.stages import PHYSICS_FILE, expert_files
+from pipeline.places import PHYSICS_FILE, expert_files
 from runtime.atomic import write_json
 from runtime.errors import DataError
 from runtime.metrics import write_csv

@@ -19,7 +19,7 @@ from offline_compositional_rl_datasets.task import Task
 from pipeline import overview, tables
 from pipeline.figures import FIGURES
 from pipeline.pictures import film_strip
-from pipeline.stages import policy_folder
+from pipeline.places import policy_folder
 from runtime.atomic import atomic_path, read_json, write_json, write_text
 from runtime.config import to_dict
 from runtime.errors import DataError, UserError, one_line
@@ -92,7 +92,7 @@ def page(loop: Loop, *, failure: str = "") -> str:
     iterations = [it.index for it in state.iterations]
     views = [{"name": "best", "iteration": None}, *({"name": f"iteration {i}", "iteration": i} for i in iterations)]
     sets = overview.generated_sets(loop)
-    averages = tables.final_rows(loop)[-1]
+    averages = tables.final_rows(loop)[-1] if any(cell.best is not None for cell in tests) else {}
     return template.render(
         title=config.run_name,
         outcome=state.outcome,

@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.attempts import Ledger
-from pipeline.config import PathConfig, PipelineConfig
+from pipeline.config import PathConfig
 from pipeline.loop import Loop
 from pipeline.slurm import JobInfo
 from pipeline.stages import Stage
 from pipeline.state import Iteration, load_state
-from runtime.atomic import artifact_info, read_json
-from runtime.config import from_mapping
+from pipeline.usage import notes_of, used
+from runtime.atomic import artifact_info
 from runtime.errors import DataError
 from runtime.logs import duration
 
 STAGES = ("diffusion", "generation", "policy")
 _WIDTH = 80
-
-
-def open_run(folder: Path, results_path: Path | None, logs_path: Path | None) -> Loop:
-    """The loop of `results/loops/<run>`, with its recorded configuration. Raises `DataError` where there is none."""
-    recorded = from_mapping(PipelineConfig, read_json(folder / "config.json"), source=str(folder / "config.json"))
-    given = {"results_path": results_path, "logs_path": logs_path}
-    paths = {name: value for name, value in given.items() if value is not None}
-    return Loop(dataclasses.replace(recorded, paths=dataclasses.replace(recorded.paths, **paths)))
-
-
-def notes_of(loop: Loop) -> list[dict[str, Any]]:
-    """The notes that this run's jobs left."""
-    notes = []
-    for file in sorted((loop.paths.logs_path / "slurm").glob("*/note_*.json")):
-        try:
-            note = read_json(file)
-        except DataError:
-            continue
-        if note.get("run") == loop.config.run_name:
-            notes.append(note)
-    return notes
 
 
 def stages_of(loop: Loop, iteration: Iteration) -> dict[str, Sequence[Stage]]:
@@ -84,9 +62,9 @@ def eta_seconds(counts: Mapping[str, int], seconds: Sequence[float]) -> float | 
 
 def status_of(loop: Loop, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
     """Everything as plain values; see `render`."""
-    state = load_state(loop.state_file) if loop.state_file.exists() else loop.state
-    loop.state = state
-    notes = notes_of(loop)
+    if loop.state_file.exists():
+        loop.state = load_state(loop.state_file)
+    state, notes = loop.state, notes_of(loop)
     records = Ledger(loop.folder / "jobs.json").records
     iteration = state.current
     stages = []
@@ -95,7 +73,7 @@ def status_of(loop: Loop, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
         mine = [note for note in notes if note["group"] == group]
         finished = [note for note in mine if note["outcome"] == "done"]
         counts = count(stages_of(loop, iteration)[name], records, jobs)
-        asked = getattr(loop.config.resources, name)
+        asked, most = getattr(loop.config.resources, name), used(mine)
         stages.append(
             {
                 "stage": name,
@@ -103,8 +81,8 @@ def status_of(loop: Loop, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
                 "failed_tries": sum(sum(records.get(s.name, {}).get("tries", {}).get("failures", {}).values())
                                     for s in stages_of(loop, iteration)[name]),
                 "eta_seconds": eta_seconds(counts, [note["seconds"] for note in finished]),
-                "memory_gb": {"asked": asked.memory_gb, "used": max((n["memory_gb"] for n in mine), default=None)},
-                "hours": {"asked": asked.hours, "used": max((n["seconds"] / 3600 for n in mine), default=None)},
+                "memory_gb": {"asked": asked.memory_gb, "used": most.memory_gb},
+                "hours": {"asked": asked.hours, "used": most.hours},
             }
         )  # fmt: skip
     return {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from scipy.stats import binomtest
 
 from offline_compositional_rl_datasets.task import Task
-from pipeline.stages import samples_file
+from pipeline.places import samples_file
 from pipeline.state import Iteration
 from runtime.atomic import atomic_path, side_file, write_json, write_text
 from runtime.config import config_hash

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import functools
 import inspect
 import io
 import re
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +20,7 @@ from runtime.errors import ConfigError
 def parse_flags(main: Callable[..., Any], argv: Sequence[str] | None = None) -> Any:
     """Call `main` with its arguments read from flags; `--max_iterations` and `--max-iterations` are the same.
 
+    A parameter that is a dataclass stands for its fields, which are flags like the others: what several commands share.
     Raises `ConfigError` naming the flag for an unknown flag or a value of the wrong type; `--help` prints and exits.
     """
     import tyro
@@ -34,7 +37,7 @@ def parse_flags(main: Callable[..., Any], argv: Sequence[str] | None = None) -> 
     complaint = io.StringIO()
     try:
         with contextlib.nullcontext() if asks_for_help else contextlib.redirect_stderr(complaint):
-            call = tyro.cli(_deferred(main), args=arguments, use_underscores=True)
+            call = tyro.cli(_deferred(main), args=arguments, use_underscores=True, config=(tyro.conf.OmitArgPrefixes,))
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -54,8 +57,11 @@ def _deferred(main: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
 
 def _flags_of(main: Callable[..., Any]) -> set[str]:
     names = set()
+    hints = typing.get_type_hints(main)
     for name in inspect.signature(main).parameters:
-        names |= {f"__{name}", f"__no_{name}"}
+        kind = hints.get(name)
+        flags = [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else [name]
+        names |= {f"__{prefix}{flag}" for flag in flags for prefix in ("", "no_")}
     return names
 
 

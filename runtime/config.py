@@ -112,6 +112,13 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given: the values without None, in nested mappings too."""
+    return {
+        key: given(value) if isinstance(value, Mapping) else value for key, value in values.items() if value is not None
+    }
+
+
 def to_dict(value: Any) -> Any:
     """A dataclass (or a nest of them) as plain JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -7,13 +7,25 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from typing import TextIO
 
 _FORMAT = "%(asctime)s  %(message)s"
 
 
+class _Stdout(logging.StreamHandler):
+    """Writes to what stdout is at the moment, so that lines appear above a bar instead of in it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stdout
+
+
 def configure_logging(level: int = logging.INFO) -> None:
     """Plain lines with a time stamp on stdout, once per process."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Stdout()
     handler.setFormatter(logging.Formatter(_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -69,7 +81,7 @@ def _figures(figures: dict[str, float | str]) -> str:
 
 @contextlib.contextmanager
 def progress(total: int, label: str, *, done: int = 0, every_seconds: float = 10.0) -> Iterator[Progress]:
-    """A `Progress`: a rich bar where stdout is a terminal, else plain log lines."""
+    """A `Progress`: a rich bar where stdout is a terminal, else plain log lines (none with `every_seconds` inf)."""
     tracker = Progress(total, label, done=done, every_seconds=every_seconds)
     if not sys.stdout.isatty():
         yield tracker

@@ -9,12 +9,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.offline_entry import Algorithm
+from pipeline.offline_entry import Algorithm, DatasetFlags
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 
 
 def main(
+    split: DatasetFlags,
     algo: Algorithm = "iql",
     exp: str = "full",
     base_path: str = "_offline_training",
@@ -23,14 +24,6 @@ def main(
     task_id: int = -1,
     get_train_results: bool = True,
     seed: int = 0,
-    dataset_task_list_path: Path | None = None,
-    dataset_split: str = "default",
-    dataset_type: str = "expert",
-    dataset_seed: int = 0,
-    dataset_holdout_elem: str | None = None,
-    dataset_partial_use: bool = False,
-    dataset_partial_remove_elems: tuple[str, ...] = ("IIWA",),
-    dataset_partial_n_tasks: int = 64,
     results_path: Path | None = None,
 ) -> None:
     """Roll out the policy in all tasks and write the reward of every step, and success per task, as CSV.
@@ -44,34 +37,15 @@ def main(
         task_id: only the task of this number among the test tasks; -1: all
         get_train_results: the training tasks too
         seed: of the trained agent and the episodes
-        dataset_task_list_path: folder of the splits; default from config/paths.yaml
-        dataset_split: as trained
-        dataset_type: as trained
-        dataset_seed: as trained
-        dataset_holdout_elem: as trained
-        dataset_partial_use: as trained
-        dataset_partial_remove_elems: as trained
-        dataset_partial_n_tasks: as trained
         results_path: where results are; default from config/paths.yaml
     """
     from pipeline.offline import newest_checkpoint, roll_out
-    from pipeline.offline_entry import dataset_of
     from runtime.errors import ConfigError
     from runtime.logs import configure_logging
     from runtime.paths import machine_settings
 
     configure_logging()
-    dataset = dataset_of(
-        None,
-        dataset_task_list_path,
-        dataset_split,
-        dataset_type,
-        dataset_seed,
-        dataset_holdout_elem,
-        dataset_partial_use,
-        dataset_partial_remove_elems,
-        dataset_partial_n_tasks,
-    )
+    dataset = split.config()
     tasks = dataset.tasks()
     if not get_train_results:
         tasks["train"] = []

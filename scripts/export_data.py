@@ -1,13 +1,15 @@
-"""Hand data on: expert data as Minari data sets, generated sets as flat transitions, each with a card.
+"""Hand data on: expert data as Minari or LeRobot data sets, generated sets as flat transitions, each with a card.
 
 Examples:
     python -m scripts.export_data --out exported --tasks IIWA_Box_None_PickPlace --data_path data
+    python -m scripts.export_data --out exported --tasks IIWA_Box_None_PickPlace IIWA_Box_None_Push --format lerobot
     python -m scripts.export_data --out exported --run results/loops/dit_tasklist0_train14_diffusionseed0
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from runtime.cli import parse_flags
 from runtime.errors import run_main
@@ -19,6 +21,7 @@ def main(
     tasks: tuple[str, ...] = (),
     data_path: Path | None = None,
     dataset_type: str = "expert",
+    format: Literal["minari", "lerobot"] = "minari",
     licence: str = "MIT",
 ) -> None:
     """With --run the best generated set of each task, else the expert data of --tasks. Nothing is overwritten.
@@ -29,22 +32,27 @@ def main(
         tasks: names such as IIWA_Box_None_Push; with --run by default all held-out tasks
         data_path: folder of the expert data; default: of config/paths.yaml
         dataset_type: expert, medium, ...
+        format: of expert data: Minari, a data set per task; or LeRobot v3.0, a data set per robot
         licence: of the data, for the cards (the published sets are CC0-1.0)
     """
     from offline_compositional_rl_datasets.task import Task
     from pipeline.config import PathConfig
-    from pipeline.export import export_expert, export_synthetic
+    from pipeline.export import export_expert, export_lerobot, export_synthetic
     from runtime.errors import ConfigError
 
     chosen = [Task.parse(name) for name in tasks]
+    source = PathConfig(data_path=data_path).resolved().data_path
     if run is not None:
-        written = [str(path) for path in export_synthetic(run, chosen, out, licence=licence)]
-    elif chosen:
-        source = PathConfig(data_path=data_path).resolved().data_path
-        written = export_expert(source, dataset_type, chosen, out, licence=licence)
-    else:
+        if format == "lerobot":
+            raise ConfigError("--format lerobot: a LeRobot data set is made of episodes, which generated sets have not")
+        written = export_synthetic(run, chosen, out, licence=licence)
+    elif not chosen:
         raise ConfigError("expected --run or --tasks")
-    print("\n".join(written))
+    elif format == "lerobot":
+        written = export_lerobot(source, dataset_type, chosen, out, licence=licence)
+    else:
+        written = export_expert(source, dataset_type, chosen, out, licence=licence)
+    print("\n".join(map(str, written)))
 
 
 if __name__ == "__main__":

@@ -26,12 +26,13 @@ def main(
     """
     from json import dumps
 
+    from pipeline.overview import open_run
     from pipeline.slurm import queue
-    from pipeline.status import find_runs, open_run, render, status_of
+    from pipeline.status import find_runs, render, status_of
 
     jobs = queue()
     folders = [folder for folder in find_runs(results_path) if run in (None, folder.name)]
-    found = [status_of(open_run(folder, results_path, logs_path), jobs) for folder in folders]
+    found = [status_of(open_run(folder, logs_path=logs_path), jobs) for folder in folders]
     print(dumps(found, indent=2) if json else "\n\n".join(map(render, found)))
 
 

@@ -69,7 +69,8 @@ def main(
     from offline_compositional_rl_datasets.hdf5 import find_task_file
     from offline_compositional_rl_datasets.task import Task
     from pipeline.config import load_pipeline_config
-    from pipeline.stages import TrainPolicy, policy_folder, samples_file
+    from pipeline.places import policy_folder, samples_file
+    from pipeline.stages import TrainPolicy
     from runtime.logs import configure_logging
     from runtime.wandb_sink import use_wandb
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.offline_entry import Algorithm
+from pipeline.offline_entry import Algorithm, SplitFlags
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 
 
 def main(
+    split: SplitFlags,
     algo: Algorithm = "iql",
     exp: str = "full",
     base_path: str = "_offline_training",
@@ -29,11 +30,6 @@ def main(
     eval_freq: int = 50_000,
     n_eval_episodes: int = 10,
     horizon: int = 500,
-    dataset_task_list_path: Path | None = None,
-    dataset_split: str = "default",
-    dataset_type: str = "expert",
-    dataset_seed: int = 0,
-    dataset_holdout_elem: str | None = None,
     results_path: Path | None = None,
     device: str = "auto",
 ) -> None:
@@ -52,24 +48,18 @@ def main(
         eval_freq: steps between evaluations
         n_eval_episodes: episodes of an evaluation
         horizon: control steps per episode
-        dataset_task_list_path: folder of the splits; default from config/paths.yaml
-        dataset_split: as trained
-        dataset_type: as trained
-        dataset_seed: as trained
-        dataset_holdout_elem: as trained
         results_path: where results are; default from config/paths.yaml
         device: auto, cpu or cuda[:N]
     """
     from corl.online_config import OnlineConfig
     from corl.sac import SACConfig
     from pipeline.offline import FineTune, newest_checkpoint
-    from pipeline.offline_entry import dataset_of
     from runtime.errors import ConfigError
     from runtime.logs import configure_logging
     from runtime.paths import machine_settings
 
     configure_logging()
-    dataset = dataset_of(None, dataset_task_list_path, dataset_split, dataset_type, dataset_seed, dataset_holdout_elem)
+    dataset = split.config()
     tests = dataset.tasks()["test"]
     if not 0 <= task_id < len(tests):
         raise ConfigError(f"--task_id {task_id}: the split has {len(tests)} test tasks")

@@ -12,26 +12,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.offline_entry import Algorithm
+from pipeline.offline_entry import Algorithm, DatasetFlags
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 
 
 def main(
+    split: DatasetFlags,
     algo: Algorithm = "bc",
     exp: str = "full",
     train_steps: int = 300_000,
     seed: int = 0,
     batch_per_task: int = 256,
     dataset_dir: Path | None = None,
-    dataset_task_list_path: Path | None = None,
-    dataset_split: str = "default",
-    dataset_type: str = "expert",
-    dataset_seed: int = 0,
-    dataset_holdout_elem: str | None = None,
-    dataset_partial_use: bool = False,
-    dataset_partial_remove_elems: tuple[str, ...] = ("IIWA",),
-    dataset_partial_n_tasks: int = 64,
     config: Path | None = None,
     results_path: Path | None = None,
     device: str = "auto",
@@ -45,14 +38,6 @@ def main(
         seed: of networks and batches
         batch_per_task: a batch has so many rows per training task
         dataset_dir: root of the data; default from config/paths.yaml
-        dataset_task_list_path: folder of the splits; default from config/paths.yaml
-        dataset_split: default, compositional, holdout or component-wise; without a file the split is drawn
-        dataset_type: expert, medium, random or medium-replay-subsampled
-        dataset_seed: which split
-        dataset_holdout_elem: the element that a holdout split leaves out
-        dataset_partial_use: train on a part of the tasks
-        dataset_partial_remove_elems: on those without these elements
-        dataset_partial_n_tasks: on the first so many of them
         config: YAML file with any part of MultitaskConfig
         results_path: where _offline_training goes; default from config/paths.yaml
         device: auto, cpu or cuda[:N]
@@ -60,23 +45,12 @@ def main(
     from corl.multitask import MultitaskConfig
     from pipeline.multitask import TrainMultitask
     from pipeline.offline import newest_checkpoint
-    from pipeline.offline_entry import dataset_of
     from runtime.config import from_mapping, merge, read_yaml
     from runtime.logs import configure_logging
     from runtime.paths import machine_settings
 
     configure_logging()
-    dataset = dataset_of(
-        dataset_dir,
-        dataset_task_list_path,
-        dataset_split,
-        dataset_type,
-        dataset_seed,
-        dataset_holdout_elem,
-        dataset_partial_use,
-        dataset_partial_remove_elems,
-        dataset_partial_n_tasks,
-    )
+    dataset = split.config(dataset_dir)
     data = dataset.files()
     values = {"eval_freq": 0, "save_freq": 10_000, "batch_size": batch_per_task * len(data)}
     values = merge(values, read_yaml(config) if config else {}) | {"algorithm": algo, "max_timesteps": train_steps}

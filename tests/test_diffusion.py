@@ -1,3 +1,6 @@
+import dataclasses
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -308,3 +311,31 @@ def test_a_checkpoint_that_is_none_is_named(tmp_path):
 def test_an_empty_pool_is_refused():
     with pytest.raises(DataError, match="empty"):
         Pool.of([], COMPOSUITE)
+
+
+def test_a_warm_start_begins_with_the_average_weights(pool, tmp_path):
+    config = TrainConfig(steps=4, small_batch_size=16, precision="float32")
+    first, second = tmp_path / "first.pt", tmp_path / "second.pt"
+    train(pool, SMALL, config, COMPOSUITE, first, seed=0, device=CPU)
+    still = dataclasses.replace(config, steps=1, learning_rate=1e-12)
+    train(pool, SMALL, still, COMPOSUITE, second, seed=1, device=CPU, initial=first)
+    before, after = (torch.load(path, weights_only=True) for path in (first, second))
+    assert any((before["model"][name] != before["ema"][name]).any() for name in before["ema"])
+    for name, weight in after["model"].items():
+        torch.testing.assert_close(weight, before["ema"][name], rtol=0, atol=1e-9)
+
+
+def test_training_compiles_the_network_that_is_called(pool, tmp_path, monkeypatch):
+    # The backend traces as the default one does, without its minute of generating code.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    counters = torch._dynamo.utils.counters
+    weights = {}
+    for compiled in (False, True):
+        counters.clear()
+        config = TrainConfig(steps=3, small_batch_size=16, precision="float32", compile=compiled)
+        path = tmp_path / f"{compiled}.pt"
+        train(pool, DenoiserConfig(hidden=8, depth=1, heads=1), config, COMPOSUITE, path, seed=0, device=CPU)
+        assert (counters["frames"]["ok"] > 0) is compiled
+        weights[compiled] = torch.load(path, weights_only=True)["model"]
+    for name, weight in weights[True].items():
+        torch.testing.assert_close(weight, weights[False][name])

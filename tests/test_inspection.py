@@ -17,7 +17,7 @@ from diffusion.train import Pool, train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
-from pipeline.inspection import conditions_of
+from pipeline.inspection import Inspection, conditions_of
 from runtime.errors import ConfigError
 from scripts.attention_maps import main as attention_script
 from scripts.intervene import main as intervene_script
@@ -115,8 +115,9 @@ def test_changes_are_measured_in_standard_deviations_per_token():
 
 
 def test_the_commands_write_figures_and_tables(checkpoint, tmp_path, capsys):
-    attention_script(checkpoint, tmp_path, TASKS[:2], samples=8, sigmas=(0.1, 1.0), device="cpu")
-    intervene_script(checkpoint, tmp_path, TASKS[:2], samples=4, sigmas=(0.1, 1.0), device="cpu")
+    look = Inspection(checkpoint, tmp_path, tuple(TASKS[:2]), sigmas=(0.1, 1.0), device="cpu")
+    attention_script(look, samples=8)
+    intervene_script(look, samples=4)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"attention_by_noise.pdf", "attention_by_head.png", "attention_by_element.png"} <= names
     assert {"swap_ids.png", "swap_tokens.pdf"} <= names

@@ -137,6 +137,24 @@ def test_flags_take_both_dashes_and_underscores():
         parse_flags(main, [])
 
 
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    root_path: Path
+    partial: bool = False
+
+
+def test_flags_that_commands_share_are_the_fields_of_a_parameter():
+    def main(shared: Shared, steps: int = 1) -> tuple:
+        return shared, steps
+
+    assert parse_flags(main, ["--root-path", "x", "--partial"]) == (Shared(Path("x"), True), 1)
+    assert parse_flags(main, ["--steps", "2", "--root_path", "x", "--no-partial"]) == (Shared(Path("x")), 2)
+    with pytest.raises(ConfigError, match=r"unknown flag --rot_path; did you mean --root_path\?"):
+        parse_flags(main, ["--rot_path", "x"])
+    with pytest.raises(ConfigError, match="root_path"):
+        parse_flags(main, [])
+
+
 def test_metrics_resume_drops_later_rows_and_a_half_written_line(tmp_path):
     writer = MetricsWriter(tmp_path)
     for step in (10, 20, 30):

@@ -1,0 +1,40 @@
+"""Where the files of a run are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from offline_compositional_rl_datasets.hdf5 import find_task_file
+from offline_compositional_rl_datasets.samples import SAMPLES_FILE
+from offline_compositional_rl_datasets.task import Task
+
+RESULT_FILE = "result.json"
+QUALITY_FILE = "quality.json"
+PHYSICS_FILE = "physics.json"
+
+
+def model_folder(results_path: Path, iteration: int, model_name: str) -> Path:
+    return Path(results_path) / f"augmented_{iteration}" / "diffusion" / model_name
+
+
+def model_file(results_path: Path, iteration: int, model_name: str, steps: int) -> Path:
+    return model_folder(results_path, iteration, model_name) / f"model-{steps}.pt"
+
+
+def marginals_file(checkpoint: Path) -> Path:
+    """Quantiles of the data that trained a generator, beside it."""
+    return checkpoint.with_name("marginals.npz")
+
+
+def samples_file(results_path: Path, iteration: int, model_name: str, task: Task) -> Path:
+    return model_folder(results_path, iteration, model_name) / task.name / SAMPLES_FILE
+
+
+def policy_folder(results_path: Path, iteration: int, model_name: str, task: Task, seed: int) -> Path:
+    return Path(results_path) / f"augmented_{iteration}" / "policies" / model_name / f"{task.name}_RLseed{seed}"
+
+
+def expert_files(data_path: Path, dataset_type: str, tasks: Sequence[Task]) -> list[Path]:
+    """The files of all tasks; raises `DataError` for the first that is missing."""
+    return [find_task_file(data_path, dataset_type, task) for task in tasks]
