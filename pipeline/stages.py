@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 import torch
 
+from corl.config import RUNTIME_SETTINGS as POLICY_RUNTIME_SETTINGS
 from corl.policy import load_checkpoint
 from corl.train import RESUME_FILE, PolicyConfig, PolicyScores, train_policy
 from diffusion.config import RUNTIME_SETTINGS, DenoiserConfig, SamplerConfig, TrainConfig
@@ -46,7 +47,6 @@ log = logging.getLogger(__name__)
 RESULT_FILE = "result.json"
 QUALITY_FILE = "quality.json"
 PHYSICS_FILE = "physics.json"
-POLICY_RUNTIME_SETTINGS = ("group",)  # of PolicyConfig: these change no result
 _END_BYTES = 1 << 20
 
 
