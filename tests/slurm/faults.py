@@ -17,16 +17,18 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runtime.atomic import write_text
 from tests.slurm.cluster import Cluster, throwaway_cluster, wait_for
 from tests.slurm.runs import ROOT, RUN, TRAIN, Run, differing, half
 
 RANDOM_KILLS = 20
-_HEAVY = {"training": {"steps": 40_000}}  # minutes, for what takes a minute of the scheduler's
+_HEAVY = {"training": {"steps": 15_000}}  # for what takes a minute of the scheduler's
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,17 @@ class Fault:
     survives: str
     changes: dict[str, Any] = field(default_factory=dict)
     accounting: bool = True
+    needs: Path | None = None
 
 
 FAULTS: list[Fault] = []
 
 
-def fault(name: str, survives: str, accounting: bool = True, **changes: Any) -> Callable:
+def fault(
+    name: str, survives: str, accounting: bool = True, needs: Path | None = None, **changes: Any
+) -> Callable[[Callable[[Run], float]], Callable[[Run], float]]:
     def register(disturb: Callable[[Run], float]) -> Callable[[Run], float]:
-        FAULTS.append(Fault(name, disturb, survives, changes, accounting))
+        FAULTS.append(Fault(name, disturb, survives, changes, accounting, needs))
         return disturb
 
     return register
@@ -55,20 +60,57 @@ def _check(condition: bool, what: str, run: Run) -> None:
     assert condition, f"{what}\n{run.output[-3000:]}"
 
 
-@fault("kill -9 of the loop, at random moments", f"killed {RANDOM_KILLS} times in a run; no job is submitted twice")
-def kill_loop(run: Run) -> float:
-    dice = random.Random(os.urandom(8))
-    for _ in range(RANDOM_KILLS):
-        run.start()
-        # Start-up takes about 4 s: a third of the kills come before, the others after it.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            run.process.wait(dice.uniform(0.5, 9.0))
-        if run.process.poll() is None:
-            run.kill()
+def _killing(run: Run, kill: Callable[[Run, random.Random], str | None]) -> float:
+    """Start the loop and call `kill` until it has told `RANDOM_KILLS` times what it killed; None: there was nothing.
+
+    A loop that comes to its end before that is followed by another one from nothing, which must have its results.
+    """
+    seed = os.urandom(4).hex()
+    dice, killed, rounds = random.Random(seed), Counter(), [run]
+    while killed.total() < RANDOM_KILLS:
+        current = rounds[-1]
+        if current.process is None or current.process.poll() is not None:
+            if current.process is not None and current.process.returncode == 0:
+                current = run.sibling(f"again{len(rounds)}")
+                rounds.append(current)
+            current.start()
+        what = kill(current, dice)
+        killed += Counter([what] if what else [])
+        _check(current.process.poll() in (None, 0, -signal.SIGKILL), "the loop failed", current)
     happened = time.monotonic()
-    run.again()
-    twice = {stage: count for stage, count in run.jobs_per_stage().items() if count > 1}
-    _check(not twice, f"stages with more than one job: {twice}", run)
+    for each in rounds:
+        if each.process.poll() is None:
+            each.finish()
+        elif each.process.returncode:
+            each.again()
+        other = differing(each.digest(), run.digest())
+        _check(not other, f"results differ between the loops that were killed: {other}", each)
+    kinds = ", ".join(f"{count} {what}" for what, count in sorted(killed.items()))
+    run.note = f"{killed.total()} kills in {len(rounds)} loop{'s' * (len(rounds) > 1)}: {kinds}"
+    return happened
+
+
+_MOMENTS = ("train and test policies", "generate", "train the generator")
+
+
+@fault("kill -9 of the loop, at random moments", f"killed {RANDOM_KILLS} times or more; no job is submitted twice")
+def kill_loop(run: Run) -> float:
+    def kill(current: Run, dice: random.Random) -> str | None:
+        # A quarter of the kills come while the program starts, the others when it is at work.
+        if dice.random() < 0.75:
+            current.says_before_its_end("iteration 0: ")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            current.process.wait(dice.uniform(0.0, 6.0))
+        if current.process.poll() is not None:
+            return None
+        current.kill()
+        at = next((f'at "{moment}"' for moment in _MOMENTS if f"iteration 0: {moment}" in current.output), None)
+        return at or "while starting"
+
+    happened = _killing(run, kill)
+    for each in (run, *run.siblings):
+        twice = {stage: count for stage, count in each.jobs_per_stage().items() if count > 1}
+        _check(not twice, f"stages with more than one job: {twice}", each)
     return happened
 
 
@@ -99,6 +141,28 @@ def kill_job(run: Run) -> float:
     return happened
 
 
+@fault(
+    "kill -9 of jobs, at random moments",
+    f"{RANDOM_KILLS} kills or more, each followed by another try",
+    # The delay doubles with every kill of the same job.
+    retry={"retry_delay": 0.001, "max_retries": 100},
+    cluster={"tasks_per_job": 2},
+)
+def kill_jobs(run: Run) -> float:
+    def kill(current: Run, dice: random.Random) -> str | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            current.process.wait(dice.uniform(0.5, 15.0))
+        running = [(stage, pid) for stage in current.ledger for pid in current.job_pids(current.job_of(stage))]
+        if not running:
+            return None
+        stage, pid = dice.choice(running)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return f"of jobs that {stage.split()[0]}"
+
+    return _killing(run, kill)
+
+
 @fault("scancel by the user", "the loop stops and says how to go on; the same command finishes")
 def scancel(run: Run) -> float:
     run.start()
@@ -107,6 +171,32 @@ def scancel(run: Run) -> float:
     _check(run.end() == 2, "expected exit 2", run)
     _check("cancelled by the user: the loop stops; the same command goes on" in run.output, "no way on is told", run)
     run.again()
+    return happened
+
+
+@fault("scancel by an operator", "again after the delay")
+def scancel_by_operator(run: Run) -> float:
+    run.start()
+    job = run.wait_until_training()
+    run.cluster.run_as_operator("scancel", job)
+    happened = time.monotonic()
+    run.wait_until_said("failed: cancelled by the system; trying again")
+    run.finish()
+    return happened
+
+
+@fault("slurmdbd down: scancel", "who cancelled is not known, so it is taken to be the user")
+def accounting_down(run: Run) -> float:
+    run.start()
+    job = run.wait_until_training()
+    run.cluster.stop_daemon("slurmdbd")
+    try:
+        run.cluster.run("scancel", job, check=True)
+        happened = time.monotonic()
+        _check(run.end() == 2, "expected exit 2", run)
+        run.again()
+    finally:
+        run.cluster.start_database_daemon()
     return happened
 
 
@@ -322,6 +412,60 @@ def interrupt_twice(run: Run) -> float:
     return happened
 
 
+@fault(
+    "two seeds side by side, one killed in the middle",
+    "one results root, both with the results that each has alone",
+)
+def side_by_side(run: Run) -> float:
+    alone = run.sibling("alone", diffusion_seed=1)
+    alone.again()
+    beside = run.sibling("beside", diffusion_seed=1)
+    beside.data, beside.results, beside.logs = run.data, run.results, run.logs
+    run.start()
+    beside.start()
+    run.wait_until_training()
+    run.kill()
+    happened = time.monotonic()
+    run.start()
+    run.finish()
+    beside.finish()
+    other = differing(beside.digest(), alone.digest())
+    _check(not other, f"other results than alone: {other}", beside)
+    _check(not other and len(beside.digest()) > 5, "there are results", beside)
+    return happened
+
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+
+
+@fault(
+    "the clock jumps: two hours back, then three days on",
+    "for the loop and its jobs; nothing is decided by the time of day",
+    needs=FAKETIME,
+)
+def clock_jumps(run: Run) -> float:
+    clock = run.folder / "clock"
+    write_text(clock, "+0\n")
+    run.environment = {
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",  # of files there are when the clock jumps, the times stay what they were
+    }
+    run.start()
+    run.wait_until_training()
+    write_text(clock, "-2h\n")
+    run.wait_until_said(r"iteration 0: generate")
+    write_text(clock, "+3d\n")
+    happened = time.monotonic()
+    run.finish()
+    _check(max(run.jobs_per_stage().values()) == 1, f"jobs per stage: {run.jobs_per_stage()}", run)
+    days = {line[:10] for line in run.output.splitlines() if line[:2] == "20"}
+    _check(len(days) > 1, f"the log shows no jump: {days}", run)
+    return happened
+
+
 @fault("a site without accounting: kill -9 of a job", "decided by squeue and the job's files", accounting=False)
 def no_accounting(run: Run) -> float:
     return kill_job(run)
@@ -354,10 +498,11 @@ class Trial:
     fault: str
     seconds: float = 0.0
     problem: str = ""
+    note: str = ""
 
 
-def attempt(fault: Fault, cluster: Cluster, folder: Path, undisturbed: Callable[[Fault], dict[str, Any]]) -> float:
-    """Try a fault once; gives the seconds from the fault to the loop's end. Raises `AssertionError` where it failed."""
+def attempt(fault: Fault, cluster: Cluster, folder: Path, undisturbed: Callable[[Fault], dict[str, Any]]) -> Trial:
+    """Try a fault once. Raises `AssertionError` where the loop did not survive it."""
     expected = undisturbed(fault)
     run = Run(cluster, folder, **fault.changes)
     try:
@@ -365,7 +510,7 @@ def attempt(fault: Fault, cluster: Cluster, folder: Path, undisturbed: Callable[
         seconds = time.monotonic() - happened
         other = differing(run.digest(), expected)
         assert not other, f"other results than an undisturbed run: {other}"
-        return seconds
+        return Trial(fault.name, round(seconds, 1), note=run.note)
     finally:
         run.close()
 
@@ -443,6 +588,10 @@ def main(
     for accounting in (True, False):
         tried = [trial.fault for trial in read_trials(trials)]
         chosen = [fault for fault in FAULTS if fault.accounting == accounting and only in fault.name]
+        for fault in chosen:
+            if fault.needs and not fault.needs.exists():
+                print(f"{fault.name}: not tried, since {fault.needs} is not here", flush=True)
+        chosen = [fault for fault in chosen if fault.needs is None or fault.needs.exists()]
         left = [fault for fault in chosen for _ in range(times - tried.count(fault.name))]
         if not left or time.monotonic() - begun > 60 * minutes:
             continue
@@ -452,8 +601,7 @@ def main(
                 if time.monotonic() - begun > 60 * minutes:
                     break
                 try:
-                    seconds = attempt(fault, cluster, Path(folder) / str(number), undisturbed)
-                    trial = Trial(fault.name, round(seconds, 1))
+                    trial = attempt(fault, cluster, Path(folder) / str(number), undisturbed)
                 except (AssertionError, TimeoutError, subprocess.SubprocessError, ValueError) as error:
                     trial = Trial(fault.name, problem=str(error).splitlines()[0])
                     print(error, flush=True)
