@@ -210,6 +210,7 @@ class Generate:
     def __call__(self) -> None:
         from diffusion.generate import generate
         from diffusion.model import DiffusionModel
+        from diffusion.partial import PartialSamples
         from diffusion.quality import assess, load_marginals
 
         with _stage(self, self.output.parent) as key:
@@ -220,7 +221,8 @@ class Generate:
             # Every task of every iteration has noise of its own: equal noise would tie the sets together.
             seed = derive_seed("generate", self.seed, self.task.name, self.checkpoint.parent.name)
             seed = self.seed if self.sampling.shared_noise else seed
-            matrix = generate(model, self.task.one_hot, self.sampling, seed=seed, label=self.name)
+            partial = PartialSamples(self.output.with_name("partial"), key)
+            matrix = generate(model, self.task.one_hot, self.sampling, seed=seed, label=self.name, partial=partial)
             marginals = load_marginals(marginals_file(self.checkpoint))
             quality = assess(matrix, self.task.one_hot, COMPOSUITE, marginals, rng("quality", self.seed))
             write_json(self.quality_file, asdict(quality))
@@ -229,6 +231,7 @@ class Generate:
                 matrix[:, COMPOSUITE.action] = matrix[:, COMPOSUITE.action].clip(-1.0, 1.0)
             info = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
             write_samples(self.output, Transitions.from_matrix(matrix, self.task), info)
+            partial.discard()
 
 
 @dataclass(frozen=True)

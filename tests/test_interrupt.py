@@ -8,8 +8,9 @@ import corl.run
 from corl.evaluate import Evaluation
 from corl.td3_bc import TD3BC
 from corl.train import PolicyConfig, train_policy
-from diffusion.config import DenoiserConfig, TrainConfig
-from diffusion.model import load_checkpoint
+from diffusion.config import DenoiserConfig, SamplerConfig, TrainConfig
+from diffusion.model import DiffusionModel, load_checkpoint
+from diffusion.partial import PartialSamples
 from diffusion.train import Pool, train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
@@ -143,3 +144,44 @@ def test_a_killed_policy_goes_on_from_between_two_evaluations(tmp_path, monkeypa
         run(tmp_path / "cut")
     assert run(tmp_path / "cut") == whole
     assert len(taken) == 12 + 8 + 6, "six steps were written down"
+
+
+def test_an_interrupted_or_killed_generation_ends_with_the_samples_of_one_that_was_not(tmp_path, monkeypatch):
+    import diffusion.generate as module
+
+    network = DenoiserConfig(hidden=8, depth=1, heads=1)
+    config = TrainConfig(steps=2, small_batch_size=8, precision="float32")
+    pool = Pool.of([_transitions()], COMPOSUITE)
+    train(pool, network, config, COMPOSUITE, tmp_path / "model.pt", seed=0, device=torch.device("cpu"))
+    model = DiffusionModel.load(tmp_path / "model.pt", COMPOSUITE, torch.device("cpu"))
+    sampler = SamplerConfig(steps=2, num_samples=35, batch_size=10)
+
+    def run(key="k", seconds=1000.0):
+        partial = PartialSamples(tmp_path / "partial", key, seconds=seconds)
+        return module.generate(model, TASK.one_hot, sampler, seed=1, partial=partial)
+
+    whole = module.generate(model, TASK.one_hot, sampler, seed=1)
+    drawn, original = [], module.sample
+
+    def sample(*arguments):
+        drawn.append(1)
+        if len(drawn) == 2:
+            interrupt.request(15)
+        if len(drawn) == 4:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(module, "sample", sample)
+    with pytest.raises(interrupt.Interrupted):
+        run()
+    interrupt.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run(seconds=0.0)
+    np.testing.assert_array_equal(run(), whole)
+    assert len(drawn) == 5, "the third batch was kept, the fourth was drawn again"
+    np.testing.assert_array_equal(run("another key"), whole)
+    assert len(drawn) == 9, "nothing was kept of what has another key"
+    with (tmp_path / "partial").open("r+b") as file:
+        file.truncate(100)
+    np.testing.assert_array_equal(run(), whole)
+    assert len(drawn) == 13, "a file that was cut off counts for nothing"
