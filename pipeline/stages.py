@@ -151,6 +151,8 @@ class TrainGenerator:
             canonical=training.canonical_quaternions,
             timeouts_as_terminals=training.timeouts_as_terminals,
         )
+        tasks = len(parts)
+        del parts  # as large as the pool
         if leads:
             save_marginals(marginals_file(self.checkpoint), Marginals.of(pool.matrix, pool.task_index, pool.conditions))
         started = time.monotonic()
@@ -163,7 +165,7 @@ class TrainGenerator:
             seed=self.seed,
             device=pick_device(self.device),
             initial=self.initial,
-            info={"key": key, "rows": len(pool.matrix), "tasks": len(parts), **provenance()},
+            info={"key": key, "rows": len(pool.matrix), "tasks": tasks, **provenance()},
         )
         log.info("%s: %d rows, %.0f s", self.name, len(pool.matrix), time.monotonic() - started)
 
