@@ -30,10 +30,10 @@ _ONE_CORE = {"memory_gb": 3, "hours": 1, "cpus": 1, "gpus": 0}
 
 CHANGES: dict[str, Any] = {
     "max_iterations": 1,
-    "collect": {"episodes": 20},
-    "training": {"steps": 1200},
-    "sampling": {"num_samples": 6000},
-    "policy": {"max_timesteps": 1500, "eval_freq": 750, "n_episodes": 5, "fresh_episodes": 10},
+    "collect": {"episodes": 15},
+    "training": {"steps": 1000},
+    "sampling": {"num_samples": 5000},
+    "policy": {"max_timesteps": 1200, "eval_freq": 600, "n_episodes": 5, "fresh_episodes": 10},
     "paths": {"data_path": f"{FOLDER}/data", "results_path": str(FOLDER), "logs_path": f"{FOLDER}/logs"},
     "resources": dict.fromkeys(("diffusion", "generation", "policy"), _ONE_CORE),
     "cluster": {"kind": "slurm", "poll_seconds": 2, "max_parallel": 2},
