@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import torch
 
 from corl.config import RUNTIME_SETTINGS as POLICY_RUNTIME_SETTINGS
@@ -35,6 +34,7 @@ from runtime.config import config_hash, to_dict
 from runtime.cpus import cpu_count
 from runtime.device import pick_device
 from runtime.errors import DataError, StateError
+from runtime.lease import waiting_lock
 from runtime.metrics import read_metrics
 from runtime.provenance import provenance
 from runtime.seeds import derive_seed, rng
@@ -433,7 +433,7 @@ def _stage(stage: Stage, folder: Path) -> Iterator[str | None]:
     The lock goes with the process, so a job left over by a killed loop and its successor never write side by side.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / ".lock"):
+    with waiting_lock(folder):
         yield None if is_done(stage) else stage.key()
 
 

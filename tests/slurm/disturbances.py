@@ -141,6 +141,8 @@ def kill_job(run: Run) -> float:
     cluster={"tasks_per_job": 2},
 )
 def kill_jobs(run: Run) -> float:
+    counts: Counter[str] = Counter()
+
     def kill(current: Run, dice: random.Random) -> str | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             current.process.wait(dice.uniform(0.5, 15.0))
@@ -148,9 +150,13 @@ def kill_jobs(run: Run) -> float:
         if not running:
             return None
         stage, pid = dice.choice(running)
+        kind = stage.split()[0]
+        if counts[kind] >= 0.4 * RANDOM_KILLS:  # the others' turn
+            return None
+        counts[kind] += 1
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        return f"of jobs that {stage.split()[0]}"
+        return f"of a {kind} job"
 
     return _killing(run, kill)
 
