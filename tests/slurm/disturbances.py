@@ -138,7 +138,6 @@ def kill_job(run: Run) -> float:
     f"{RANDOM_KILLS} kills or more, each followed by another try",
     # The delay doubles with every kill of the same job.
     retry={"retry_delay": 0.001, "max_retries": 100},
-    cluster={"tasks_per_job": 2},
 )
 def kill_jobs(run: Run) -> float:
     counts: Counter[str] = Counter()

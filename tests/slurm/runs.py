@@ -24,12 +24,12 @@ RUN = "dit_tasklist0_train2_diffusionseed0"
 TRAIN = f"train {RUN}_0"
 SECONDS = 420.0
 
-# One iteration, seven jobs of one thread, two at once; training is long enough to be met in its middle.
+# One iteration of seven stages in five jobs of one thread, two at once; training is long enough to be met in its middle.
 _CHANGES: dict[str, Any] = {
     "max_iterations": 1,
     "rl_seeds": [0],
     "training": {"steps": 1500, "checkpoint_seconds": 1.0},
-    "cluster": {"kind": "slurm", "poll_seconds": 0.5, "max_parallel": 2},
+    "cluster": {"kind": "slurm", "poll_seconds": 0.5, "max_parallel": 2, "tasks_per_job": 2},
     "retry": {"retry_delay": 0.5, "max_retries": 6},
 }
 
