@@ -15,6 +15,7 @@ from runtime.device import autocast_dtype
 from runtime.errors import ConfigError
 
 ALGORITHMS = ("td3_bc", "iql")
+RUNTIME_SETTINGS = ("checkpoint_seconds", "group")  # of PolicyConfig: these change no result
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class PolicyConfig:
     over noisy evaluations. `hide_velocities`, `canonical_quaternions`, `timeouts_as_terminals`: see `ReplayData`.
     `precision` is that of matrix products (float32, bfloat16, or auto: bfloat16 where the device has it); parameters
     and losses are float32. `group` policies are trained by one job in one process, 1: each by a job of its own.
+    Where to continue is written after every evaluation and, by a job that trains one policy, every
+    `checkpoint_seconds` between them.
     """
 
     algorithm: str = "td3_bc"
@@ -39,6 +42,7 @@ class PolicyConfig:
     canonical_quaternions: bool = True
     timeouts_as_terminals: bool = False
     precision: str = "float32"
+    checkpoint_seconds: float = 30.0
     group: int = 1
     td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
     iql: IQLConfig = field(default_factory=IQLConfig)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from corl.evaluate import Evaluation
 from corl.policy import Policy, load_resume, make_actor, save_checkpoint
 from corl.replay import ReplayData
 from offline_compositional_rl_datasets.layout import FactoredLayout
+from runtime.checkpoint import on_cpu
 from runtime.metrics import MetricsWriter
 from runtime.seeds import derive_seed
 
@@ -80,7 +81,7 @@ class PolicyRun:
 
     def snapshot(self, losses: Mapping[str, Tensor]) -> Snapshot:
         """What must not change while it is evaluated and written, though training may go on."""
-        networks = _to_cpu(self.learner.state_dict())
+        networks = on_cpu(self.learner.state_dict())
         figures = {name: float(value) for name, value in losses.items()}
         return Snapshot(self.step, networks, self.indices.get_state().clone(), figures)
 
@@ -146,14 +147,3 @@ class PolicyRun:
             fresh_solved=fresh.solved if fresh else 0,
             fresh_return=fresh.mean_return if fresh else 0.0,
         )
-
-
-def _to_cpu(value: Any) -> Any:
-    """A copy on the CPU of all tensors in a nest of mappings and lists."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, Mapping):
-        return {key: _to_cpu(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_to_cpu(item) for item in value]
-    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,16 @@ def train_policy(
 ) -> PolicyScores:
     """Train on `transitions` alone, evaluating in the simulator by `evaluate(policy, seeds)`.
 
-    Writes the two best checkpoints and `metrics.jsonl` into `folder`. A run that was killed continues from its last
-    evaluation, if it had the same `key`, and ends with the same numbers as one that was not; the caller removes
-    `resume.pt` once it has written the scores down. `corl.bulk` is the fast way for many policies at once.
+    Writes the two best checkpoints and `metrics.jsonl` into `folder`. A run that was killed continues where it was at
+    most `checkpoint_seconds` before (and evaluates again what it was just evaluating), if it had the same `key`, and
+    ends with the same numbers as one that was not; the caller removes `resume.pt` once it has written the scores down.
+    `corl.bulk` is the fast way for many policies at once.
     """
     data = ReplayData.of(transitions, config, layout, device)
     run = PolicyRun(data, config, folder, seed=seed, device=device, layout=layout, key=key)
     learner = run.learner
     with progress(config.max_timesteps, label, done=run.step) as bar:
+        saved = time.monotonic()
         while run.step < config.max_timesteps:
             boundary = run.next_boundary()
             losses: dict[str, Any] = {}
@@ -53,11 +56,15 @@ def train_policy(
                 for k in range(len(rows)):
                     losses |= learner.update(data.batch(rows[k]), None if noise is None else noise[k])
                     bar.update(1)
-                if interrupt.requested() and run.step < boundary:
+                stop = interrupt.requested()
+                if run.step < boundary and (stop or time.monotonic() - saved > config.checkpoint_seconds):
                     run.pause()
-                    raise interrupt.Interrupted
+                    saved = time.monotonic()
+                    if stop:
+                        raise interrupt.Interrupted
             result = evaluate(run.current_policy(), run.evaluation_seeds())
             run.record(run.snapshot(losses), result)
+            saved = time.monotonic()
             bar.update(0, success=f"{result.solved}/{result.episodes}", mean_return=result.mean_return)
             if interrupt.requested():
                 raise interrupt.Interrupted

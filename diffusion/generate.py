@@ -9,7 +9,9 @@ from torch import Tensor
 from diffusion import edm
 from diffusion.config import SamplerConfig
 from diffusion.model import DiffusionModel
+from diffusion.partial import PartialSamples
 from diffusion.samplers import sample
+from runtime import interrupt
 from runtime.device import autocast_dtype
 from runtime.errors import DataError
 from runtime.logs import progress
@@ -23,8 +25,12 @@ def generate(
     *,
     seed: int,
     label: str = "samples",
+    partial: PartialSamples | None = None,
 ) -> np.ndarray:
     """(num_samples, 164) float32 transition vectors of the task with `condition` (16,).
+
+    With `partial` finished batches are kept on the way: a generation that was stopped continues after them, to the same
+    samples, and one that is asked to stop does so after its batch.
 
     Raises `DataError` when the network gives values that are not finite.
     """
@@ -41,13 +47,19 @@ def generate(
             return edm.denoise(network, x, sigma, task, model.sigma_data)
 
     samples = np.empty((config.num_samples, dim), dtype=np.float32)
-    with progress(config.num_samples, label) as bar:
-        for start in range(0, config.num_samples, config.batch_size):
+    first = partial.restore(samples, generator) if partial else 0
+    with progress(config.num_samples, label, done=first) as bar:
+        for start in range(first, config.num_samples, config.batch_size):
             count = min(config.batch_size, config.num_samples - start)
             noise = torch.randn((count, dim), generator=generator, device=device)
             x = sample(denoiser, noise, config, generator)
             samples[start : start + count] = normalizer.denormalize(x).cpu().numpy()
             bar.update(count)
+            if partial and start + count < config.num_samples:
+                stop = interrupt.requested()
+                partial.keep(samples, start + count, generator, now=stop)
+                if stop:
+                    raise interrupt.Interrupted
     if not np.isfinite(samples).all():
         raise DataError("the generator gave values that are not finite; its training has diverged")
     return samples

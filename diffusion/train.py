@@ -25,8 +25,8 @@ from diffusion.normalizer import Normalizer, scales
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
 from runtime import interrupt
-from runtime.atomic import atomic_path, commit_artifact, is_complete
-from runtime.checkpoint import save_torch
+from runtime.atomic import commit_artifact, is_complete
+from runtime.checkpoint import BackgroundSaver, save_torch
 from runtime.config import to_dict
 from runtime.device import autocast_dtype
 from runtime.errors import ConfigError, DataError
@@ -126,28 +126,27 @@ def train(
         run.key = (info or {}).get("key")
         first = run.resume(resume_file)
         metrics = MetricsWriter(checkpoint.parent, resume_from=first) if world.leads else None
-        total_loss = torch.zeros((), device=device)
         saved = time.monotonic()
-        with progress(config.steps, label, done=first) as bar:
+        with progress(config.steps, label, done=first) as bar, BackgroundSaver(resume_file) as saver:
             for step, (y, condition) in enumerate(run.feed.batches(config.steps - first), start=first):
-                total_loss += run.step(step, y, condition)
+                run.total_loss += run.step(step, y, condition)
                 done = step + 1
-                if done % config.log_every:
-                    continue
-                mean_loss = float(world.mean(total_loss)) / config.log_every
-                total_loss.zero_()
-                if not metrics:
-                    continue
-                metrics.log(step=done, loss=mean_loss, learning_rate=learning_rate(step, config))
-                bar.update(config.log_every, loss=mean_loss)
-                # On a multiple of log_every, so that the running mean of the loss needs no place in the checkpoint.
+                logged = done % config.log_every == 0
+                if logged:
+                    mean_loss = float(world.mean(run.total_loss)) / config.log_every
+                    run.total_loss.zero_()
+                    if metrics:
+                        metrics.log(step=done, loss=mean_loss, learning_rate=learning_rate(step, config))
+                        bar.update(config.log_every, loss=mean_loss)
                 stop = interrupt.requested()
-                if stop or time.monotonic() - saved > config.checkpoint_seconds:
-                    with atomic_path(resume_file) as temporary:
-                        save_torch(run.state(done), temporary)
+                due = time.monotonic() - saved > config.checkpoint_seconds and not saver.busy
+                # Of several processes each has a loss of its own until they are joined to be logged.
+                if (stop or due) and world.leads and (logged or world.size == 1):
+                    saver.save(run.state(done))
                     saved = time.monotonic()
-                if stop:
-                    raise interrupt.Interrupted
+                    if stop:
+                        saver.wait()
+                        raise interrupt.Interrupted
         if world.leads:
             state = run.state(config.steps)
             written = {"steps": config.steps, **(info or {})}
@@ -172,6 +171,7 @@ class Training:
     ) -> None:
         self.denoiser, self.config, self.seed, self.world = denoiser, config, seed, world
         self.key: str | None = None
+        self.total_loss = torch.zeros((), device=device)  # since it was logged
         before = load_checkpoint(initial) if initial else None
         self.normalizer = _normalizer(pool, config, layout, before)
         batch_size = config.batch_size if len(pool.matrix) >= config.small_pool else config.small_batch_size
@@ -226,6 +226,7 @@ class Training:
         self.optimizer.load_state_dict(resumed["opt"])
         self.generator.set_state(resumed["generator"])
         self.feed.load_state(resumed.get("rows"))
+        self.total_loss += resumed.get("total_loss", 0.0)
         return resumed["step"]
 
     def state(self, step: int) -> dict[str, Any]:
@@ -237,6 +238,7 @@ class Training:
             "opt": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "rows": self.feed.state(),
+            "total_loss": float(self.total_loss),
             "normalizer.mean": self.normalizer.mean,
             "normalizer.std": self.normalizer.std,
             "denoiser": to_dict(self.denoiser),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from corl.config import RUNTIME_SETTINGS as POLICY_RUNTIME_SETTINGS
 from corl.train import PolicyConfig
 from diffusion.config import (
     DENOISERS,
@@ -176,7 +177,8 @@ class PipelineConfig:
         """
         ignored = ("paths", "resources", "cluster", "retry", "max_iterations", "device")
         identity = {key: value for key, value in to_dict(self).items() if key not in ignored}
-        identity["policy"].pop("group")
+        policy = identity["policy"]
+        identity["policy"] = {key: policy[key] for key in policy if key not in POLICY_RUNTIME_SETTINGS}
         training = identity["training"]
         return identity | {"training": {key: training[key] for key in training if key not in RUNTIME_SETTINGS}}
 

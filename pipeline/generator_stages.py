@@ -108,6 +108,8 @@ class TrainGenerator:
             canonical=training.canonical_quaternions,
             timeouts_as_terminals=training.timeouts_as_terminals,
         )
+        tasks = len(parts)
+        del parts  # as large as the pool
         if leads:
             save_marginals(marginals_file(self.checkpoint), Marginals.of(pool.matrix, pool.task_index, pool.conditions))
         started = time.monotonic()
@@ -120,7 +122,7 @@ class TrainGenerator:
             seed=self.seed,
             device=pick_device(self.device),
             initial=self.initial,
-            info={"key": key, "rows": len(pool.matrix), "tasks": len(parts), **provenance()},
+            info={"key": key, "rows": len(pool.matrix), "tasks": tasks, **provenance()},
         )
         log.info("%s: %d rows, %.0f s", self.name, len(pool.matrix), time.monotonic() - started)
 
@@ -167,6 +169,7 @@ class Generate:
     def __call__(self) -> None:
         from diffusion.generate import generate
         from diffusion.model import DiffusionModel
+        from diffusion.partial import PartialSamples
         from diffusion.quality import assess, load_marginals
 
         with held(self, self.output.parent) as key:
@@ -177,7 +180,8 @@ class Generate:
             # Every task of every iteration has noise of its own: equal noise would tie the sets together.
             seed = derive_seed("generate", self.seed, self.task.name, self.checkpoint.parent.name)
             seed = self.seed if self.sampling.shared_noise else seed
-            matrix = generate(model, self.task.one_hot, self.sampling, seed=seed, label=self.name)
+            partial = PartialSamples(self.output.with_name("partial"), key)
+            matrix = generate(model, self.task.one_hot, self.sampling, seed=seed, label=self.name, partial=partial)
             marginals = load_marginals(marginals_file(self.checkpoint))
             quality = assess(matrix, self.task.one_hot, COMPOSUITE, marginals, rng("quality", self.seed))
             write_json(self.quality_file, asdict(quality))
@@ -186,6 +190,7 @@ class Generate:
                 matrix[:, COMPOSUITE.action] = matrix[:, COMPOSUITE.action].clip(-1.0, 1.0)
             info = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
             write_samples(self.output, Transitions.from_matrix(matrix, self.task), info)
+            partial.discard()
 
 
 def _without_runtime(training: TrainConfig) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from corl.config import RUNTIME_SETTINGS
 from corl.train import RESUME_FILE, PolicyConfig, PolicyScores, train_policy
 from offline_compositional_rl_datasets.hdf5 import EpisodeEnds, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
@@ -25,8 +26,6 @@ from runtime.metrics import read_metrics
 from runtime.provenance import provenance
 
 log = logging.getLogger(__name__)
-
-POLICY_RUNTIME_SETTINGS = ("group",)  # of PolicyConfig: these change no result
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class TrainPolicy:
         return (self,)
 
     def key(self) -> str:
-        settings = {key: value for key, value in to_dict(self.policy).items() if key not in POLICY_RUNTIME_SETTINGS}
+        settings = {key: value for key, value in to_dict(self.policy).items() if key not in RUNTIME_SETTINGS}
         ends = [] if self.synthetic else [self.episode_ends]
         return config_hash([key_of(self.data), self.task.name, settings, self.seed, *ends])
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import filelock
-
 from corl.policy import load_checkpoint
 from runtime.atomic import artifact_info
 from runtime.errors import DataError, StateError
+from runtime.lease import waiting_lock
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +72,7 @@ def held(stage: StageLike, folder: Path) -> Iterator[str | None]:
     The lock goes with the process, so a job left over by a killed loop and its successor never write side by side.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / ".lock"):
+    with waiting_lock(folder):
         yield None if is_done(stage) else stage.key()
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from runtime.atomic import atomic_path
 from runtime.errors import DataError
 
 
@@ -18,6 +23,58 @@ def save_torch(value: Any, path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     path.write_bytes(buffer.getbuffer())
+
+
+def on_cpu(value: Any) -> Any:
+    """A copy on the CPU of all tensors in a nest of mappings and lists."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: on_cpu(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [on_cpu(item) for item in value]
+    return value
+
+
+class BackgroundSaver:
+    """Writes checkpoints to one path while the computation within `with` goes on; the file is always a whole one.
+
+    What a write meets (a full disk) is raised by the next `save` or `wait`, or at the end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> BackgroundSaver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        if error is None:
+            self.wait()
+
+    @property
+    def busy(self) -> bool:
+        return self._writing is not None and not self._writing.done()
+
+    def save(self, value: Any) -> None:
+        """Copy `value` as it is now and begin to write it, after what is being written still."""
+        self.wait()
+        self._writing = self._pool.submit(self._write, on_cpu(value))
+
+    def wait(self) -> None:
+        """Until nothing is being written."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, value: Any) -> None:
+        with atomic_path(self.path) as temporary:
+            save_torch(value, temporary)
 
 
 def load_arrays(path: Path, key: str) -> dict[str, np.ndarray]:

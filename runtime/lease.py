@@ -9,6 +9,7 @@ jump or differ between machines do not matter.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -17,12 +18,16 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+
+import filelock
 
 log = logging.getLogger(__name__)
 
 _BEATS_PER_LEASE = 6
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of Lustre without flock, of NFS without a lock daemon
 
 
 class LeaseHeldError(Exception):
@@ -128,6 +133,31 @@ class Lease:
                 log.error("%s: taken over by another process; stopping", self.path)
                 os.kill(os.getpid(), signal.SIGINT)
                 return
+
+
+@contextlib.contextmanager
+def waiting_lock(folder: Path, *, seconds: float = 60.0) -> Iterator[None]:
+    """Wait until no other process holds the folder's lock, then hold it; it goes with the process.
+
+    It is the file system's lock or, where that has none, a `Lease` of so many seconds.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(filelock.FileLock(folder / ".lock", fallback_to_soft=False))
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            _enter_when_free(stack, Lease(folder / ".lease", seconds))
+        yield
+
+
+def _enter_when_free(stack: contextlib.ExitStack, lease: Lease) -> None:
+    while True:
+        try:
+            stack.enter_context(lease)
+            return
+        except LeaseHeldError:
+            time.sleep(lease.seconds / _BEATS_PER_LEASE)
 
 
 def _owner(content: bytes) -> dict[str, object]:

@@ -8,13 +8,15 @@ import corl.run
 from corl.evaluate import Evaluation
 from corl.td3_bc import TD3BC
 from corl.train import PolicyConfig, train_policy
-from diffusion.config import DenoiserConfig, TrainConfig
-from diffusion.model import load_checkpoint
+from diffusion.config import DenoiserConfig, SamplerConfig, TrainConfig
+from diffusion.model import DiffusionModel, load_checkpoint
+from diffusion.partial import PartialSamples
 from diffusion.train import Pool, train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime import interrupt
+from runtime.checkpoint import BackgroundSaver
 from runtime.metrics import read_metrics
 
 TASK = Task.parse("IIWA_Box_None_Push")
@@ -59,7 +61,7 @@ def test_an_interrupted_generator_ends_with_the_weights_and_curve_of_one_that_wa
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *args: (ask(), update(self, *args))[1])
     with pytest.raises(interrupt.Interrupted):
         run(tmp_path / "cut")
-    assert load_checkpoint(tmp_path / "cut" / "resume.pt")["step"] == 8, "the next multiple of log_every"
+    assert load_checkpoint(tmp_path / "cut" / "resume.pt")["step"] == 5, "after the step that it was in"
     interrupt.clear()
     run(tmp_path / "cut")
     whole, cut = (load_checkpoint(tmp_path / name / "model.pt")["ema"] for name in ("whole", "cut"))
@@ -91,3 +93,95 @@ def test_an_interrupted_policy_ends_with_the_curve_of_one_that_was_not(tmp_path,
     curves = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "cut")]
     assert curves[0] == curves[1]
     assert [row["step"] for row in curves[0]] == [5, 10, 12]
+
+
+def test_a_checkpoint_written_in_the_background_is_the_state_when_it_was_asked_for(tmp_path):
+    weight = torch.zeros(1000)
+    with BackgroundSaver(tmp_path / "resume.pt") as saver:
+        saver.save({"weight": weight, "nested": [{"weight": weight}]})
+        weight += 1
+    saved = load_checkpoint(tmp_path / "resume.pt")
+    assert not saved["weight"].any()
+    assert not saved["nested"][0]["weight"].any()
+
+
+def test_what_a_write_in_the_background_meets_is_not_lost(tmp_path):
+    (tmp_path / "resume.pt").mkdir()  # where no file can be put
+    with pytest.raises(OSError, match=r"resume\.pt"), BackgroundSaver(tmp_path / "resume.pt") as saver:
+        saver.save({})
+    with BackgroundSaver(tmp_path / "resume.pt") as saver:
+        saver.save({})
+        with pytest.raises(OSError, match=r"resume\.pt"):
+            saver.save({})
+    with pytest.raises(ValueError, match="first"), BackgroundSaver(tmp_path / "resume.pt") as saver:
+        saver.save({})
+        raise ValueError("what happened first is what is told")
+
+
+def test_a_killed_policy_goes_on_from_between_two_evaluations(tmp_path, monkeypatch):
+    config = PolicyConfig(max_timesteps=12, batch_size=8, eval_freq=10, n_episodes=2, checkpoint_seconds=0)
+    config = type(config)(**{**vars(config), "td3_bc": type(config.td3_bc)(hidden=(8, 8))})
+    taken = []
+
+    def evaluate(policy, seeds):
+        weight = float(next(policy.actor.parameters()).detach().sum())
+        return Evaluation(returns=np.full(len(seeds), weight), successes=np.zeros(len(seeds), bool))
+
+    def run(folder):
+        return train_policy(_transitions(), config, evaluate, folder, seed=0, device=torch.device("cpu"))
+
+    def update(self, *args):
+        taken.append(1)
+        if len(taken) == 12 + 8:
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    monkeypatch.setattr(corl.run, "_BLOCK", 2)
+    original = TD3BC.update
+    monkeypatch.setattr(TD3BC, "update", update)
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut")
+    assert run(tmp_path / "cut") == whole
+    assert len(taken) == 12 + 8 + 6, "six steps were written down"
+
+
+def test_an_interrupted_or_killed_generation_ends_with_the_samples_of_one_that_was_not(tmp_path, monkeypatch):
+    import diffusion.generate as module
+
+    network = DenoiserConfig(hidden=8, depth=1, heads=1)
+    config = TrainConfig(steps=2, small_batch_size=8, precision="float32")
+    pool = Pool.of([_transitions()], COMPOSUITE)
+    train(pool, network, config, COMPOSUITE, tmp_path / "model.pt", seed=0, device=torch.device("cpu"))
+    model = DiffusionModel.load(tmp_path / "model.pt", COMPOSUITE, torch.device("cpu"))
+    sampler = SamplerConfig(steps=2, num_samples=35, batch_size=10)
+
+    def run(key="k", seconds=1000.0):
+        partial = PartialSamples(tmp_path / "partial", key, seconds=seconds)
+        return module.generate(model, TASK.one_hot, sampler, seed=1, partial=partial)
+
+    whole = module.generate(model, TASK.one_hot, sampler, seed=1)
+    drawn, original = [], module.sample
+
+    def sample(*arguments):
+        drawn.append(1)
+        if len(drawn) == 2:
+            interrupt.request(15)
+        if len(drawn) == 4:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(module, "sample", sample)
+    with pytest.raises(interrupt.Interrupted):
+        run()
+    interrupt.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run(seconds=0.0)
+    np.testing.assert_array_equal(run(), whole)
+    assert len(drawn) == 5, "the third batch was kept, the fourth was drawn again"
+    np.testing.assert_array_equal(run("another key"), whole)
+    assert len(drawn) == 9, "nothing was kept of what has another key"
+    with (tmp_path / "partial").open("r+b") as file:
+        file.truncate(100)
+    np.testing.assert_array_equal(run(), whole)
+    assert len(drawn) == 13, "a file that was cut off counts for nothing"

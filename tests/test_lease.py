@@ -1,5 +1,7 @@
 """A lease is held by one process, and a dead holder's is taken over."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -10,7 +12,7 @@ import time
 
 import pytest
 
-from runtime.lease import Lease, LeaseHeldError
+from runtime.lease import Lease, LeaseHeldError, waiting_lock
 
 HOLD = "import sys, time; from pathlib import Path; from runtime.lease import Lease\n" + (
     "with Lease(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
@@ -77,3 +79,39 @@ def test_only_one_of_many_gets_a_dead_holders_lease(tmp_path):
     )
     many = [subprocess.Popen([sys.executable, "-c", script, path], stdout=subprocess.PIPE) for _ in range(6)]
     assert [process.communicate()[0] for process in many].count(b"held\n") == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, None])
+def test_who_waits_gets_the_lock_when_its_holder_is_done_with_and_without_locks_of_the_file_system(
+    number, tmp_path, monkeypatch
+):
+    if number is not None:
+
+        def refuse(*_):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    order, held = [], threading.Event()
+
+    def hold():
+        with waiting_lock(tmp_path, seconds=0.6):
+            held.set()
+            time.sleep(0.3)
+            order.append("first")
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    with waiting_lock(tmp_path, seconds=0.6):
+        order.append("second")
+    other.join()
+    assert order == ["first", "second"]
+
+
+def test_another_fault_of_the_file_system_than_having_no_locks_is_raised(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="broken"), waiting_lock(tmp_path):
+        pass

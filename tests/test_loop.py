@@ -161,6 +161,26 @@ def test_a_second_loop_on_the_same_results_is_refused(finished, tmp_path):
     assert "another loop is running on this results folder" in result.stderr
 
 
+def test_two_seeds_side_by_side_on_one_results_root_do_not_touch_each_other(finished, tmp_path):
+    both = [
+        subprocess.Popen(
+            [sys.executable, *LOOP, *TINY, "--diffusion_seed", seed],
+            **{"cwd": ROOT, "env": _environment(tmp_path), "stdout": subprocess.PIPE, "text": True},
+        )
+        for seed in ("0", "1")
+    ]
+    for process in both:
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+
+    def tables(folder, seed):
+        logs = folder / "logs" / "policies_slurm_logs" / f"policies_slurm_diffusionseed{seed}"
+        return {path.name: path.read_text() for path in logs.rglob("*.csv")}
+
+    assert tables(tmp_path, 0) == tables(finished[0], 0)
+    assert tables(tmp_path, 1).keys() == {name.replace("seed0", "seed1") for name in tables(tmp_path, 0)}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -24,6 +24,7 @@ from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol")
 ACCOUNTING_PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacct", "sacctmgr")
+OPERATOR = "daemon"  # a user that every machine has
 _SYSTEM_PATH = "/usr/sbin:/sbin"
 _NODE_MEMORY_MB = 6000
 
@@ -92,6 +93,10 @@ class Cluster:
     def run(self, *command: str, check: bool = False) -> subprocess.CompletedProcess:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=check)
 
+    def run_as_operator(self, *command: str) -> None:
+        """Run a command of the scheduler as another user than the jobs', one with an operator's rights."""
+        self.run("setpriv", f"--reuid={OPERATOR}", "--clear-groups", *command, check=True)
+
     def idle_nodes(self) -> set[str]:
         lines = self.run("sinfo", "-h", "-N", "-o", "%N %t").stdout.splitlines()
         return {line.split()[0] for line in lines if line.endswith(" idle")}
@@ -108,6 +113,10 @@ class Cluster:
         for file in (self.folder / "state").glob("job_state*"):
             file.unlink()
         self.start_controller()
+
+    def start_database_daemon(self) -> None:
+        self._spawn("slurmdbd", "slurmdbd", "-D")
+        wait_for(lambda: self.run("sacctmgr", "-n", "show", "cluster").returncode == 0, "slurmdbd")
 
     def start_node(self, node: str) -> None:
         self._spawn(node, "slurmd", "-D", "-f", str(self.conf), "-N", node)
@@ -219,9 +228,11 @@ class Cluster:
         }
         file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         file.chmod(0o600)
-        self._spawn("slurmdbd", "slurmdbd", "-D")
-        wait_for(lambda: self.run("sacctmgr", "-n", "show", "cluster").returncode == 0, "slurmdbd")
+        self.start_database_daemon()
         self.run("sacctmgr", "-i", "add", "cluster", "throwaway", check=True)
+        self.run("sacctmgr", "-i", "add", "account", "site", check=True)
+        operator = ("user", OPERATOR, "account=site", "adminlevel=Operator")
+        self.run("sacctmgr", "-i", "add", *operator, check=True)
 
     def _write_configuration(self) -> None:
         settings = {

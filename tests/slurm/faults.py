@@ -2,349 +2,26 @@
 
     python -m tests.slurm.faults --times 3
 
-makes docs/reliability.md. A fault is a function that starts a loop, disturbs it and brings it to its end; the results
-must be those of an undisturbed run.
+makes docs/reliability.md. The faults are in `disturbances.py`; the results must be those of an undisturbed run.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
-import random
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.slurm.cluster import Cluster, throwaway_cluster, wait_for
-from tests.slurm.runs import ROOT, RUN, TRAIN, Run, differing, half
-
-RANDOM_KILLS = 20
-_HEAVY = {"training": {"steps": 40_000}}  # minutes, for what takes a minute of the scheduler's
-
-
-@dataclass(frozen=True)
-class Fault:
-    """`disturb` starts the loop, disturbs it, sees it to its end and says when the fault happened (monotonic)."""
-
-    name: str
-    disturb: Callable[[Run], float]
-    survives: str
-    changes: dict[str, Any] = field(default_factory=dict)
-    accounting: bool = True
-
-
-FAULTS: list[Fault] = []
-
-
-def fault(name: str, survives: str, accounting: bool = True, **changes: Any) -> Callable:
-    def register(disturb: Callable[[Run], float]) -> Callable[[Run], float]:
-        FAULTS.append(Fault(name, disturb, survives, changes, accounting))
-        return disturb
-
-    return register
-
-
-def _check(condition: bool, what: str, run: Run) -> None:
-    assert condition, f"{what}\n{run.output[-3000:]}"
-
-
-@fault("kill -9 of the loop, at random moments", f"killed {RANDOM_KILLS} times in a run; no job is submitted twice")
-def kill_loop(run: Run) -> float:
-    dice = random.Random(os.urandom(8))
-    for _ in range(RANDOM_KILLS):
-        run.start()
-        # Start-up takes about 4 s: a third of the kills come before, the others after it.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            run.process.wait(dice.uniform(0.5, 9.0))
-        if run.process.poll() is None:
-            run.kill()
-    happened = time.monotonic()
-    run.again()
-    twice = {stage: count for stage, count in run.jobs_per_stage().items() if count > 1}
-    _check(not twice, f"stages with more than one job: {twice}", run)
-    return happened
-
-
-@fault("kill -9 of the loop between sbatch and its answer", "the job is found by the ticket in its comment")
-def kill_in_submission(run: Run) -> float:
-    run.start()
-    job = run.wait_until_training()
-    run.kill()
-    happened = time.monotonic()
-    ledger = run.ledger
-    ledger[TRAIN]["job_id"] = ""  # as it was before sbatch answered
-    (run.results / "loops" / RUN / "jobs.json").write_text(json.dumps(ledger))
-    run.start()
-    run.wait_until_said(f"found 1 jobs of this run again: {job}")
-    run.finish()
-    return happened
-
-
-@fault("kill -9 of a job", "again from its checkpoint")
-def kill_job(run: Run) -> float:
-    run.start()
-    job = run.wait_until_training()
-    (pid,) = run.job_pids(job)
-    os.kill(pid, signal.SIGKILL)
-    happened = time.monotonic()
-    run.wait_until_said(r"failed: ended without a result .*trying again")
-    run.finish()
-    return happened
-
-
-@fault("scancel by the user", "the loop stops and says how to go on; the same command finishes")
-def scancel(run: Run) -> float:
-    run.start()
-    run.cluster.run("scancel", run.wait_until_training(), check=True)
-    happened = time.monotonic()
-    _check(run.end() == 2, "expected exit 2", run)
-    _check("cancelled by the user: the loop stops; the same command goes on" in run.output, "no way on is told", run)
-    run.again()
-    return happened
-
-
-@fault("scontrol requeue", "saved on SIGTERM, continued by the same job")
-def requeue(run: Run) -> float:
-    run.start()
-    job = run.wait_until_training()
-    run.cluster.run("scontrol", "requeue", job, check=True)
-    happened = time.monotonic()
-    run.cluster.start_requeued(job)
-    run.finish()
-    _check("failed" not in run.output, "a requeue is no failure", run)
-    return happened
-
-
-@fault("preemption by a partition of higher priority", "saved on SIGTERM, continued when the nodes are free")
-def preempt(run: Run) -> float:
-    run.start()
-    job = run.wait_until_training()
-    urgent = ["-p", "urgent", "-N2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 2"]
-    run.cluster.run("sbatch", *urgent, check=True)
-    happened = time.monotonic()
-    run.cluster.start_requeued(job)
-    run.finish()
-    return happened
-
-
-_HOG = (
-    """[ "${SLURM_MEM_PER_NODE:-0}" -gt 1024 ] || python3 -c 'x = bytearray(1600 << 20); import time; time.sleep(30)'"""
-)
-
-
-@fault(
-    "memory limit",
-    "again with more memory, within the cap",
-    cluster={"setup": [_HOG]},
-    resources={"diffusion": {"memory_gb": 1}},
-)
-def memory(run: Run) -> float:
-    run.start()
-    run.wait_until_said("out of memory; trying again with 2 GB instead of 1")
-    happened = time.monotonic()
-    run.finish()
-    return happened
-
-
-@fault(
-    "time limit in the middle of training",
-    "saved before the limit, requeued, and given more time in the end",
-    cluster={"signal_seconds": 20},
-    resources={"diffusion": {"hours": 1 / 60}},
-    **_HEAVY,
-)
-def time_limit(run: Run) -> float:
-    run.start()
-    job = run.wait_until_training()
-    log = run.logs / "slurm" / job / f"{job}_0_log.out"
-    wait_for(lambda: "Requeued job" in log.read_text(), "a requeue before the limit", 150)
-    happened = time.monotonic()
-    run.cluster.start_requeued(job)
-    run.finish()
-    return happened
-
-
-@fault("node down in the middle of a job, and back", "requeued to the other node, from its checkpoint")
-def node_down(run: Run) -> float:
-    run.start()
-    job = run.wait_until_training()
-    node = run.cluster.run("squeue", "-h", "-j", job, "-o", "%N").stdout.strip()
-    run.cluster.node_down(node)
-    happened = time.monotonic()
-    try:
-        run.cluster.start_requeued(job)
-        run.finish()
-    finally:
-        run.cluster.node_up(node)
-        wait_for(lambda: node in run.cluster.idle_nodes(), f"{node} to be back")
-    return happened
-
-
-@fault("slurmctld down for 20 s", "unanswered means unknown: nothing is submitted twice")
-def controller_down(run: Run) -> float:
-    run.start()
-    run.wait_until_training()
-    run.cluster.stop_daemon("slurmctld", signal.SIGKILL)
-    happened = time.monotonic()
-    try:
-        run.wait_until_said("the scheduler does not answer", 90)
-        time.sleep(5)
-    finally:
-        run.cluster.start_controller()
-    run.finish()
-    _check(max(run.jobs_per_stage().values()) == 1, f"jobs per stage: {run.jobs_per_stage()}", run)
-    return happened
-
-
-@contextlib.contextmanager
-def _small_disk(run: Run) -> Iterator[Path]:
-    """Results on a file system of their own; gives the path of a file that can fill it."""
-    run.results.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(run.results)], check=True)
-    kept = run.folder / "kept"
-    try:
-        yield run.results / "filler"
-        subprocess.run(["cp", "-a", f"{run.results}/.", str(kept)], check=True)
-    finally:
-        run.close()
-        subprocess.run(["umount", "-l", str(run.results)], check=True)
-        if kept.exists():
-            subprocess.run(["cp", "-a", f"{kept}/.", str(run.results)], check=True)
-
-
-def _fill(file: Path) -> None:
-    with contextlib.suppress(OSError), file.open("wb", buffering=0) as filler:
-        while True:
-            filler.write(b"\0" * 4096)
-
-
-def _disk_full(run: Run, moment: Callable[[Run], Any]) -> float:
-    with _small_disk(run) as filler:
-        run.start()
-        moment(run)
-        _fill(filler)
-        happened = time.monotonic()
-        _check(run.end() == 2, "expected exit 2", run)
-        last = run.output.strip().splitlines()[-1]
-        _check(last.startswith("error:") and "space" in last, "the last line names the full disk", run)
-        _check("Traceback" not in last, "no traceback", run)
-        run.cluster.run("scancel", "--user=root")
-        filler.unlink()
-        run.again()
-    return happened
-
-
-@fault("disk full while a checkpoint is written", "stops with one line; the same command finishes once there is space")
-def disk_full_checkpoint(run: Run) -> float:
-    return _disk_full(run, lambda run: run.wait_until_training())
-
-
-@fault("disk full while samples are written", "the same")
-def disk_full_samples(run: Run) -> float:
-    return _disk_full(run, lambda run: run.wait_until_said(r"submitted generation_i0"))
-
-
-@fault("disk full while the state is written", "the same")
-def disk_full_state(run: Run) -> float:
-    return _disk_full(run, lambda run: run.wait_until_said(r"\[1/3\] policy"))
-
-
-def _truncated(run: Run, moment: Callable[[Run], Any], pattern: str) -> float:
-    run.start()
-    moment(run)
-    run.kill()
-    run.cluster.run("scancel", "--user=root")
-    wait_for(lambda: not run.cluster.run("squeue", "-h").stdout.strip(), "jobs to end")
-    files = list(run.results.glob(pattern))
-    assert files, pattern
-    for file in files:
-        half(file)
-    happened = time.monotonic()
-    run.again()
-    return happened
-
-
-@fault("truncated checkpoint", "training starts anew")
-def truncated_checkpoint(run: Run) -> float:
-    return _truncated(run, lambda run: run.wait_until_training(), "augmented_0/diffusion/*/resume.pt")
-
-
-@fault("truncated samples", "generated again")
-def truncated_samples(run: Run) -> float:
-    return _truncated(
-        run, lambda run: run.wait_until_said(r"\[3/3\] generate"), "augmented_0/diffusion/*/*/samples_0.npz"
-    )
-
-
-@fault("truncated state file", "found out again from the finished files")
-def truncated_state(run: Run) -> float:
-    return _truncated(run, lambda run: run.wait_until_said(r"\[1/3\] policy"), "loops/*/state.json")
-
-
-@fault("truncated ledger of jobs", "jobs are submitted anew")
-def truncated_ledger(run: Run) -> float:
-    return _truncated(run, lambda run: run.wait_until_training(), "loops/*/jobs.json")
-
-
-@fault("two loops on one folder", "the second is refused, the first goes on")
-def two_loops(run: Run) -> float:
-    run.start()
-    run.wait_until_training()
-    first = run.process
-    happened = time.monotonic()
-    run.start()
-    _check(run.end() == 2, "expected exit 2", run)
-    _check("another loop is running on this results folder" in run.output, "the reason is told", run)
-    run.process = first
-    run.finish()
-    return happened
-
-
-@fault("Ctrl-C twice", "jobs go on, the same command finds them")
-def interrupt_twice(run: Run) -> float:
-    run.start()
-    job = run.wait_until_training()
-    run.kill(signal.SIGINT)
-    time.sleep(0.05)
-    run.kill(signal.SIGINT)
-    happened = time.monotonic()
-    _check(run.end() != 0, "expected another exit than 0", run)
-    run.start()
-    run.wait_until_said(f"found 1 jobs of this run again: {job}")
-    run.finish()
-    return happened
-
-
-@fault("a site without accounting: kill -9 of a job", "decided by squeue and the job's files", accounting=False)
-def no_accounting(run: Run) -> float:
-    return kill_job(run)
-
-
-@fault(
-    "a job that vanished from the scheduler, without accounting",
-    "looked for in its files, then again",
-    accounting=False,
-)
-def vanished(run: Run) -> float:
-    run.start()
-    job = run.wait_until_training()
-    run.cluster.forget_jobs()
-    for pid in run.job_pids(job):
-        os.kill(pid, signal.SIGKILL)
-    happened = time.monotonic()
-    run.wait_until_said("unknown to the scheduler, and no artifact; trying again")
-    run.finish()
-    return happened
-
-
-# Trying all of them
+from tests.slurm.cluster import Cluster, throwaway_cluster
+from tests.slurm.disturbances import FAULTS, Fault
+from tests.slurm.runs import ROOT, Run, differing
 
 
 @dataclass(frozen=True)
@@ -354,10 +31,11 @@ class Trial:
     fault: str
     seconds: float = 0.0
     problem: str = ""
+    note: str = ""
 
 
-def attempt(fault: Fault, cluster: Cluster, folder: Path, undisturbed: Callable[[Fault], dict[str, Any]]) -> float:
-    """Try a fault once; gives the seconds from the fault to the loop's end. Raises `AssertionError` where it failed."""
+def attempt(fault: Fault, cluster: Cluster, folder: Path, undisturbed: Callable[[Fault], dict[str, Any]]) -> Trial:
+    """Try a fault once. Raises `AssertionError` where the loop did not survive it."""
     expected = undisturbed(fault)
     run = Run(cluster, folder, **fault.changes)
     try:
@@ -365,7 +43,7 @@ def attempt(fault: Fault, cluster: Cluster, folder: Path, undisturbed: Callable[
         seconds = time.monotonic() - happened
         other = differing(run.digest(), expected)
         assert not other, f"other results than an undisturbed run: {other}"
-        return seconds
+        return Trial(fault.name, round(seconds, 1), note=run.note)
     finally:
         run.close()
 
@@ -416,10 +94,39 @@ def report(trials: list[Trial]) -> str:
         seconds = sorted(trial.seconds for trial in mine if not trial.problem)
         took = f"{seconds[len(seconds) // 2]:.0f}, {seconds[-1]:.0f}" if seconds else "-"
         lines.append(f"| {fault.name} | {fault.survives} | {len(mine)} | {len(seconds)} | {took} |")
+    notes = [f"- {trial.fault}: {trial.note}" for trial in trials if trial.note]
+    if notes:
+        lines += [
+            "",
+            "## Random kills",
+            "",
+            "What a loop that was killed while starting had said last is nothing yet.",
+            "",
+        ]
+        lines += notes
     problems = [f"- {trial.fault}: {trial.problem}" for trial in trials if trial.problem]
     if problems:
         lines += ["", "## What went wrong", "", *problems]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_HOW])
+
+
+_HOW = (
+    "## How some faults are made",
+    "",
+    "- The clock jumps for the loop and its jobs by libfaketime (Debian's `faketime`): the time of day jumps, the",
+    "  monotonic clock and the times of files that are there do not, as when a machine's clock is set. The scheduler's",
+    "  own daemons keep their time.",
+    "- A node that is down is one whose slurmd and whose jobs' processes were killed and that the controller was told",
+    "  is down.",
+    "- A full disk is a small file system of its own that is filled to the last byte.",
+    "- The memory limit is met by a process beside the training, within the same job.",
+    "- A cut file is one of half its length, while no loop and no job ran.",
+    "- An operator is another user with operator's rights in the accounting.",
+    "",
+    "What has no row here is held by other tests: exceptions of the program and of the GPU (`tests/test_failures.py`,",
+    "`tests/test_jobs.py`), a lock whose holder is on another machine (`tests/test_lease.py`).",
+    "",
+)
 
 
 def main(
@@ -433,7 +140,7 @@ def main(
 
     Args:
         times: how often each
-        only: part of the names of the faults to try; default all
+        only: parts of the names of the faults to try, separated by commas; default all
         minutes: begin no further trial after so long
         trials: where every trial is noted
         output: the table to write
@@ -442,8 +149,14 @@ def main(
     trials.parent.mkdir(parents=True, exist_ok=True)
     for accounting in (True, False):
         tried = [trial.fault for trial in read_trials(trials)]
-        chosen = [fault for fault in FAULTS if fault.accounting == accounting and only in fault.name]
-        left = [fault for fault in chosen for _ in range(times - tried.count(fault.name))]
+        wanted = [fault for fault in FAULTS if any(part in fault.name for part in only.split(","))]
+        chosen = [fault for fault in wanted if fault.accounting == accounting]
+        for fault in chosen:
+            if fault.needs and not fault.needs.exists():
+                print(f"{fault.name}: not tried, since {fault.needs} is not here", flush=True)
+        chosen = [fault for fault in chosen if fault.needs is None or fault.needs.exists()]
+        # One after another, so that a run cut short has tried each about equally often.
+        left = [fault for n in range(times) for fault in chosen if tried.count(fault.name) <= n]
         if not left or time.monotonic() - begun > 60 * minutes:
             continue
         with throwaway_cluster(accounting=accounting) as cluster, tempfile.TemporaryDirectory() as folder:
@@ -452,8 +165,7 @@ def main(
                 if time.monotonic() - begun > 60 * minutes:
                     break
                 try:
-                    seconds = attempt(fault, cluster, Path(folder) / str(number), undisturbed)
-                    trial = Trial(fault.name, round(seconds, 1))
+                    trial = attempt(fault, cluster, Path(folder) / str(number), undisturbed)
                 except (AssertionError, TimeoutError, subprocess.SubprocessError, ValueError) as error:
                     trial = Trial(fault.name, problem=str(error).splitlines()[0])
                     print(error, flush=True)

@@ -22,14 +22,14 @@ from tests.slurm.cluster import Cluster, wait_for
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUN = "dit_tasklist0_train2_diffusionseed0"
 TRAIN = f"train {RUN}_0"
-SECONDS = 240.0
+SECONDS = 420.0
 
-# One iteration, seven jobs; training is long enough to be met in its middle.
+# One iteration of seven stages in five jobs of one thread, two at once; training is long enough to be met in its middle.
 _CHANGES: dict[str, Any] = {
     "max_iterations": 1,
     "rl_seeds": [0],
     "training": {"steps": 1500, "checkpoint_seconds": 1.0},
-    "cluster": {"kind": "slurm", "poll_seconds": 0.5},
+    "cluster": {"kind": "slurm", "poll_seconds": 0.5, "max_parallel": 2, "tasks_per_job": 2},
     "retry": {"retry_delay": 0.5, "max_retries": 6},
 }
 
@@ -43,7 +43,22 @@ class Run:
         tiny = yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text())
         self.settings = merge(merge(tiny, _CHANGES), changes)
         self.results, self.logs, self.log = folder / "results", folder / "logs", folder / "loop.out"
+        self.data = folder / "data"
         self.process: subprocess.Popen | None = None
+        self.environment: dict[str, str] = {}  # beside the cluster's
+        self.siblings: list[Run] = []
+        self.note = ""  # what a table of trials should say of this one
+
+    def sibling(self, name: str, **changes: Any) -> Run:
+        """Another run with the same settings but for `changes`, in a folder within this one's."""
+        other = Run(self.cluster, self.folder / name)
+        other.settings = merge(self.settings, changes)
+        self.siblings.append(other)
+        return other
+
+    @property
+    def name(self) -> str:
+        return f"dit_tasklist0_train2_diffusionseed{self.settings.get('diffusion_seed', 0)}"
 
     def start(self) -> None:
         """Start (again); the output is added to `log`, from which `said` reads what is new."""
@@ -52,10 +67,11 @@ class Run:
         self._read_from = self.log.stat().st_size if self.log.exists() else 0
         environment = {
             **self.cluster.environment,
-            "ICDG_DATA_PATH": str(self.folder / "data"),
+            "ICDG_DATA_PATH": str(self.data),
             "ICDG_RESULTS_PATH": str(self.results),
             "ICDG_LOGS_PATH": str(self.logs),
             "OMP_NUM_THREADS": "1",
+            **self.environment,
         }
         command = [sys.executable, "-u", "-m", "scripts.automated_iterative_diffusion_dits_iiwa"]
         with self.log.open("ab") as log:
@@ -69,14 +85,20 @@ class Run:
         return self.log.read_bytes()[self._read_from :].decode(errors="replace")
 
     def wait_until_said(self, pattern: str, seconds: float = SECONDS) -> None:
-        wait_for(
-            lambda: re.search(pattern, self.output) or self._ended_early(pattern), f"{pattern!r} in {self.log}", seconds
-        )
-
-    def _ended_early(self, pattern: str) -> bool:
-        if self.process.poll() is not None and not re.search(pattern, self.output):
+        if not self.says_before_its_end(pattern, seconds):
             raise AssertionError(f"the loop ended before it said {pattern!r}:\n{self.output[-3000:]}")
-        return False
+
+    def says_before_its_end(self, pattern: str, seconds: float = SECONDS) -> bool:
+        """Wait until the loop says so or ends; whether it said so."""
+        ended = False
+
+        def settled() -> bool:
+            nonlocal ended
+            ended = self.process.poll() is not None
+            return ended or re.search(pattern, self.output) is not None
+
+        wait_for(settled, f"{pattern!r} in {self.log}", seconds)
+        return re.search(pattern, self.output) is not None
 
     def end(self, seconds: float = SECONDS) -> int:
         """Wait for the loop to end by itself; gives its exit status."""
@@ -98,9 +120,10 @@ class Run:
 
     def close(self) -> None:
         """Leave nothing behind, whatever happened."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        for run in (self, *self.siblings):
+            if run.process is not None and run.process.poll() is None:
+                run.process.kill()
+                run.process.wait()
         self.cluster.run("scancel", "--user=root")
         wait_for(lambda: not self.cluster.run("squeue", "-h").stdout.strip(), "jobs to end")
 
@@ -109,7 +132,7 @@ class Run:
     @property
     def ledger(self) -> dict[str, Any]:
         with contextlib.suppress(OSError, ValueError):
-            return json.loads((self.results / "loops" / RUN / "jobs.json").read_text())
+            return json.loads((self.results / "loops" / self.name / "jobs.json").read_text())
         return {}
 
     def job_of(self, stage: str) -> str:
@@ -117,10 +140,11 @@ class Run:
 
     def wait_until_training(self) -> str:
         """Wait for a checkpoint in the middle of training; gives the job's id."""
-        resume = self.results / "augmented_0" / "diffusion" / f"{RUN}_0" / "resume.pt"
+        resume = self.results / "augmented_0" / "diffusion" / f"{self.name}_0" / "resume.pt"
+        train = f"train {self.name}_0"
         self.wait_until_said("train the generator")
-        wait_for(lambda: resume.exists() and self.job_of(TRAIN) != "", "a checkpoint of the training", 120)
-        return self.job_of(TRAIN)
+        wait_for(lambda: resume.exists() and self.job_of(train) != "", "a checkpoint of the training", 120)
+        return self.job_of(train)
 
     def job_pids(self, job_id: str) -> list[int]:
         """Processes that run a stage in a job."""
@@ -147,20 +171,21 @@ class Run:
         return counts
 
     def digest(self) -> dict[str, Any]:
-        """All that must not depend on what happened on the way: sets, training curves, scores, tables."""
+        """All that must not depend on what happened on the way: sets, training curves, scores, tables of this run."""
         found: dict[str, Any] = {}
-        for path in sorted(self.results.glob("augmented_*/diffusion/*/*/samples_0.npz")):
+        model, tables = f"{self.name}_*", f"policies_slurm_diffusionseed{self.settings.get('diffusion_seed', 0)}"
+        for path in sorted(self.results.glob(f"augmented_*/diffusion/{model}/*/samples_0.npz")):
             with np.load(path) as arrays:
                 found[str(path.relative_to(self.results))] = {
                     key: arrays[key].tobytes() for key in sorted(arrays.files)
                 }
-        for path in sorted(self.results.glob("augmented_*/**/metrics.jsonl")):
+        for path in sorted(self.results.glob(f"augmented_*/*/{model}/**/metrics.jsonl")):
             rows = read_metrics(path)
             kept = [{k: v for k, v in row.items() if k not in ("time", "seconds")} for row in rows]
             found[str(path.relative_to(self.results))] = kept
-        for path in sorted(self.results.glob("augmented_*/policies/*/*/result.json")):
+        for path in sorted(self.results.glob(f"augmented_*/policies/{model}/**/result.json")):
             found[str(path.relative_to(self.results))] = json.loads(path.read_text())["scores"]
-        for path in sorted((self.logs / "policies_slurm_logs").glob("**/*.csv")):
+        for path in sorted((self.logs / "policies_slurm_logs" / tables).glob("**/*.csv")):
             found[path.name] = path.read_text()
         return found
 
