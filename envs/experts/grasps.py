@@ -34,6 +34,7 @@ class Grasp:
     `tips`: the fingers close once the object's axis leans so far that its vertical part is below this.
     `held_offset`, `keep`: with closed fingers (their opening below `held_opening`) the object is held while the tool
     has it within `keep` of `in_hand` (in the hand's axes). `depth`: how far a held object reaches below its origin.
+    `slack`: share of the room for letting go that a long object leaves.
     """
 
     way: Way
@@ -44,6 +45,7 @@ class Grasp:
     depth: float
     topple: Way | None = None
     tips: float | None = None
+    slack: float = 1.0
 
 
 GRASPS = {
@@ -73,6 +75,7 @@ GRASPS = {
         held_opening=0.012,
         keep=0.045,
         depth=0.04,
+        slack=0.4,
     ),
     # One finger beside the disc pushes it, so that it tips; its rim comes up between the fingers, which close.
     "Plate": Grasp(

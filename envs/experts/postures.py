@@ -1,0 +1,50 @@
+"""How an arm holds itself so that its wrist and forearm stay clear of walls that the hand passes. Angles in rad."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from offline_compositional_rl_datasets.task import Task
+
+
+@dataclass(frozen=True)
+class Posture:
+    """A change of the hand's pose: `tilt`, `roll` and `yaw` are added, `softness` multiplies how readily it leans.
+
+    `berth`: how much farther (m) the hand stays from walls on its way to the object.
+    """
+
+    tilt: float = 0.0
+    roll: float = 0.0
+    yaw: float = 0.0
+    softness: float = 1.0
+    berth: float = 0.0
+
+
+USUAL = Posture()
+
+_BESIDE_WALLS = {
+    ("Panda", "ObjectWall"): Posture(tilt=-0.2, softness=0.1, berth=0.04),
+    ("Panda", "ObjectDoor"): Posture(tilt=-0.2, softness=0.1),
+    ("Panda", "GoalWall"): Posture(tilt=-0.2, softness=0.1),
+    ("Kinova3", "ObjectDoor"): Posture(berth=0.03),
+}
+"""Panda's wrist is wide and sits behind the hand, Kinova3's is wide."""
+
+_ROUND_THE_GOAL_WALL = {
+    "Jaco": Posture(roll=0.5, yaw=-0.6, softness=0.5),
+    "Panda": Posture(tilt=-0.2, roll=0.5, yaw=-0.6),
+}
+"""For a hand that must stay low: it points ahead, so that the wrist comes after it, not beside it."""
+
+
+def beside_walls(task: Task) -> Posture:
+    """Of all poses of a task."""
+    return _BESIDE_WALLS.get((task.robot, task.obstacle), USUAL)
+
+
+def round_the_goal_wall(task: Task) -> Posture:
+    """Of the poses in which an object is carried."""
+    if (task.obstacle, task.objective) != ("GoalWall", "Push"):
+        return USUAL
+    return _ROUND_THE_GOAL_WALL.get(task.robot, USUAL)
