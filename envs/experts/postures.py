@@ -11,7 +11,9 @@ from offline_compositional_rl_datasets.task import Task
 class Posture:
     """A change of the hand's pose: `tilt`, `roll` and `yaw` are added, `softness` multiplies how readily it leans.
 
-    `berth`: how much farther (m) the hand stays from walls on its way to the object.
+    `berth`: how much farther (m) than usual the hand stays from walls before it passes them with empty fingers, or
+    goes on behind them with an object. `lead`: by how much the joints' commands may exceed their limit before they are scaled as a
+    whole: those with a shorter way than the longest are ahead of it on the straight line, which is quick but bends it.
     """
 
     tilt: float = 0.0
@@ -19,6 +21,7 @@ class Posture:
     yaw: float = 0.0
     softness: float = 1.0
     berth: float = 0.0
+    lead: float = 2.0
 
 
 USUAL = Posture()
@@ -32,8 +35,8 @@ _BESIDE_WALLS = {
 """Panda's wrist is wide and sits behind the hand, Kinova3's is wide."""
 
 _ROUND_THE_GOAL_WALL = {
-    "Jaco": Posture(roll=0.5, yaw=-0.6, softness=0.5),
-    "Panda": Posture(tilt=-0.2, roll=0.5, yaw=-0.6),
+    "Jaco": Posture(softness=0.2, lead=1.0),
+    "Panda": Posture(tilt=-0.35, yaw=-0.7, softness=3.0, lead=1.0),
 }
 """For a hand that must stay low: it points ahead, so that the wrist comes after it, not beside it."""
 

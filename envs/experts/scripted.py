@@ -11,7 +11,7 @@ pose has one answer: that is fast, and easy to learn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -101,9 +101,6 @@ class ScriptedExpert:
     gain = 14.0
     """Joint command per rad: a lower one makes the action a gentler function of the state, but then a small error of a
     clone's action is a large error of where it stops."""
-    saturation = 2.0
-    """By how much the command may exceed its limit before it is scaled as a whole: joints with a shorter way than the
-    longest are ahead of it on the straight line."""
     yaw_gain = 0.8
     """How far the hand turns with the direction from the arm's base: less than the arm turns, for short ways."""
 
@@ -116,7 +113,8 @@ class ScriptedExpert:
         self.grasp: Grasp = GRASPS[task.object]
         self.aim: Aim = AIMS[task.objective]
         self.approach_passage: Passage | None = APPROACH.get(task.obstacle)
-        self.carry_passage: Passage = CARRY[task.obstacle]
+        passage = CARRY[task.obstacle]
+        self.carry_passage: Passage = replace(passage, end=passage.end + self.carry_posture.berth)
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         scene = Scene.of(observations)
@@ -209,5 +207,5 @@ class ScriptedExpert:
         step = np.remainder(wanted - scene.joints + np.pi, 2 * np.pi) - np.pi
         command = self.gain * step
         return np.clip(
-            command / np.maximum(1.0, np.abs(command).max(axis=1, keepdims=True) / self.saturation), -1.0, 1.0
+            command / np.maximum(1.0, np.abs(command).max(axis=1, keepdims=True) / self.carry_posture.lead), -1.0, 1.0
         )
