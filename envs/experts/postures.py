@@ -12,8 +12,9 @@ class Posture:
     """A change of the hand's pose: `tilt`, `roll` and `yaw` are added, `softness` multiplies how readily it leans.
 
     `berth`: how much farther (m) than usual the hand stays from walls before it passes them with empty fingers, or
-    goes on behind them with an object. `lead`: by how much the joints' commands may exceed their limit before they are scaled as a
-    whole: those with a shorter way than the longest are ahead of it on the straight line, which is quick but bends it.
+    goes on behind them with an object. `lead`: by how much the joints' commands may exceed their limit before they
+    are scaled as a whole: joints with a shorter way than the longest are then ahead of it, which is quick but bends
+    the way.
     """
 
     tilt: float = 0.0
@@ -27,9 +28,9 @@ class Posture:
 USUAL = Posture()
 
 _BESIDE_WALLS = {
-    ("Panda", "ObjectWall"): Posture(tilt=-0.2, softness=0.1, berth=0.04),
-    ("Panda", "ObjectDoor"): Posture(tilt=-0.2, softness=0.1),
-    ("Panda", "GoalWall"): Posture(tilt=-0.2, softness=0.1),
+    ("Panda", "ObjectWall"): Posture(tilt=-0.2, softness=0.2, berth=0.04, lead=1.2),
+    ("Panda", "ObjectDoor"): Posture(tilt=-0.2, softness=0.2, lead=1.2),
+    ("Panda", "GoalWall"): Posture(tilt=-0.2, softness=0.1, lead=1.2),
     ("Kinova3", "ObjectDoor"): Posture(berth=0.03),
 }
 """Panda's wrist is wide and sits behind the hand, Kinova3's is wide."""

@@ -112,7 +112,9 @@ class ScriptedExpert:
         self.carry_posture: Posture = round_the_goal_wall(task)
         self.grasp: Grasp = GRASPS[task.object]
         self.aim: Aim = AIMS[task.objective]
-        self.approach_passage: Passage | None = APPROACH.get(task.obstacle)
+        approach = APPROACH.get(task.obstacle)
+        self.approach_passage: Passage | None = approach and replace(approach, end=approach.end + self.grasp.behind)
+        self.lead = min(self.posture.lead, self.carry_posture.lead)
         passage = CARRY[task.obstacle]
         self.carry_passage: Passage = replace(passage, end=passage.end + self.carry_posture.berth)
 
@@ -135,7 +137,8 @@ class ScriptedExpert:
         held = gate(grasp.held_opening - scene.opening, 0.002) * gate(grasp.keep - hang, 0.006)
 
         carry, release = self._carry(scene)
-        pose = pose.towards(carry, held).towards(self._wait(scene), release).bent(self.posture)
+        pose = pose.towards(carry, held).towards(self._wait(scene), release)
+        pose = pose.bent(self.posture)
         closing = (1 - (1 - at_point) * (1 - held)) * (1 - release)
         return pose, np.clip(3.0 * (2.0 * closing - 1.0), -1.0, 1.0)
 
@@ -206,6 +209,4 @@ class ScriptedExpert:
         wanted = self.arm.solve(pose.position, rotation, pose.softness, self.home)
         step = np.remainder(wanted - scene.joints + np.pi, 2 * np.pi) - np.pi
         command = self.gain * step
-        return np.clip(
-            command / np.maximum(1.0, np.abs(command).max(axis=1, keepdims=True) / self.carry_posture.lead), -1.0, 1.0
-        )
+        return np.clip(command / np.maximum(1.0, np.abs(command).max(axis=1, keepdims=True) / self.lead), -1.0, 1.0)
