@@ -85,7 +85,7 @@ GRASPS = {
             (-0.018, -0.09, 0.018),
             along=(0.0, -1.0, -0.05),
             clearance=0.142,
-            funnel=0.014,
+            funnel=0.018,
             tilt=0.15,
             roll=-0.25,
             softness=0.3,
