@@ -34,6 +34,8 @@ class Grasp:
     `tips`: the fingers close once the object's axis leans so far that its vertical part is below this.
     `held_offset`, `keep`: with closed fingers (their opening below `held_opening`) the object is held while the tool
     has it within `keep` of `in_hand` (in the hand's axes). `depth`: how far a held object reaches below its origin.
+    `slack`: share of the room for letting go that a long object leaves.
+    `behind`: how much farther the hand goes on behind a wall before it turns to the object.
     """
 
     way: Way
@@ -44,6 +46,8 @@ class Grasp:
     depth: float
     topple: Way | None = None
     tips: float | None = None
+    slack: float = 1.0
+    behind: float = 0.0
 
 
 GRASPS = {
@@ -67,12 +71,13 @@ GRASPS = {
             softness=1.0,
             weights=(1.0, 1.0, 1.8),
         ),
-        way=Way((0.0, 0.0, 0.004), funnel=0.03, clearance=0.05, tilt=0.15, weights=(0.7, 1.0, 1.0)),
-        reach=(0.016, 0.018),
+        way=Way((0.0, 0.0, 0.0), funnel=0.03, clearance=0.05, tilt=0.15, weights=(0.7, 1.0, 1.0)),
+        reach=(0.016, 0.014),
         in_hand=(0.0, 0.0, 0.0),
         held_opening=0.012,
         keep=0.045,
-        depth=0.04,
+        depth=0.05,
+        slack=0.4,
     ),
     # One finger beside the disc pushes it, so that it tips; its rim comes up between the fingers, which close.
     "Plate": Grasp(
@@ -80,17 +85,18 @@ GRASPS = {
             (-0.018, -0.09, 0.018),
             along=(0.0, -1.0, -0.05),
             clearance=0.142,
-            funnel=0.014,
+            funnel=0.018,
             tilt=0.15,
             roll=-0.25,
             softness=0.3,
         ),
         reach=(0.025, 0.14),
         tips=0.95,
+        behind=0.03,
         in_hand=(0.025, 0.0, 0.042),
         held_opening=0.010,
         keep=0.05,
-        depth=0.06,
+        depth=0.052,
     ),
     # By the wall at -y, so that it leads the hand to its goal: one finger inside, one outside.
     "Hollowbox": Grasp(

@@ -30,14 +30,23 @@ class Passage:
         return gate(self.end - position[:, self.axis], self.width)
 
     def via(
-        self, position: np.ndarray, destination: np.ndarray, *, room: float = 0.08, ready: np.ndarray | float = 1.0
+        self,
+        position: np.ndarray,
+        destination: np.ndarray,
+        *,
+        room: float = 0.08,
+        ready: np.ndarray | float = 1.0,
+        berth: float = 0.0,
     ) -> np.ndarray:
         """(B, 3) where to go now from `position` (B, 3) to get to `destination` (B, 3).
 
-        The way opens up to `room` below the height that is aimed at, and when it is `ready` (B,).
+        The way opens up to `room` below the height that is aimed at, and when it is `ready` (B,). `berth`: how much
+        farther than usual to stay from the walls, as far as the gap allows.
         """
         axis, other = self.axis, 1 - self.axis
-        low, high = self.gap
+        spare = min(berth, max(0.0, (self.gap[1] - self.gap[0]) / 2 - self.margin))
+        low, high = self.gap[0] + spare, self.gap[1] - spare
+        start = self.start - berth
         via = destination.copy()
         before = self.before(position)
         # Aim inside of what opens the way, as in all gates here: a small error must not wait before it for ever.
@@ -47,10 +56,10 @@ class Passage:
         via[:, 2] = blend(before, destination[:, 2], np.maximum(destination[:, 2], self.height))
         in_gap = gate(position[:, other] - low, self.width / 2) * gate(high - position[:, other], self.width / 2)
         high_enough = gate(position[:, 2] - (via[:, 2] - room), self.width)
-        inside_already = gate(position[:, axis] - self.start - 0.03, self.width / 2)
+        inside_already = gate(position[:, axis] - start - 0.03, self.width / 2)
         go = (1 - (1 - in_gap) * (1 - inside_already)) * high_enough * ready
         beyond = np.maximum(destination[:, axis], self.end + 0.02)
-        via[:, axis] = blend(before, destination[:, axis], blend(go, np.full(len(via), self.start), beyond))
+        via[:, axis] = blend(before, destination[:, axis], blend(go, np.full(len(via), start), beyond))
         return via
 
 

@@ -11,7 +11,7 @@ pose has one answer: that is fast, and easy to learn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from envs.experts.gates import blend, gate, near
 from envs.experts.grasps import GRASPS, Grasp, Way
 from envs.experts.kinematics import arm_of, hand_rotation
 from envs.experts.paths import APPROACH, CARRY, Passage
+from envs.experts.postures import Posture, beside_walls, round_the_goal_wall
 from envs.experts.targets import AIMS, Aim
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
@@ -83,6 +84,16 @@ class Pose:
             blend(weight, self.softness, other.softness),
         )
 
+    def bent(self, posture: Posture) -> Pose:
+        """The same place, the hand turned as a posture asks."""
+        return Pose(
+            self.position,
+            self.tilt + posture.tilt,
+            self.roll + posture.roll,
+            self.yaw + posture.yaw,
+            self.softness * posture.softness,
+        )
+
 
 class ScriptedExpert:
     """The expert of one task: observations (B, 77) to actions (B, 8) in [-1, 1]."""
@@ -90,9 +101,6 @@ class ScriptedExpert:
     gain = 14.0
     """Joint command per rad: a lower one makes the action a gentler function of the state, but then a small error of a
     clone's action is a large error of where it stops."""
-    saturation = 2.0
-    """By how much the command may exceed its limit before it is scaled as a whole: joints with a shorter way than the
-    longest are ahead of it on the straight line."""
     yaw_gain = 0.8
     """How far the hand turns with the direction from the arm's base: less than the arm turns, for short ways."""
 
@@ -100,10 +108,15 @@ class ScriptedExpert:
         self.task = task
         self.arm = arm_of(task.robot)
         self.home = np.array(ROBOT_SPECS[task.robot].initial_qpos)
+        self.posture: Posture = beside_walls(task)
+        self.carry_posture: Posture = round_the_goal_wall(task)
         self.grasp: Grasp = GRASPS[task.object]
         self.aim: Aim = AIMS[task.objective]
-        self.approach_passage: Passage | None = APPROACH.get(task.obstacle)
-        self.carry_passage: Passage = CARRY[task.obstacle]
+        approach = APPROACH.get(task.obstacle)
+        self.approach_passage: Passage | None = approach and replace(approach, end=approach.end + self.grasp.behind)
+        self.lead = min(self.posture.lead, self.carry_posture.lead)
+        passage = CARRY[task.obstacle]
+        self.carry_passage: Passage = replace(passage, end=passage.end + self.carry_posture.berth)
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         scene = Scene.of(observations)
@@ -125,6 +138,7 @@ class ScriptedExpert:
 
         carry, release = self._carry(scene)
         pose = pose.towards(carry, held).towards(self._wait(scene), release)
+        pose = pose.bent(self.posture)
         closing = (1 - (1 - at_point) * (1 - held)) * (1 - release)
         return pose, np.clip(3.0 * (2.0 * closing - 1.0), -1.0, 1.0)
 
@@ -162,13 +176,13 @@ class ScriptedExpert:
         pose = Pose(target, tilt, roll, yaw, np.full(len(point), way.softness))
         if self.approach_passage:
             passing = self.approach_passage.before(scene.tool)
-            through = self.approach_passage.via(scene.tool, target)
+            through = self.approach_passage.via(scene.tool, target, berth=self.posture.berth)
             pose = pose.towards(Pose(through, 0.05 + 0 * tilt, 0 * roll, self._yaw(through), 1 + 0 * tilt), passing)
         return pose, at_point
 
     def _carry(self, scene: Scene) -> tuple[Pose, np.ndarray]:
         """Tool pose that brings the held object to its end, and how far the object should be let go (B,)."""
-        end = self.aim.end(scene.goal, self.grasp.depth)
+        end = self.aim.end(scene.goal, self.grasp.depth, self.grasp.slack)
         away = np.linalg.norm(end[:, :2] - scene.obj[:, :2], axis=1)
         target = end.copy()
         target[:, 2] = self.aim.height(end, away, self.grasp.depth)
@@ -181,7 +195,7 @@ class ScriptedExpert:
         roll = self.grasp.way.roll + turned * (self.aim.roll - self.grasp.way.roll)
         softness = self.grasp.way.softness + turned * (self.aim.softness - self.grasp.way.softness)
         pose = Pose(target + (scene.tool - scene.obj), tilt, roll, self._yaw(target), softness)
-        return pose, self.aim.release(away)
+        return pose.bent(self.carry_posture), self.aim.release(away, self.grasp.slack)
 
     def _wait(self, scene: Scene) -> Pose:
         """Where the tool waits after letting go: above the goal."""
@@ -195,6 +209,4 @@ class ScriptedExpert:
         wanted = self.arm.solve(pose.position, rotation, pose.softness, self.home)
         step = np.remainder(wanted - scene.joints + np.pi, 2 * np.pi) - np.pi
         command = self.gain * step
-        return np.clip(
-            command / np.maximum(1.0, np.abs(command).max(axis=1, keepdims=True) / self.saturation), -1.0, 1.0
-        )
+        return np.clip(command / np.maximum(1.0, np.abs(command).max(axis=1, keepdims=True) / self.lead), -1.0, 1.0)

@@ -37,10 +37,11 @@ class Aim:
     passage: Passage | None = None
     pointing: float = 0.0
 
-    def end(self, goal: np.ndarray, depth: float) -> np.ndarray:
-        """(B, 3) where an object that reaches `depth` below its origin should end."""
+    def end(self, goal: np.ndarray, depth: float, slack: float) -> np.ndarray:
+        """(B, 3) where an object that reaches `depth` below its origin, and leaves a share `slack` of room, ends."""
         low = np.full((len(goal), 1), min(self.low + depth, self.ceiling))
-        return np.concatenate([goal[:, :2] + np.array(self.place), low], axis=1)
+        place = np.array(self.place) * (slack if self.let_go else 1.0)
+        return np.concatenate([goal[:, :2] + place, low], axis=1)
 
     def height(self, end: np.ndarray, away: np.ndarray, depth: float) -> np.ndarray:
         """(B,) height of the object's origin at the distance `away` (B,) from its end."""
@@ -52,15 +53,15 @@ class Aim:
         """(B,) 0 the hand's pose on the way .. 1 that of the end."""
         return near(away, self.turn_at)
 
-    def release(self, away: np.ndarray) -> np.ndarray:
+    def release(self, away: np.ndarray, slack: float) -> np.ndarray:
         """(B,) 0 hold .. 1 let go."""
-        return gate(self.let_go - away, 0.005) if self.let_go else np.zeros(len(away))
+        return gate(self.let_go * slack - away, 0.005) if self.let_go else np.zeros(len(away))
 
 
 AIMS = {
     "PickPlace": Aim(place=(0.08, -0.045), low=0.83, travel=0.93, funnel=0.09),
     # Higher than the ceiling that the objective sets, its episode would end.
-    "Push": Aim(place=(0.0, 0.0), low=0.84, ceiling=0.88, rise=0.014, tilt=0.0, softness=0.05, turn_at=0.4),
+    "Push": Aim(place=(0.0, 0.0), low=0.84, ceiling=0.88, rise=0.009, tilt=0.0, softness=0.05, turn_at=0.4),
     "Shelf": Aim(
         place=(0.12, 0.01),
         low=0.97,

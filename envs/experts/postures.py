@@ -1,0 +1,54 @@
+"""How an arm holds itself so that its wrist and forearm stay clear of walls that the hand passes. Angles in rad."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from offline_compositional_rl_datasets.task import Task
+
+
+@dataclass(frozen=True)
+class Posture:
+    """A change of the hand's pose: `tilt`, `roll` and `yaw` are added, `softness` multiplies how readily it leans.
+
+    `berth`: how much farther (m) than usual the hand stays from walls before it passes them with empty fingers, or
+    goes on behind them with an object. `lead`: by how much the joints' commands may exceed their limit before they
+    are scaled as a whole: joints with a shorter way than the longest are then ahead of it, which is quick but bends
+    the way.
+    """
+
+    tilt: float = 0.0
+    roll: float = 0.0
+    yaw: float = 0.0
+    softness: float = 1.0
+    berth: float = 0.0
+    lead: float = 2.0
+
+
+USUAL = Posture()
+
+_BESIDE_WALLS = {
+    ("Panda", "ObjectWall"): Posture(tilt=-0.2, softness=0.2, berth=0.04, lead=1.2),
+    ("Panda", "ObjectDoor"): Posture(tilt=-0.2, softness=0.2, lead=1.2),
+    ("Panda", "GoalWall"): Posture(tilt=-0.2, softness=0.1, lead=1.2),
+    ("Kinova3", "ObjectDoor"): Posture(berth=0.03),
+}
+"""Panda's wrist is wide and sits behind the hand, Kinova3's is wide."""
+
+_ROUND_THE_GOAL_WALL = {
+    "Jaco": Posture(softness=0.2, lead=1.0),
+    "Panda": Posture(tilt=-0.35, yaw=-0.7, softness=3.0, lead=1.0),
+}
+"""For a hand that must stay low: it points ahead, so that the wrist comes after it, not beside it."""
+
+
+def beside_walls(task: Task) -> Posture:
+    """Of all poses of a task."""
+    return _BESIDE_WALLS.get((task.robot, task.obstacle), USUAL)
+
+
+def round_the_goal_wall(task: Task) -> Posture:
+    """Of the poses in which an object is carried."""
+    if (task.obstacle, task.objective) != ("GoalWall", "Push"):
+        return USUAL
+    return _ROUND_THE_GOAL_WALL.get(task.robot, USUAL)
