@@ -26,10 +26,10 @@ def draw_steering(folder: Path, title: str) -> Path:
     rows = _rows(folder)
     figure, axes = _axes(title)
     steps = [row["env_steps"] for row in rows]
-    axes.plot(steps, [row["rate"] for row in rows], marker="o", label="steered, fixed episodes")
+    axes.plot(steps, [row["rate"] for row in rows], marker="o", label="steered (mean), fixed episodes")
     online = [(row["env_steps"], row["online_rate"]) for row in rows if row["online_episodes"]]
     if online:
-        axes.plot(*zip(*online, strict=True), linestyle=":", label="steered, last 50 training episodes")
+        axes.plot(*zip(*online, strict=True), linestyle=":", label="steered (samples), last 50 training episodes")
     axes.axhline(rows[0]["base_rate"], color="grey", linestyle="--", label="cloned policy, the same fixed episodes")
     return _write(figure, axes, folder / "curve.png")
 
