@@ -29,7 +29,7 @@ demo-dsrl: $(READY)  ## Lift: record demonstrations, clone them, steer the clone
 	$(BIN)/python -m dsrl.train_bc --task lift --config config/dsrl/demo_bc.yaml --data_path $(LIFT) --save_dir $(DSRL)/bc
 	$(BIN)/python -m dsrl.evaluate --checkpoint $(DSRL)/bc/state_2000.pt --n_episodes 50 --horizon 100
 	$(BIN)/python -m dsrl.train_dsrl --bc_checkpoint $(DSRL)/bc/state_2000.pt --config config/dsrl/demo_dsrl.yaml --save_dir $(DSRL)/dsrl
-	$(BIN)/python -m dsrl.record_eval --checkpoint $(DSRL)/bc/state_2000.pt --sac $(DSRL)/dsrl/sac_best.zip --videos $(DSRL)/videos
+	$(BIN)/python -m dsrl.record_eval --checkpoint $(DSRL)/bc/state_2000.pt --sac $(DSRL)/dsrl/sac_best.zip --deterministic --videos $(DSRL)/videos
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup

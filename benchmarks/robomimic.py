@@ -127,6 +127,35 @@ def sampling(width: int, batch: int, seconds: float) -> dict[str, float]:
     return {name: 1000 / rate for name, rate in both.items()}
 
 
+def steering(batch_size: int, seconds: float) -> dict[str, float]:
+    """Gradient steps of SAC per second on 28 numbers of noise, 3 x 128: ours and stable-baselines3's `train`."""
+    import gymnasium
+    import torch
+    from stable_baselines3 import SAC
+    from stable_baselines3.common.logger import configure
+
+    from dsrl.noise_sac import NoiseSAC
+
+    class Nothing(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (19,), np.float32)
+        action_space = gymnasium.spaces.Box(-1, 1, (28,), np.float32)
+
+    def filled(kind: type[SAC], **options) -> SAC:
+        network = {"net_arch": [128] * 3, "activation_fn": torch.nn.Tanh, **options}
+        model = kind("MlpPolicy", Nothing(), policy_kwargs=network, buffer_size=2000, target_entropy=-14.0, seed=0)
+        model.set_logger(configure(None, []))
+        random = np.random.default_rng(0)
+        for _ in range(2000):
+            seen, after = random.uniform(-1, 1, (2, 1, 19))
+            w, reward = random.uniform(-1, 1, (1, 28)), random.normal(size=1)
+            model.replay_buffer.add(seen, after, w, reward, np.zeros(1), [{}])
+        return model
+
+    ours, stock = filled(NoiseSAC, optimizer_kwargs={"fused": True}), filled(SAC)
+    stock._current_progress_remaining = 1.0
+    return rates({"ours": lambda: ours.train(1, batch_size), "stock": lambda: stock.train(1, batch_size)}, seconds)
+
+
 def main(data_path: Path, seconds: float = 6.0, json: Path | None = None) -> None:
     """Print the figures of one core.
 
@@ -148,6 +177,8 @@ def main(data_path: Path, seconds: float = 6.0, json: Path | None = None) -> Non
     for width in (256, 512, 1024):
         for batch in (1, 20):
             rows[f"ms per DDIM call 3 x {width}, batch {batch}"] = sampling(width, batch, seconds / 2)
+    for batch in (128, 256):
+        rows[f"SAC steps/s 3 x 128, batch {batch}"] = steering(batch, seconds)
     for name, row in rows.items():
         print(f"{name:36s}", "  ".join(f"{key} {value:8.2f}" for key, value in row.items()), flush=True)
     if json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -112,6 +114,9 @@ class _Make:
     def __call__(self) -> gymnasium.Env:
         import envs
 
+        if multiprocessing.parent_process() is not None:
+            # A scheduler sends SIGTERM to all processes: the main one needs its workers to save where they are.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return envs.make(self.task, **self.options)
 
 

@@ -139,9 +139,12 @@ class Steering:
         return [bool(info["success"]) for info, done in zip(infos, dones, strict=True) if done]
 
     def evaluate(self, environments: VectorEnv) -> dict[str, float]:
-        """The fixed episodes by the present actor, with the counters that belong to them."""
+        """The fixed episodes by the mean of the present actor, with the counters that belong to them.
+
+        Its samples are for exploring, and wider than what is best; `online_rate` is theirs.
+        """
         episodes = run_episodes(
-            self.policy, environments, self.fixed_episodes, actor_noise(self.model, deterministic=False)
+            self.policy, environments, self.fixed_episodes, actor_noise(self.model, deterministic=True)
         )
         last = self.steps >= self.config.train_steps
         self.count["evaluated_at"] = self.steps

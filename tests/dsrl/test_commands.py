@@ -1,7 +1,9 @@
 import pytest
 
 from dsrl.config import BCConfig, DSRLConfig, load_task_config
-from runtime.errors import ConfigError
+from dsrl.curves import draw_runs
+from runtime.errors import ConfigError, DataError
+from runtime.metrics import MetricsWriter
 from tests.dsrl.conftest import ROOT, run_command
 
 
@@ -32,3 +34,23 @@ def test_the_commands_run_one_after_the_other(demos, tmp_path):
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
     assert "not of 'square'" in wrong.stderr
+
+
+def test_curves_of_several_runs_are_one_picture_and_a_table(tmp_path):
+    row = {
+        "rate": 0.5,
+        "base_rate": 0.25,
+        "mean_decisions": 9.0,
+        "online_rate": -1.0,
+        "gradient_steps": 4,
+        "seconds": 1,
+    }
+    for name in ("one", "two"):
+        metrics = MetricsWriter(tmp_path / name)
+        for step in (0, 40):
+            metrics.log(step=step, env_steps=step, online_episodes=0, **row)
+    draw_runs([tmp_path / "one", tmp_path / "two"], tmp_path / "both.png", "Lift")
+    assert (tmp_path / "both.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "both.csv").read_text().splitlines()[4] == "two,40,0.5,0.25,9.0,-1.0,4,1"
+    with pytest.raises(DataError, match="no curve of a steering run"):
+        draw_runs([tmp_path / "three"], tmp_path / "none.png", "Lift")
