@@ -209,7 +209,7 @@ def test_what_a_full_disk_stopped_is_named(tmp_path):
 
 
 def test_wandb_is_offline_and_has_what_the_file_has(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("ICDG_WANDB_PROJECT", "")
     monkeypatch.delenv("ICDG_WANDB", raising=False)
     writer = MetricsWriter(tmp_path)
@@ -219,6 +219,7 @@ def test_wandb_is_offline_and_has_what_the_file_has(tmp_path, monkeypatch):
     writer.log(step=2, loss=0.25)
     assert writer.wandb._run.offline
     writer.wandb.close()
+    wandb.teardown()  # as at the end of the process: its service has written everything then
     (record,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
     assert b"loss" in record.read_bytes()
     assert b"0.25" in record.read_bytes()
