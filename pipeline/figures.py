@@ -23,6 +23,7 @@ _INK, _SOFT = "#1d2433", "#5b6475"
 _LOW, _HIGH = "#f3f7f5", "#14713f"  # of success 0 and 1
 _COLOURS = ("#1f5fa8", "#c2571a", "#14713f", "#7a4fa3", "#a88400", "#4f8a8b", "#a8325e", "#5b6475")
 _POINTS = 300  # of a curve; more cannot be told apart
+_FEW = 20  # points of a curve that are shown one by one
 _STYLE = {
     "font.size": 8,
     "axes.edgecolor": _SOFT,
@@ -119,7 +120,8 @@ def diffusion_loss(loop: Loop) -> Figure | None:
     figure, ((axes,),) = new_figure()
     for (iteration, points), colour in zip(curves.items(), itertools.cycle(_COLOURS), strict=False):
         steps, losses = np.array(_thin(points)).T
-        axes.plot(steps, losses, lw=1.2, color=colour, label=f"iteration {iteration}")
+        marker = "." if len(points) < _FEW else ""
+        axes.plot(steps, losses, marker=marker, lw=1.2, color=colour, label=f"iteration {iteration}")
     axes.set(xlabel="training step", ylabel="denoising loss", yscale="log")
     axes.grid(alpha=0.25)
     if len(curves) <= len(_COLOURS):

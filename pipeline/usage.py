@@ -50,12 +50,12 @@ def notes_of(loop: Loop) -> list[dict[str, Any]]:
 
 
 def used(notes: Iterable[Mapping[str, Any]]) -> Usage:
-    """The most that any of these jobs used."""
+    """The most that any of these jobs used; a note does not tell the time of a job that still runs."""
     notes = list(notes)
     accounted = [note["accounted_gb"] for note in notes if note["accounted_gb"] is not None]
     own = [note["memory_gb"] for note in notes if note["accounted_gb"] is None]
     memory = max([*accounted, *own], default=None)
-    hours = max((note["seconds"] / 3600 for note in notes), default=None)
+    hours = max((note["seconds"] / 3600 for note in notes if note["outcome"] != "running"), default=None)
     return Usage(memory, hours, bool(accounted) and memory in accounted)
 
 
