@@ -19,6 +19,7 @@ from pipeline.state import Iteration, save_state
 from runtime.atomic import write_json
 from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError
+from runtime.lease import Lease
 from runtime.metrics import MetricsWriter
 from scripts.plot_results import main as plot_results
 
@@ -65,7 +66,17 @@ def finished(loop):
 def test_a_page_can_be_written_before_the_first_iteration(loop):
     page = report.page(loop)
     assert "0 of 32" in page
-    assert "Running" in page
+    assert "Not running; the same command continues it" in page
+    with Lease(loop.lock_file):
+        assert "Running; the page renews itself" in report.page(loop)
+
+
+def test_the_page_of_a_run_that_stopped_says_why(tmp_path):
+    paths = {"results_path": tmp_path / "results", "logs_path": tmp_path / "logs", "data_path": tmp_path}
+    loop = Loop(load_pipeline_config(None, {"paths": paths, "cluster": {"kind": "local"}}))
+    with pytest.raises(DataError, match="no expert data of"):
+        loop.run()
+    assert "<b>Stopped:</b> no expert data of" in report.report_file(loop).read_text()
 
 
 def test_the_grid_tells_train_middle_and_held_out_tasks_apart(finished):
@@ -158,6 +169,11 @@ def test_figures_of_a_run_are_written_for_a_paper(finished, tmp_path):
     plot_results(finished.folder, tmp_path / "figures", ("png", "pdf"), dpi=50)
     written = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"success_grid.png", "success_grid.pdf", "success_grid_iter1.pdf", "threshold.png"} <= written
+    assert "Quality" not in report.report_file(finished).read_text()
+    quality = Quality(100, 0.25, "s_object", 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.03, 0.0)
+    write_json(finished.generation_stages(finished.state.iterations[0])[0].quality_file, dataclasses.asdict(quality))
+    plot_results(finished.folder, tmp_path / "figures", ("png",), dpi=50)
+    assert "Quality of 1 sets" in report.report_file(finished).read_text()
     with pytest.raises(ConfigError, match="format 'xyz'"):
         plot_results(finished.folder, tmp_path / "figures", ("xyz",))
     with pytest.raises(DataError, match="not the folder of a run"):
