@@ -191,15 +191,15 @@ def threshold_history(loop: Loop) -> Figure | None:
 
 @styled
 def data_quality(loop: Loop) -> Figure | None:
-    """Success of a set's policies over its quality; None where no set was assessed."""
-    sets = [each for each in overview.generated_sets(loop) if each.quality is not None]
+    """Success of a set's policies over its quality; None where no set was assessed and tried."""
+    sets = [each for each in overview.generated_sets(loop) if each.quality is not None and each.rate is not None]
     if not sets:
         return None
     figure, (row,) = new_figure(1, 3, size=(7.2, 2.5))
     for axes, name in zip(row, ("distance", "violations", "duplicates"), strict=True):
         for kind, colour, marker in (("held out", _COLOURS[2], "o"), ("middle", _COLOURS[3], "s")):
             chosen = [s for s in sets if s.kind == kind and getattr(s.quality, name) is not None]
-            points = [(getattr(s.quality, name), 0.0 if s.rate is None else s.rate) for s in chosen]
+            points = [(getattr(s.quality, name), s.rate) for s in chosen]
             if points:
                 axes.plot(*np.array(points).T, marker, ms=4, alpha=0.65, color=colour, label=kind, mec="none")
         axes.set(xlabel={"distance": "distance to training data (std)"}.get(name, f"share of {name}"))
