@@ -60,9 +60,12 @@ def test_the_accounting_stands_in_place_of_a_jobs_own_figure(loop, tmp_path, mon
     assert "scheduler&#39;s accounting" in report.page(loop) or "scheduler's accounting" in report.page(loop)
     assert status_of(loop, {})["stages"] == []
     ask_accounting(loop)
-    first, second = (tmp_path / "asked").read_text().splitlines()
+    first, second = (tmp_path / "asked").read_text().splitlines()[:2]
     assert first.endswith("-j 11_0,11_1")
     assert second.endswith("-j 11_1"), "what is known is not asked again"
+    (loop.folder / "usage.json").write_text("{")
+    ask_accounting(loop)
+    assert used(notes_of(loop)).memory_gb == 3.0, "a damaged file is made anew"
 
 
 def test_a_site_without_accounting_leaves_the_jobs_own_figures(loop, monkeypatch, tmp_path):
