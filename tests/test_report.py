@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 
 from diffusion.quality import Quality
+from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import Task
 from pipeline import overview, report
 from pipeline.config import load_pipeline_config
@@ -16,7 +17,7 @@ from pipeline.figures import FIGURES
 from pipeline.loop import Loop
 from pipeline.selection import Score, ThresholdRule, select, task_rate
 from pipeline.state import Iteration, save_state
-from runtime.atomic import write_json
+from runtime.atomic import commit_artifact, write_json
 from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError
 from runtime.lease import Lease
@@ -124,6 +125,15 @@ def test_the_page_says_what_is_being_done(loop):
     assert job == f"{second.task} seed 1: step 10,000/50,000, success 0.50"
     assert "1 of 82 scored" in report.page(loop)
     assert "Stopped:</b> no disk" in report.page(loop, failure="no disk")
+
+
+def test_the_page_says_how_many_experts_are_recorded(tmp_path):
+    paths = {"results_path": tmp_path / "results", "logs_path": tmp_path / "logs", "data_path": tmp_path / "data"}
+    loop = Loop(load_pipeline_config(None, {"paths": paths, "collect": {"episodes": 1}}))
+    assert overview.now(loop) == ["Expert data: 0 of 14 tasks recorded"]
+    path = task_file(loop.paths.data_path, "expert", loop.tasks.train[3])
+    commit_artifact(path, lambda temporary: temporary.write_bytes(b"data"), {})
+    assert "Expert data: 1 of 14 tasks recorded" in report.page(loop)
 
 
 def test_curves_quality_and_threshold_are_drawn_where_there_is_something_to_draw(finished):
