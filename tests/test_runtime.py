@@ -1,5 +1,11 @@
+import contextlib
 import dataclasses
 import errno
+import os
+import pty
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,6 +138,35 @@ def test_flags_take_both_dashes_and_underscores():
         parse_flags(main, ["--max_iterations", "three"])
     with pytest.raises(ConfigError, match="max_iterations"):
         parse_flags(main, [])
+
+
+WORK = """
+import logging, math
+from runtime.logs import configure_logging, progress
+configure_logging()
+with progress(2, "jobs", every_seconds=math.inf) as bar:
+    for i in range(2):
+        logging.getLogger("work").info("line %d", i)
+        bar.update(running=1)
+"""
+
+
+def test_a_terminal_shows_a_bar_below_the_log_and_a_pipe_the_log_alone():
+    command = [sys.executable, "-c", WORK]
+    piped = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line.split("  ")[1] for line in piped.stdout.splitlines()] == ["line 0", "line 1"]
+    terminal, end = pty.openpty()
+    subprocess.run(command, stdout=end, stderr=end, check=True, env=os.environ | {"TERM": "xterm", "COLUMNS": "100"})
+    os.close(end)
+    seen = b""
+    with contextlib.suppress(OSError):  # the end of a terminal that nobody writes to any more
+        while part := os.read(terminal, 65536):
+            seen += part
+    os.close(terminal)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert re.search(r"jobs ━+ 2/2 .* running 1", text)
+    lines = [line.split("\r")[-1].split("  ")[-1] for line in text.splitlines() if "line " in line]
+    assert lines == ["line 0", "line 1"]
 
 
 @dataclasses.dataclass(frozen=True)
