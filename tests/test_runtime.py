@@ -165,8 +165,8 @@ def test_a_terminal_shows_a_bar_below_the_log_and_a_pipe_the_log_alone():
     os.close(terminal)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     assert re.search(r"jobs ━+ 2/2 .* running 1", text)
-    lines = [line.split("\r")[-1].split("  ")[-1] for line in text.splitlines() if "line " in line]
-    assert lines == ["line 0", "line 1"]
+    lines = [row for row in re.split(r"[\r\n]+", text) if "line " in row]
+    assert [re.fullmatch(r"[\d: -]+(line \d) *", row)[1] for row in lines] == ["line 0", "line 1"]
 
 
 @dataclasses.dataclass(frozen=True)
