@@ -106,7 +106,9 @@ class Loop:
     def _open(self) -> None:
         if not self.state_file.exists():
             tables.claim(self)
-            write_json(self.folder / "config.json", to_dict(self.config))
+            # With the folders that were found: whoever looks at the run later may have other settings.
+            paths = dataclasses.replace(self.paths, tasks_path=self.config.paths.tasks_path)
+            write_json(self.folder / "config.json", to_dict(dataclasses.replace(self.config, paths=paths)))
             return self.save(self.state)
         try:
             read_json(self.state_file)

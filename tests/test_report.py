@@ -72,12 +72,15 @@ def test_a_page_can_be_written_before_the_first_iteration(loop):
         assert "Running; the page renews itself" in report.page(loop)
 
 
-def test_the_page_of_a_run_that_stopped_says_why(tmp_path):
-    paths = {"results_path": tmp_path / "results", "logs_path": tmp_path / "logs", "data_path": tmp_path}
+def test_the_page_of_a_run_that_stopped_says_why_and_its_folders_are_known_later(tmp_path, monkeypatch):
+    monkeypatch.setenv("ICDG_LOGS_PATH", str(tmp_path / "logs"))
+    paths = {"results_path": tmp_path / "results", "data_path": tmp_path}
     loop = Loop(load_pipeline_config(None, {"paths": paths, "cluster": {"kind": "local"}}))
     with pytest.raises(DataError, match="no expert data of"):
         loop.run()
     assert "<b>Stopped:</b> no expert data of" in report.report_file(loop).read_text()
+    monkeypatch.delenv("ICDG_LOGS_PATH")
+    assert overview.open_run(loop.folder).paths.logs_path == tmp_path / "logs"
 
 
 def test_the_grid_tells_train_middle_and_held_out_tasks_apart(finished):
