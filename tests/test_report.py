@@ -22,6 +22,7 @@ from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError
 from runtime.lease import Lease
 from runtime.metrics import MetricsWriter
+from runtime.paths import machine_settings
 from scripts.plot_results import main as plot_results
 
 RULE = ThresholdRule(Decimal("0.1"), 1, Decimal("0.5"))
@@ -74,12 +75,14 @@ def test_a_page_can_be_written_before_the_first_iteration(loop):
 
 def test_the_page_of_a_run_that_stopped_says_why_and_its_folders_are_known_later(tmp_path, monkeypatch):
     monkeypatch.setenv("ICDG_LOGS_PATH", str(tmp_path / "logs"))
+    machine_settings.cache_clear()
     paths = {"results_path": tmp_path / "results", "data_path": tmp_path}
     loop = Loop(load_pipeline_config(None, {"paths": paths, "cluster": {"kind": "local"}}))
     with pytest.raises(DataError, match="no expert data of"):
         loop.run()
     assert "<b>Stopped:</b> no expert data of" in report.report_file(loop).read_text()
     monkeypatch.delenv("ICDG_LOGS_PATH")
+    machine_settings.cache_clear()
     assert overview.open_run(loop.folder).paths.logs_path == tmp_path / "logs"
 
 
