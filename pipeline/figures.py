@@ -23,6 +23,7 @@ _INK, _SOFT = "#1d2433", "#5b6475"
 _LOW, _HIGH = "#f3f7f5", "#14713f"  # of success 0 and 1
 _COLOURS = ("#1f5fa8", "#c2571a", "#14713f", "#7a4fa3", "#a88400", "#4f8a8b", "#a8325e", "#5b6475")
 _POINTS = 300  # of a curve; more cannot be told apart
+_FEW = 20  # points of a curve that are shown one by one
 _STYLE = {
     "font.size": 8,
     "axes.edgecolor": _SOFT,
@@ -119,7 +120,8 @@ def diffusion_loss(loop: Loop) -> Figure | None:
     figure, ((axes,),) = new_figure()
     for (iteration, points), colour in zip(curves.items(), itertools.cycle(_COLOURS), strict=False):
         steps, losses = np.array(_thin(points)).T
-        axes.plot(steps, losses, lw=1.2, color=colour, label=f"iteration {iteration}")
+        marker = "." if len(points) < _FEW else ""
+        axes.plot(steps, losses, marker=marker, lw=1.2, color=colour, label=f"iteration {iteration}")
     axes.set(xlabel="training step", ylabel="denoising loss", yscale="log")
     axes.grid(alpha=0.25)
     if len(curves) <= len(_COLOURS):
@@ -189,15 +191,15 @@ def threshold_history(loop: Loop) -> Figure | None:
 
 @styled
 def data_quality(loop: Loop) -> Figure | None:
-    """Success of a set's policies over its quality; None where no set was assessed."""
-    sets = [each for each in overview.generated_sets(loop) if each.quality is not None]
+    """Success of a set's policies over its quality; None where no set was assessed and tried."""
+    sets = [each for each in overview.generated_sets(loop) if each.quality is not None and each.rate is not None]
     if not sets:
         return None
     figure, (row,) = new_figure(1, 3, size=(7.2, 2.5))
     for axes, name in zip(row, ("distance", "violations", "duplicates"), strict=True):
         for kind, colour, marker in (("held out", _COLOURS[2], "o"), ("middle", _COLOURS[3], "s")):
             chosen = [s for s in sets if s.kind == kind and getattr(s.quality, name) is not None]
-            points = [(getattr(s.quality, name), 0.0 if s.rate is None else s.rate) for s in chosen]
+            points = [(getattr(s.quality, name), s.rate) for s in chosen]
             if points:
                 axes.plot(*np.array(points).T, marker, ms=4, alpha=0.65, color=colour, label=kind, mec="none")
         axes.set(xlabel={"distance": "distance to training data (std)"}.get(name, f"share of {name}"))

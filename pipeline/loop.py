@@ -68,7 +68,7 @@ class Loop:
         self.paths: PathConfig = config.paths.resolved()
         self.tasks = task_sets(config, self.paths.tasks_path)
         self.folder = self.paths.results_path / "loops" / config.run_name
-        self.state_file = self.folder / "state.json"
+        self.state_file, self.lock_file = self.folder / "state.json", self.folder / "lock.json"
         self.identity = config.identity | {"tasks": to_dict(dataclasses.asdict(self.tasks))}
         self.site: Site | None = None
         self.state = LoopState(self.identity, Threshold(_decimal(config.success_threshold)))
@@ -78,7 +78,7 @@ class Loop:
         resolve_cluster(self.config.cluster.kind)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with Lease(self.folder / "lock.json"):
+            with Lease(self.lock_file):
                 self._continue()
         except LeaseHeldError as error:
             raise StateError(f"{self.folder}: another loop is running on this results folder ({error})") from error
@@ -96,15 +96,19 @@ class Loop:
                 self._prepare_data()
                 report.write_report(self)
                 iterate(self)
-        except JobError as error:
-            report.write_report(self, failure=one_line(error))
+        except BaseException as error:
+            # Whatever it is, the page must not say that the run goes on.
+            interrupted = isinstance(error, KeyboardInterrupt)
+            report.write_report(self, failure="interrupted" if interrupted else one_line(error))
             raise
         self._close()
 
     def _open(self) -> None:
         if not self.state_file.exists():
             tables.claim(self)
-            write_json(self.folder / "config.json", to_dict(self.config))
+            # With the folders that were found: whoever looks at the run later may have other settings.
+            paths = dataclasses.replace(self.paths, tasks_path=self.config.paths.tasks_path)
+            write_json(self.folder / "config.json", to_dict(dataclasses.replace(self.config, paths=paths)))
             return self.save(self.state)
         try:
             read_json(self.state_file)

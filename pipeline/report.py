@@ -23,6 +23,7 @@ from pipeline.places import policy_folder
 from runtime.atomic import atomic_path, read_json, write_json, write_text
 from runtime.config import to_dict
 from runtime.errors import DataError, UserError, one_line
+from runtime.lease import is_held
 from runtime.logs import duration
 from runtime.provenance import provenance
 
@@ -97,7 +98,7 @@ def page(loop: Loop, *, failure: str = "") -> str:
         title=config.run_name,
         outcome=state.outcome,
         failure=failure,
-        running=not state.outcome and not failure,
+        running=not state.outcome and not failure and is_held(loop.lock_file),
         now=overview.now(loop),
         written=time.strftime("%Y-%m-%d %H:%M:%S"),
         iterations=iterations,

@@ -10,7 +10,6 @@ import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.slurm import ask
@@ -36,11 +35,7 @@ class Usage:
 
 def notes_of(loop: Loop) -> list[dict[str, Any]]:
     """The notes that this run's jobs left, each with its `job` and, where accounting told, `accounted_gb`."""
-    try:
-        accounted = read_json(loop.folder / _FILE)
-    except DataError:
-        accounted = {}
-    notes = []
+    accounted, notes = _accounted(loop), []
     for file in sorted((loop.paths.logs_path / "slurm").glob("*/note_*.json")):
         with contextlib.suppress(DataError):
             note = read_json(file) | {"job": file.parent.name}
@@ -50,12 +45,12 @@ def notes_of(loop: Loop) -> list[dict[str, Any]]:
 
 
 def used(notes: Iterable[Mapping[str, Any]]) -> Usage:
-    """The most that any of these jobs used."""
+    """The most that any of these jobs used; a note does not tell the time of a job that still runs."""
     notes = list(notes)
     accounted = [note["accounted_gb"] for note in notes if note["accounted_gb"] is not None]
     own = [note["memory_gb"] for note in notes if note["accounted_gb"] is None]
     memory = max([*accounted, *own], default=None)
-    hours = max((note["seconds"] / 3600 for note in notes), default=None)
+    hours = max((note["seconds"] / 3600 for note in notes if note["outcome"] != "running"), default=None)
     return Usage(memory, hours, bool(accounted) and memory in accounted)
 
 
@@ -69,8 +64,15 @@ def ask_accounting(loop: Loop) -> None:
     ended = [n for n in notes_of(loop) if n["outcome"] != "running" and n["accounted_gb"] is None]
     found = peak_memory(sorted({note["job"] for note in ended}))
     if found:
-        path = Path(loop.folder / _FILE)
-        write_json(path, (read_json(path) if path.exists() else {}) | found)
+        write_json(loop.folder / _FILE, _accounted(loop) | found)
+
+
+def _accounted(loop: Loop) -> dict[str, float]:
+    """What the accounting has told so far; a damaged file is asked for anew."""
+    try:
+        return dict(read_json(loop.folder / _FILE))
+    except (DataError, TypeError, ValueError):
+        return {}
 
 
 def peak_memory(job_ids: Sequence[str]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from runtime.errors import run_main
 
 
 def main(run: Path, out: Path = Path("figures"), formats: tuple[str, ...] = ("png", "pdf"), dpi: int = 300) -> None:
-    """Draw every figure that the run has something for.
+    """Draw every figure that the run has something for, and write its page for what is known now.
 
     Args:
         run: folder <results>/loops/<run>, where state.json and report.html are
@@ -22,6 +22,7 @@ def main(run: Path, out: Path = Path("figures"), formats: tuple[str, ...] = ("pn
     """
     from pipeline.figures import FIGURES, save_figure, success_grid
     from pipeline.overview import open_run
+    from pipeline.report import report_file, write_report
 
     loop = open_run(run)
     figures = {name: draw(loop) for name, (draw, _) in FIGURES.items()}
@@ -32,6 +33,8 @@ def main(run: Path, out: Path = Path("figures"), formats: tuple[str, ...] = ("pn
             continue
         for path in save_figure(figure, out / name, formats, dpi=dpi):
             print(path)
+    write_report(loop)
+    print(report_file(loop))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 
 from diffusion.quality import Quality
+from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import Task
 from pipeline import overview, report
 from pipeline.config import load_pipeline_config
@@ -16,10 +17,12 @@ from pipeline.figures import FIGURES
 from pipeline.loop import Loop
 from pipeline.selection import Score, ThresholdRule, select, task_rate
 from pipeline.state import Iteration, save_state
-from runtime.atomic import write_json
+from runtime.atomic import commit_artifact, write_json
 from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError
+from runtime.lease import Lease
 from runtime.metrics import MetricsWriter
+from runtime.paths import machine_settings
 from scripts.plot_results import main as plot_results
 
 RULE = ThresholdRule(Decimal("0.1"), 1, Decimal("0.5"))
@@ -65,7 +68,22 @@ def finished(loop):
 def test_a_page_can_be_written_before_the_first_iteration(loop):
     page = report.page(loop)
     assert "0 of 32" in page
-    assert "Running" in page
+    assert "Not running; the same command continues it" in page
+    with Lease(loop.lock_file):
+        assert "Running; the page renews itself" in report.page(loop)
+
+
+def test_the_page_of_a_run_that_stopped_says_why_and_its_folders_are_known_later(tmp_path, monkeypatch):
+    monkeypatch.setenv("ICDG_LOGS_PATH", str(tmp_path / "logs"))
+    machine_settings.cache_clear()
+    paths = {"results_path": tmp_path / "results", "data_path": tmp_path}
+    loop = Loop(load_pipeline_config(None, {"paths": paths, "cluster": {"kind": "local"}}))
+    with pytest.raises(DataError, match="no expert data of"):
+        loop.run()
+    assert "<b>Stopped:</b> no expert data of" in report.report_file(loop).read_text()
+    monkeypatch.delenv("ICDG_LOGS_PATH")
+    machine_settings.cache_clear()
+    assert overview.open_run(loop.folder).paths.logs_path == tmp_path / "logs"
 
 
 def test_the_grid_tells_train_middle_and_held_out_tasks_apart(finished):
@@ -115,6 +133,15 @@ def test_the_page_says_what_is_being_done(loop):
     assert "Stopped:</b> no disk" in report.page(loop, failure="no disk")
 
 
+def test_the_page_says_how_many_experts_are_recorded(tmp_path):
+    paths = {"results_path": tmp_path / "results", "logs_path": tmp_path / "logs", "data_path": tmp_path / "data"}
+    loop = Loop(load_pipeline_config(None, {"paths": paths, "collect": {"episodes": 1}}))
+    assert overview.now(loop) == ["Expert data: 0 of 14 tasks recorded"]
+    path = task_file(loop.paths.data_path, "expert", loop.tasks.train[3])
+    commit_artifact(path, lambda temporary: temporary.write_bytes(b"data"), {})
+    assert "Expert data: 1 of 14 tasks recorded" in report.page(loop)
+
+
 def test_curves_quality_and_threshold_are_drawn_where_there_is_something_to_draw(finished):
     drawn = {name for name, (draw, _) in FIGURES.items() if draw(finished) is not None}
     assert drawn == {"success_grid", "threshold", "stage_times"}
@@ -158,6 +185,11 @@ def test_figures_of_a_run_are_written_for_a_paper(finished, tmp_path):
     plot_results(finished.folder, tmp_path / "figures", ("png", "pdf"), dpi=50)
     written = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"success_grid.png", "success_grid.pdf", "success_grid_iter1.pdf", "threshold.png"} <= written
+    assert "Quality" not in report.report_file(finished).read_text()
+    quality = Quality(100, 0.25, "s_object", 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.03, 0.0)
+    write_json(finished.generation_stages(finished.state.iterations[0])[0].quality_file, dataclasses.asdict(quality))
+    plot_results(finished.folder, tmp_path / "figures", ("png",), dpi=50)
+    assert "Quality of 1 sets" in report.report_file(finished).read_text()
     with pytest.raises(ConfigError, match="format 'xyz'"):
         plot_results(finished.folder, tmp_path / "figures", ("xyz",))
     with pytest.raises(DataError, match="not the folder of a run"):

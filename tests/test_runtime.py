@@ -1,5 +1,9 @@
+import contextlib
 import dataclasses
 import errno
+import os
+import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +141,35 @@ def test_flags_take_both_dashes_and_underscores():
         parse_flags(main, [])
 
 
+WORK = """
+import logging, math
+from runtime.logs import configure_logging, progress
+configure_logging()
+with progress(2, "jobs", every_seconds=math.inf) as bar:
+    for i in range(2):
+        logging.getLogger("work").info("line %d", i)
+        bar.update(running=1)
+"""
+
+
+def test_a_terminal_shows_a_bar_below_the_log_and_a_pipe_the_log_alone():
+    command = [sys.executable, "-c", WORK]
+    piped = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line.split("  ")[1] for line in piped.stdout.splitlines()] == ["line 0", "line 1"]
+    terminal, end = pty.openpty()
+    subprocess.run(command, stdout=end, stderr=end, check=True, env=os.environ | {"TERM": "xterm", "COLUMNS": "100"})
+    os.close(end)
+    seen = b""
+    with contextlib.suppress(OSError):  # the end of a terminal that nobody writes to any more
+        while part := os.read(terminal, 65536):
+            seen += part
+    os.close(terminal)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert re.search(r"jobs ━+ 2/2 .* running 1", text)
+    lines = [row for row in re.split(r"[\r\n]+", text) if "line " in row]
+    assert [re.fullmatch(r"[\d: -]+(line \d) *", row)[1] for row in lines] == ["line 0", "line 1"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Shared:
     root_path: Path
@@ -212,7 +245,7 @@ def test_what_a_full_disk_stopped_is_named(tmp_path):
 
 
 def test_wandb_is_offline_and_has_what_the_file_has(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("ICDG_WANDB_PROJECT", "")
     monkeypatch.delenv("ICDG_WANDB", raising=False)
     writer = MetricsWriter(tmp_path)
@@ -222,6 +255,7 @@ def test_wandb_is_offline_and_has_what_the_file_has(tmp_path, monkeypatch):
     writer.log(step=2, loss=0.25)
     assert writer.wandb._run.offline
     writer.wandb.close()
+    wandb.teardown()  # as at the end of the process: its service has written everything then
     (record,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
     assert b"loss" in record.read_bytes()
     assert b"0.25" in record.read_bytes()
