@@ -24,7 +24,7 @@ RUN = "dit_tasklist0_train2_diffusionseed0"
 TRAIN = f"train {RUN}_0"
 SECONDS = 420.0
 
-# One iteration of seven stages in five jobs of one thread, two at once; training is long enough to be met in its middle.
+# One iteration, seven stages in five jobs of one thread, two at once; training is long enough to be met in its middle.
 _CHANGES: dict[str, Any] = {
     "max_iterations": 1,
     "rl_seeds": [0],
