@@ -31,9 +31,9 @@ _ONE_CORE = {"memory_gb": 3, "hours": 1, "cpus": 1, "gpus": 0}
 CHANGES: dict[str, Any] = {
     "max_iterations": 1,
     "collect": {"episodes": 15},
-    "training": {"steps": 1000},
-    "sampling": {"num_samples": 5000},
-    "policy": {"max_timesteps": 1200, "eval_freq": 600, "n_episodes": 5, "fresh_episodes": 10},
+    "training": {"steps": 800},
+    "sampling": {"num_samples": 4000},
+    "policy": {"max_timesteps": 1000, "eval_freq": 500, "n_episodes": 5, "fresh_episodes": 10},
     "paths": {"data_path": f"{FOLDER}/data", "results_path": str(FOLDER), "logs_path": f"{FOLDER}/logs"},
     "resources": dict.fromkeys(("diffusion", "generation", "policy"), _ONE_CORE),
     "cluster": {"kind": "slurm", "poll_seconds": 2, "max_parallel": 2},
@@ -104,5 +104,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cluster is taken down then too
+    # The cluster is taken down then too; and what is started here can be interrupted, whoever started this.
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.default_int_handler)
     sys.exit(main())
