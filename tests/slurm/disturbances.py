@@ -17,7 +17,7 @@ from typing import Any
 
 from runtime.atomic import write_text
 from tests.slurm.cluster import wait_for
-from tests.slurm.runs import RUN, TRAIN, Run, differing, half
+from tests.slurm.runs import RUN, SECONDS, TRAIN, Run, differing, half
 
 RANDOM_KILLS = 20
 
@@ -256,7 +256,7 @@ def time_limit(run: Run) -> float:
     log = run.logs / "slurm" / job / f"{job}_0_log.out"
     wait_for(lambda: "Requeued job" in log.read_text(), "a requeue before the limit", 150)
     happened = time.monotonic()
-    while run.process.poll() is None:
+    while run.process.poll() is None and time.monotonic() < happened + SECONDS:
         run.cluster.start_all_requeued()
         time.sleep(1)
     run.finish()
