@@ -32,16 +32,22 @@ class Fault:
     changes: dict[str, Any] = field(default_factory=dict)
     accounting: bool = True
     needs: Path | None = None
+    from_nothing: bool = False  # else the expert data is there already
 
 
 FAULTS: list[Fault] = []
 
 
 def fault(
-    name: str, survives: str, accounting: bool = True, needs: Path | None = None, **changes: Any
+    name: str,
+    survives: str,
+    accounting: bool = True,
+    needs: Path | None = None,
+    from_nothing: bool = False,
+    **changes: Any,
 ) -> Callable[[Callable[[Run], float]], Callable[[Run], float]]:
     def register(disturb: Callable[[Run], float]) -> Callable[[Run], float]:
-        FAULTS.append(Fault(name, disturb, survives, changes, accounting, needs))
+        FAULTS.append(Fault(name, disturb, survives, changes, accounting, needs, from_nothing))
         return disturb
 
     return register
@@ -84,7 +90,11 @@ def _killing(run: Run, kill: Callable[[Run, random.Random], str | None]) -> floa
 _MOMENTS = ("train and test policies", "generate", "train the generator")
 
 
-@fault("kill -9 of the loop, at random moments", f"killed {RANDOM_KILLS} times or more; no job is submitted twice")
+@fault(
+    "kill -9 of the loop, at random moments",
+    f"killed {RANDOM_KILLS} times or more; no job is submitted twice",
+    from_nothing=True,
+)
 def kill_loop(run: Run) -> float:
     def kill(current: Run, dice: random.Random) -> str | None:
         # A quarter of the kills come while the program starts, the others when it is at work.
@@ -417,6 +427,7 @@ def interrupt_twice(run: Run) -> float:
 @fault(
     "two seeds side by side, one killed in the middle",
     "one results root, both with the results that each has alone",
+    from_nothing=True,
 )
 def side_by_side(run: Run) -> float:
     alone = run.sibling("alone", diffusion_seed=1)

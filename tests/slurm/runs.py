@@ -170,6 +170,9 @@ class Run:
             counts[note.name] = counts.get(note.name, 0) + 1
         return counts
 
+    def final_tables(self) -> list[Path]:
+        return sorted((self.logs / "policies_slurm_logs").glob("*/final_test_task_table_*.csv"))
+
     def digest(self) -> dict[str, Any]:
         """All that must not depend on what happened on the way: sets, training curves, scores, tables of this run."""
         found: dict[str, Any] = {}
