@@ -1,4 +1,4 @@
-"""The loop on a throw-away SLURM cluster, from nothing, as a user of a cluster sees it; about ten minutes on two cores:
+"""The loop on a throw-away SLURM cluster, from nothing, as a user of a cluster sees it:
 
     python -m tests.slurm.demo
 
