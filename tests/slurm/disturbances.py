@@ -249,8 +249,9 @@ def memory(run: Run) -> float:
     return happened
 
 
-# The first run of a job begins late, so that its limit comes in the middle of a short training.
-_LATE = '[ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || sleep 20'
+# The scheduler looks at limits every 30 s, so a job of a minute is warned when half of it is left. The first run begins
+# late, so that this comes in the middle of the training on a fast machine, too.
+_LATE = '[ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || sleep 5'
 
 
 @fault(
@@ -258,13 +259,13 @@ _LATE = '[ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || sleep 20'
     "saved before the limit, requeued, and given more time in the end",
     cluster={"signal_seconds": 20, "setup": [_LATE]},
     resources={"diffusion": {"hours": 1 / 60}},
-    training={"steps": 3000},
+    training={"steps": 4000},
 )
 def time_limit(run: Run) -> float:
     run.start()
     job = run.wait_until_training()
     log = run.logs / "slurm" / job / f"{job}_0_log.out"
-    wait_for(lambda: "Requeued job" in log.read_text(), "a requeue before the limit", 150)
+    wait_for(lambda: "received SIGUSR2: saving" in log.read_text(), "the signal before the limit", 100)
     happened = time.monotonic()
     while run.process.poll() is None and time.monotonic() < happened + SECONDS:
         run.cluster.start_all_requeued()
