@@ -42,7 +42,7 @@ class PolicyConfig:
     canonical_quaternions: bool = True
     timeouts_as_terminals: bool = False
     precision: str = "float32"
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: float = 25.0
     group: int = 1
     td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
     iql: IQLConfig = field(default_factory=IQLConfig)

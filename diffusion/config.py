@@ -100,7 +100,7 @@ class TrainConfig:
     standardise_terminal: bool = False
     precision: str = "auto"
     compile: bool = False
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: float = 25.0
     log_every: int = 100
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ class PartialSamples:
     `key` names what is generated: rows of something else are not taken up. Rows are appended at most every `seconds`.
     """
 
-    def __init__(self, path: Path, key: str, *, seconds: float = 30.0) -> None:
+    def __init__(self, path: Path, key: str, *, seconds: float = 25.0) -> None:
         self.path, self.key, self.seconds = path, key, seconds
         self.state_file = path.with_name(path.name + ".pt")
         self.rows = 0

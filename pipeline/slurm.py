@@ -346,7 +346,8 @@ class SlurmSite:
         """Jobs of a cluster go on without the loop; the same command finds them again."""
         if running:
             jobs = len({attempt.job_id for attempt in running})
-            log.info("%d job%s on the cluster go on; the same command finds them again", jobs, "" if jobs == 1 else "s")
+            what = "1 job on the cluster goes on" if jobs == 1 else f"{jobs} jobs on the cluster go on"
+            log.info("%s; the same command finds %s again", what, "it" if jobs == 1 else "them")
 
 
 def _minutes(resources: Resources) -> int:

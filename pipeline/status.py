@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,27 @@ def count(
     return counts
 
 
-def eta_seconds(counts: Mapping[str, int], seconds: Sequence[float]) -> float | None:
-    """Time until a stage's jobs are done, if they go on as so far; None while none has ended or none runs."""
-    left = sum(counts.values()) - counts["done"]
+def eta_seconds(
+    counts: Mapping[str, int], seconds: Sequence[float], begun: Sequence[tuple[float, float]] = ()
+) -> float | None:
+    """Time until a stage's jobs are done, if they go on as so far; None while nothing is known or none runs.
+
+    `seconds` are those that finished jobs took, `begun` the fraction done and the seconds so far of those that run (a
+    job that goes on from a checkpoint looks faster than it is).
+    """
+    left = sum(counts.values()) - counts["done"] - sum(fraction for fraction, _ in begun)
     at_once = counts["running"] + counts["submitted"]
-    if not left:
+    if left <= 0:
         return 0.0
-    return left * sum(seconds) / len(seconds) / at_once if seconds and at_once else None
+    took = [*seconds, *(so_far / fraction for fraction, so_far in begun if fraction)]
+    return left * sum(took) / len(took) / at_once if took and at_once else None
+
+
+def under_way(stages: Sequence[Stage], notes: Sequence[Mapping[str, Any]], now: float) -> list[tuple[float, float]]:
+    """Fraction done and seconds so far of the stages that jobs are working on, by their notes and metrics."""
+    started = {note["stage"]: note["started"] for note in notes if note["outcome"] == "running"}
+    left = [stage for stage in stages if stage.name in started and artifact_info(stage.output) is None]
+    return [(stage.progress().fraction, max(now - started[stage.name], 0.0)) for stage in left]
 
 
 def status_of(loop: Loop, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
@@ -72,15 +87,18 @@ def status_of(loop: Loop, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
         group = f"{name}_i{iteration.index}"
         mine = [note for note in notes if note["group"] == group]
         finished = [note for note in mine if note["outcome"] == "done"]
-        counts = count(stages_of(loop, iteration)[name], records, jobs)
+        jobs_of = stages_of(loop, iteration)[name]
+        counts = count(jobs_of, records, jobs)
         asked, most = getattr(loop.config.resources, name), used(mine)
         stages.append(
             {
                 "stage": name,
                 **counts,
                 "failed_tries": sum(sum(records.get(s.name, {}).get("tries", {}).get("failures", {}).values())
-                                    for s in stages_of(loop, iteration)[name]),
-                "eta_seconds": eta_seconds(counts, [note["seconds"] for note in finished]),
+                                    for s in jobs_of),
+                "eta_seconds": eta_seconds(
+                    counts, [note["seconds"] for note in finished], under_way(jobs_of, mine, time.time())
+                ),
                 "memory_gb": {"asked": asked.memory_gb, "used": most.memory_gb},
                 "hours": {"asked": asked.hours, "used": most.hours},
             }

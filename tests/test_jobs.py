@@ -16,8 +16,9 @@ from pipeline.jobs import make_site, run_jobs
 from pipeline.local import LocalSite
 from pipeline.slurm import JobInfo, batches, cancelled_by_user, parse_queue, refusal, room
 from pipeline.stages import TrainGenerator
-from pipeline.status import count, eta_seconds
+from pipeline.status import count, eta_seconds, under_way
 from runtime.atomic import commit_artifact
+from runtime.metrics import MetricsWriter
 
 TASK = Task.parse("IIWA_Box_None_Push")
 
@@ -155,6 +156,15 @@ def test_status_counts_by_artifact_ledger_and_scheduler(tmp_path):
     assert count(stages, records, None) == {"done": 1, "running": 0, "queued": 0, "submitted": 3, "waiting": 1}
     assert eta_seconds(known, [10.0, 20.0]) == 4 * 15.0
     assert eta_seconds(known, []) is None
+    assert eta_seconds(known, [], [(0.25, 10.0)]) == (4 - 0.25) * 40.0
+
+
+def test_a_running_stage_is_known_by_its_note_and_how_far_it_is_by_its_metrics(tmp_path):
+    stage = dataclasses.replace(_stage(tmp_path), training=TrainConfig(steps=10))
+    MetricsWriter(stage.checkpoint.parent).log(step=5, loss=1.0)
+    note = {"stage": stage.name, "outcome": "running", "started": 100.0}
+    assert under_way([stage], [note], now=130.0) == [(0.5, 30.0)]
+    assert under_way([stage], [{**note, "outcome": "error"}], now=130.0) == []
 
 
 def test_a_ledger_gives_an_attempt_its_job_and_what_failures_made_of_its_request(tmp_path):

@@ -137,6 +137,13 @@ class Cluster:
         wait_for(lambda: self.run(*line).stdout.startswith("PENDING"), f"job {job_id} to be queued again", 150)
         self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
 
+    def start_all_requeued(self) -> None:
+        """The same for all jobs that are waiting so now."""
+        for line in self.run("squeue", "-h", "-t", "PENDING", "-o", "%i %r").stdout.splitlines():
+            job_id, _, reason = line.partition(" ")
+            if reason == "BeginTime":
+                self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+
     def node_down(self, node: str) -> None:
         """As if the machine had died: its daemon and its jobs' processes are gone, the controller is told."""
         self.stop_daemon(node, signal.SIGKILL)

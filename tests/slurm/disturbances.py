@@ -17,10 +17,9 @@ from typing import Any
 
 from runtime.atomic import write_text
 from tests.slurm.cluster import wait_for
-from tests.slurm.runs import RUN, TRAIN, Run, differing, half
+from tests.slurm.runs import RUN, SECONDS, TRAIN, Run, differing, half
 
 RANDOM_KILLS = 20
-_HEAVY = {"training": {"steps": 15_000}}  # for what takes a minute of the scheduler's
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,22 @@ class Fault:
     changes: dict[str, Any] = field(default_factory=dict)
     accounting: bool = True
     needs: Path | None = None
+    from_nothing: bool = False  # else the expert data is there already
 
 
 FAULTS: list[Fault] = []
 
 
 def fault(
-    name: str, survives: str, accounting: bool = True, needs: Path | None = None, **changes: Any
+    name: str,
+    survives: str,
+    accounting: bool = True,
+    needs: Path | None = None,
+    from_nothing: bool = False,
+    **changes: Any,
 ) -> Callable[[Callable[[Run], float]], Callable[[Run], float]]:
     def register(disturb: Callable[[Run], float]) -> Callable[[Run], float]:
-        FAULTS.append(Fault(name, disturb, survives, changes, accounting, needs))
+        FAULTS.append(Fault(name, disturb, survives, changes, accounting, needs, from_nothing))
         return disturb
 
     return register
@@ -85,7 +90,11 @@ def _killing(run: Run, kill: Callable[[Run, random.Random], str | None]) -> floa
 _MOMENTS = ("train and test policies", "generate", "train the generator")
 
 
-@fault("kill -9 of the loop, at random moments", f"killed {RANDOM_KILLS} times or more; no job is submitted twice")
+@fault(
+    "kill -9 of the loop, at random moments",
+    f"killed {RANDOM_KILLS} times or more; no job is submitted twice",
+    from_nothing=True,
+)
 def kill_loop(run: Run) -> float:
     def kill(current: Run, dice: random.Random) -> str | None:
         # A quarter of the kills come while the program starts, the others when it is at work.
@@ -240,20 +249,27 @@ def memory(run: Run) -> float:
     return happened
 
 
+# The scheduler looks at limits every 30 s, so a job of a minute is warned when half of it is left. The first run begins
+# late, so that this comes in the middle of the training on a fast machine, too.
+_LATE = '[ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || sleep 5'
+
+
 @fault(
     "time limit in the middle of training",
     "saved before the limit, requeued, and given more time in the end",
-    cluster={"signal_seconds": 20},
+    cluster={"signal_seconds": 20, "setup": [_LATE]},
     resources={"diffusion": {"hours": 1 / 60}},
-    **_HEAVY,
+    training={"steps": 4000},
 )
 def time_limit(run: Run) -> float:
     run.start()
     job = run.wait_until_training()
     log = run.logs / "slurm" / job / f"{job}_0_log.out"
-    wait_for(lambda: "Requeued job" in log.read_text(), "a requeue before the limit", 150)
+    wait_for(lambda: "received SIGUSR2: saving" in log.read_text(), "the signal before the limit", 100)
     happened = time.monotonic()
-    run.cluster.start_requeued(job)
+    while run.process.poll() is None and time.monotonic() < happened + SECONDS:
+        run.cluster.start_all_requeued()
+        time.sleep(1)
     run.finish()
     return happened
 
@@ -412,6 +428,7 @@ def interrupt_twice(run: Run) -> float:
 @fault(
     "two seeds side by side, one killed in the middle",
     "one results root, both with the results that each has alone",
+    from_nothing=True,
 )
 def side_by_side(run: Run) -> float:
     alone = run.sibling("alone", diffusion_seed=1)

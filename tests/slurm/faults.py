@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.config import config_hash
 from tests.slurm.cluster import Cluster, throwaway_cluster
 from tests.slurm.disturbances import FAULTS, Fault
 from tests.slurm.runs import ROOT, Run, differing
@@ -34,10 +35,12 @@ class Trial:
     note: str = ""
 
 
-def attempt(fault: Fault, cluster: Cluster, folder: Path, undisturbed: Callable[[Fault], dict[str, Any]]) -> Trial:
+def attempt(fault: Fault, cluster: Cluster, folder: Path, undisturbed: Undisturbed) -> Trial:
     """Try a fault once. Raises `AssertionError` where the loop did not survive it."""
     expected = undisturbed(fault)
     run = Run(cluster, folder, **fault.changes)
+    if not fault.from_nothing:
+        shutil.copytree(undisturbed.data, run.data)
     try:
         happened = fault.disturb(run)
         seconds = time.monotonic() - happened
@@ -49,7 +52,7 @@ def attempt(fault: Fault, cluster: Cluster, folder: Path, undisturbed: Callable[
 
 
 class Undisturbed:
-    """Results of runs that nobody disturbs, made once per training configuration."""
+    """Results of runs that nobody disturbs, made once per training configuration, and the expert data of the last."""
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
@@ -58,10 +61,12 @@ class Undisturbed:
     def __call__(self, fault: Fault) -> dict[str, Any]:
         training = fault.changes.get("training", {})
         key = json.dumps(training)
+        run = Run(self.cluster, self.folder / f"undisturbed_{config_hash(key)}", training=training)
+        self.data = run.data
         if key not in self._known:
-            run = Run(self.cluster, self.folder / f"undisturbed{len(self._known)}", training=training)
             try:
-                run.again()
+                if not run.final_tables():
+                    run.again()
                 self._known[key] = run.digest()
             finally:
                 run.close()
@@ -135,6 +140,7 @@ def main(
     minutes: float = 60.0,
     trials: Path = ROOT / ".cache" / "reliability.jsonl",
     output: Path = ROOT / "docs" / "reliability.md",
+    undisturbed: Path | None = None,
 ) -> None:
     """Try every fault. What was tried before is not tried again: remove the file of trials to begin anew.
 
@@ -144,6 +150,7 @@ def main(
         minutes: begin no further trial after so long
         trials: where every trial is noted
         output: the table to write
+        undisturbed: keep the undisturbed runs here for another call with the same code
     """
     begun = time.monotonic()
     trials.parent.mkdir(parents=True, exist_ok=True)
@@ -160,12 +167,12 @@ def main(
         if not left or time.monotonic() - begun > 60 * minutes:
             continue
         with throwaway_cluster(accounting=accounting) as cluster, tempfile.TemporaryDirectory() as folder:
-            undisturbed = Undisturbed(cluster, Path(folder))
+            expected = Undisturbed(cluster, undisturbed or Path(folder))
             for number, fault in enumerate(left):
                 if time.monotonic() - begun > 60 * minutes:
                     break
                 try:
-                    trial = attempt(fault, cluster, Path(folder) / str(number), undisturbed)
+                    trial = attempt(fault, cluster, Path(folder) / str(number), expected)
                 except (AssertionError, TimeoutError, subprocess.SubprocessError, ValueError) as error:
                     trial = Trial(fault.name, problem=str(error).splitlines()[0])
                     print(error, flush=True)

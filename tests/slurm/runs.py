@@ -24,7 +24,7 @@ RUN = "dit_tasklist0_train2_diffusionseed0"
 TRAIN = f"train {RUN}_0"
 SECONDS = 420.0
 
-# One iteration of seven stages in five jobs of one thread, two at once; training is long enough to be met in its middle.
+# One iteration, seven stages in five jobs of one thread, two at once; training is long enough to be met in its middle.
 _CHANGES: dict[str, Any] = {
     "max_iterations": 1,
     "rl_seeds": [0],
@@ -169,6 +169,9 @@ class Run:
         for note in (self.logs / "slurm").glob("*/note_*.json"):
             counts[note.name] = counts.get(note.name, 0) + 1
         return counts
+
+    def final_tables(self) -> list[Path]:
+        return sorted((self.logs / "policies_slurm_logs").glob("*/final_test_task_table_*.csv"))
 
     def digest(self) -> dict[str, Any]:
         """All that must not depend on what happened on the way: sets, training curves, scores, tables of this run."""
