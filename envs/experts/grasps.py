@@ -92,11 +92,11 @@ GRASPS = {
         ),
         reach=(0.025, 0.14),
         tips=0.95,
-        behind=0.03,
+        behind=0.015,
         in_hand=(0.025, 0.0, 0.042),
         held_opening=0.010,
         keep=0.05,
-        depth=0.052,
+        depth=0.056,
     ),
     # By the wall at -y, so that it leads the hand to its goal: one finger inside, one outside.
     "Hollowbox": Grasp(
