@@ -72,6 +72,17 @@ def test_an_update_follows_the_equations_of_sac(policy, tmp_path):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_with_a_delay_the_actor_learns_in_every_second_step_and_the_critics_in_each(policy, tmp_path):
+    model = _warm(policy, tmp_path, policy_delay=2)
+    changed = []
+    for _ in range(4):
+        before = [[value.clone() for value in network.parameters()] for network in (model.actor, model.critic)]
+        model.train(1, 16)
+        after = [list(network.parameters()) for network in (model.actor, model.critic)]
+        changed.append([not all(map(torch.equal, a, b)) for a, b in zip(before, after, strict=True)])
+    assert changed == [[True, True], [False, True]] * 2
+
+
 def _weights(folder):
     return SAC.load(folder / BEST).policy.state_dict()
 
