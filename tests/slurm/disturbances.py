@@ -115,17 +115,32 @@ def kill_loop(run: Run) -> float:
     return happened
 
 
+@contextlib.contextmanager
+def _stopped(run: Run, job: str) -> Iterator[None]:
+    """Hold a job's process meanwhile: a loop may take longer to start than the job to end."""
+    pids = run.job_pids(job)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 @fault("kill -9 of the loop between sbatch and its answer", "the job is found by the ticket in its comment")
 def kill_in_submission(run: Run) -> float:
     run.start()
     job = run.wait_until_training()
-    run.kill()
-    happened = time.monotonic()
-    ledger = run.ledger
-    ledger[TRAIN]["job_id"] = ""  # as it was before sbatch answered
-    (run.results / "loops" / RUN / "jobs.json").write_text(json.dumps(ledger))
-    run.start()
-    run.wait_until_said(f"found 1 jobs of this run again: {job}")
+    with _stopped(run, job):
+        run.kill()
+        happened = time.monotonic()
+        ledger = run.ledger
+        ledger[TRAIN]["job_id"] = ""  # as it was before sbatch answered
+        (run.results / "loops" / RUN / "jobs.json").write_text(json.dumps(ledger))
+        run.start()
+        run.wait_until_said(f"found 1 jobs of this run again: {job}")
     run.finish()
     return happened
 
@@ -414,13 +429,14 @@ def two_loops(run: Run) -> float:
 def interrupt_twice(run: Run) -> float:
     run.start()
     job = run.wait_until_training()
-    run.kill(signal.SIGINT)
-    time.sleep(0.05)
-    run.kill(signal.SIGINT)
-    happened = time.monotonic()
-    _check(run.end() != 0, "expected another exit than 0", run)
-    run.start()
-    run.wait_until_said(f"found 1 jobs of this run again: {job}")
+    with _stopped(run, job):
+        run.kill(signal.SIGINT)
+        time.sleep(0.05)
+        run.kill(signal.SIGINT)
+        happened = time.monotonic()
+        _check(run.end() != 0, "expected another exit than 0", run)
+        run.start()
+        run.wait_until_said(f"found 1 jobs of this run again: {job}")
     run.finish()
     return happened
 
