@@ -31,7 +31,7 @@ class Fault:
     survives: str
     changes: dict[str, Any] = field(default_factory=dict)
     accounting: bool = True
-    needs: Path | None = None
+    needs: str | None = None  # a program
     from_nothing: bool = False  # else the expert data is there already
 
 
@@ -42,7 +42,7 @@ def fault(
     name: str,
     survives: str,
     accounting: bool = True,
-    needs: Path | None = None,
+    needs: str | None = None,
     from_nothing: bool = False,
     **changes: Any,
 ) -> Callable[[Callable[[Run], float]], Callable[[Run], float]]:
@@ -465,29 +465,22 @@ def side_by_side(run: Run) -> float:
     return happened
 
 
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
-
-
 @fault(
     "the clock jumps: two hours back, then three days on",
     "for the loop and its jobs; nothing is decided by the time of day",
-    needs=FAKETIME,
+    needs="cc",
 )
 def clock_jumps(run: Run) -> float:
-    clock = run.folder / "clock"
-    write_text(clock, "+0\n")
-    run.environment = {
-        "LD_PRELOAD": str(FAKETIME),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "NO_FAKE_STAT": "1",  # of files there are when the clock jumps, the times stay what they were
-    }
+    offset, library = run.folder / "offset", run.folder / "clock.so"
+    source = Path(__file__).with_name("clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source)], check=True)
+    write_text(offset, "0\n")
+    run.environment = {"LD_PRELOAD": str(library), "CLOCK_OFFSET": str(offset)}
     run.start()
     run.wait_until_training()
-    write_text(clock, "-2h\n")
+    write_text(offset, f"{-2 * 3600}\n")
     run.wait_until_said(r"iteration 0: generate")
-    write_text(clock, "+3d\n")
+    write_text(offset, f"{3 * 86400}\n")
     happened = time.monotonic()
     run.finish()
     _check(max(run.jobs_per_stage().values()) == 1, f"jobs per stage: {run.jobs_per_stage()}", run)
