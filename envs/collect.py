@@ -6,6 +6,7 @@ are joined. So memory does not grow with the size of the data, and what is recor
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import shutil
@@ -23,6 +24,7 @@ from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import artifact_info, commit_artifact
 from runtime.config import to_dict
 from runtime.errors import StateError
+from runtime.lease import waiting_lock
 from runtime.logs import progress
 
 log = logging.getLogger(__name__)
@@ -83,11 +85,29 @@ def collect(
     """Write each task's file; returns the success rate (of the last step) per task.
 
     `policies` names a published policy's file per task, to be recorded instead of the scripted expert. A file that the
-    same configuration made is kept. Raises `StateError` for one that was made otherwise.
+    same configuration made is kept. Raises `StateError` for one that was made otherwise. Of several processes that want
+    files in one folder, one records and the others wait for it.
     """
     policies = policies or {}
     for task in tasks:
         expert_for(task, policies.get(task))  # raises for a task without one before hours of recording, not after
+    missing = [path for path in (task_file(data_path, dataset_type, task) for task in tasks) if not path.exists()]
+    with contextlib.ExitStack() as stack:
+        if missing:  # finished data may be read-only
+            folder = missing[0].parent.parent
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(waiting_lock(folder))
+        return _collect(tasks, config, data_path, dataset_type, workers, policies)
+
+
+def _collect(
+    tasks: Sequence[Task],
+    config: CollectConfig,
+    data_path: Path,
+    dataset_type: str,
+    workers: int,
+    policies: Mapping[Task, Path],
+) -> dict[Task, float]:
     rates: dict[Task, float] = {}
     parts: dict[Task, list[_Part]] = {}
     for task in tasks:

@@ -31,7 +31,7 @@ class Fault:
     survives: str
     changes: dict[str, Any] = field(default_factory=dict)
     accounting: bool = True
-    needs: Path | None = None
+    needs: str | None = None  # a program
     from_nothing: bool = False  # else the expert data is there already
 
 
@@ -42,7 +42,7 @@ def fault(
     name: str,
     survives: str,
     accounting: bool = True,
-    needs: Path | None = None,
+    needs: str | None = None,
     from_nothing: bool = False,
     **changes: Any,
 ) -> Callable[[Callable[[Run], float]], Callable[[Run], float]]:
@@ -115,17 +115,32 @@ def kill_loop(run: Run) -> float:
     return happened
 
 
+@contextlib.contextmanager
+def _stopped(run: Run, job: str) -> Iterator[None]:
+    """Hold a job's process meanwhile: a loop may take longer to start than the job to end."""
+    pids = run.job_pids(job)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 @fault("kill -9 of the loop between sbatch and its answer", "the job is found by the ticket in its comment")
 def kill_in_submission(run: Run) -> float:
     run.start()
     job = run.wait_until_training()
-    run.kill()
-    happened = time.monotonic()
-    ledger = run.ledger
-    ledger[TRAIN]["job_id"] = ""  # as it was before sbatch answered
-    (run.results / "loops" / RUN / "jobs.json").write_text(json.dumps(ledger))
-    run.start()
-    run.wait_until_said(f"found 1 jobs of this run again: {job}")
+    with _stopped(run, job):
+        run.kill()
+        happened = time.monotonic()
+        ledger = run.ledger
+        ledger[TRAIN]["job_id"] = ""  # as it was before sbatch answered
+        (run.results / "loops" / RUN / "jobs.json").write_text(json.dumps(ledger))
+        run.start()
+        run.wait_until_said(f"found 1 jobs of this run again: {job}")
     run.finish()
     return happened
 
@@ -414,13 +429,14 @@ def two_loops(run: Run) -> float:
 def interrupt_twice(run: Run) -> float:
     run.start()
     job = run.wait_until_training()
-    run.kill(signal.SIGINT)
-    time.sleep(0.05)
-    run.kill(signal.SIGINT)
-    happened = time.monotonic()
-    _check(run.end() != 0, "expected another exit than 0", run)
-    run.start()
-    run.wait_until_said(f"found 1 jobs of this run again: {job}")
+    with _stopped(run, job):
+        run.kill(signal.SIGINT)
+        time.sleep(0.05)
+        run.kill(signal.SIGINT)
+        happened = time.monotonic()
+        _check(run.end() != 0, "expected another exit than 0", run)
+        run.start()
+        run.wait_until_said(f"found 1 jobs of this run again: {job}")
     run.finish()
     return happened
 
@@ -449,29 +465,22 @@ def side_by_side(run: Run) -> float:
     return happened
 
 
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
-
-
 @fault(
     "the clock jumps: two hours back, then three days on",
     "for the loop and its jobs; nothing is decided by the time of day",
-    needs=FAKETIME,
+    needs="cc",
 )
 def clock_jumps(run: Run) -> float:
-    clock = run.folder / "clock"
-    write_text(clock, "+0\n")
-    run.environment = {
-        "LD_PRELOAD": str(FAKETIME),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "NO_FAKE_STAT": "1",  # of files there are when the clock jumps, the times stay what they were
-    }
+    offset, library = run.folder / "offset", run.folder / "clock.so"
+    source = Path(__file__).with_name("clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(source)], check=True)
+    write_text(offset, "0\n")
+    run.environment = {"LD_PRELOAD": str(library), "CLOCK_OFFSET": str(offset)}
     run.start()
     run.wait_until_training()
-    write_text(clock, "-2h\n")
+    write_text(offset, f"{-2 * 3600}\n")
     run.wait_until_said(r"iteration 0: generate")
-    write_text(clock, "+3d\n")
+    write_text(offset, f"{3 * 86400}\n")
     happened = time.monotonic()
     run.finish()
     _check(max(run.jobs_per_stage().values()) == 1, f"jobs per stage: {run.jobs_per_stage()}", run)

@@ -118,9 +118,8 @@ def report(trials: list[Trial]) -> str:
 _HOW = (
     "## How some faults are made",
     "",
-    "- The clock jumps for the loop and its jobs by libfaketime (Debian's `faketime`): the time of day jumps, the",
-    "  monotonic clock and the times of files that are there do not, as when a machine's clock is set. The scheduler's",
-    "  own daemons keep their time.",
+    "- The clock jumps for the loop and its jobs by a preloaded library (`tests/slurm/clock.c`): the time of day that",
+    "  they are told jumps, the monotonic clock and files' times do not. The scheduler's daemons keep their time.",
     "- A node that is down is one whose slurmd and whose jobs' processes were killed and that the controller was told",
     "  is down.",
     "- A full disk is a small file system of its own that is filled to the last byte.",
@@ -159,9 +158,9 @@ def main(
         wanted = [fault for fault in FAULTS if any(part in fault.name for part in only.split(","))]
         chosen = [fault for fault in wanted if fault.accounting == accounting]
         for fault in chosen:
-            if fault.needs and not fault.needs.exists():
-                print(f"{fault.name}: not tried, since {fault.needs} is not here", flush=True)
-        chosen = [fault for fault in chosen if fault.needs is None or fault.needs.exists()]
+            if fault.needs and not shutil.which(fault.needs):
+                print(f"{fault.name}: not tried, since there is no {fault.needs} here", flush=True)
+        chosen = [fault for fault in chosen if fault.needs is None or shutil.which(fault.needs)]
         # One after another, so that a run cut short has tried each about equally often.
         left = [fault for n in range(times) for fault in chosen if tried.count(fault.name) <= n]
         if not left or time.monotonic() - begun > 60 * minutes:
