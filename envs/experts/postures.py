@@ -29,11 +29,13 @@ USUAL = Posture()
 
 _BESIDE_WALLS = {
     ("Panda", "ObjectWall"): Posture(tilt=-0.2, softness=0.2, berth=0.04, lead=1.2),
-    ("Panda", "ObjectDoor"): Posture(tilt=-0.2, softness=0.2, lead=1.2),
+    ("Panda", "ObjectDoor"): Posture(tilt=-0.2, softness=0.2, berth=0.03, lead=1.2),
+    ("Panda", "ObjectDoor", "Plate"): Posture(tilt=-0.3, softness=0.1, berth=0.03, lead=1.2),
     ("Panda", "GoalWall"): Posture(tilt=-0.2, softness=0.1, lead=1.2),
     ("Kinova3", "ObjectDoor"): Posture(berth=0.03),
 }
-"""Panda's wrist is wide and sits behind the hand, Kinova3's is wide."""
+"""By robot and obstacle, or also by object. Panda's wrist is wide and sits behind the hand, Kinova3's is wide; a plate
+lies beside a post of the door."""
 
 _ROUND_THE_GOAL_WALL = {
     "Jaco": Posture(softness=0.2, lead=1.0),
@@ -44,7 +46,8 @@ _ROUND_THE_GOAL_WALL = {
 
 def beside_walls(task: Task) -> Posture:
     """Of all poses of a task."""
-    return _BESIDE_WALLS.get((task.robot, task.obstacle), USUAL)
+    usual = _BESIDE_WALLS.get((task.robot, task.obstacle), USUAL)
+    return _BESIDE_WALLS.get((task.robot, task.obstacle, task.object), usual)
 
 
 def round_the_goal_wall(task: Task) -> Posture:

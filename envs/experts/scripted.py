@@ -195,7 +195,7 @@ class ScriptedExpert:
         roll = self.grasp.way.roll + turned * (self.aim.roll - self.grasp.way.roll)
         softness = self.grasp.way.softness + turned * (self.aim.softness - self.grasp.way.softness)
         pose = Pose(target + (scene.tool - scene.obj), tilt, roll, self._yaw(target), softness)
-        return pose.bent(self.carry_posture), self.aim.release(away, self.grasp.slack)
+        return pose.bent(self.carry_posture), self.aim.release(end, scene.obj, self.grasp.slack)
 
     def _wait(self, scene: Scene) -> Pose:
         """Where the tool waits after letting go: above the goal."""

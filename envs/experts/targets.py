@@ -53,9 +53,13 @@ class Aim:
         """(B,) 0 the hand's pose on the way .. 1 that of the end."""
         return near(away, self.turn_at)
 
-    def release(self, away: np.ndarray, slack: float) -> np.ndarray:
-        """(B,) 0 hold .. 1 let go."""
-        return gate(self.let_go * slack - away, 0.005) if self.let_go else np.zeros(len(away))
+    def release(self, end: np.ndarray, obj: np.ndarray, slack: float) -> np.ndarray:
+        """(B,) 0 hold .. 1 let go an object at `obj` (B, 3): near its end, and for good once it has dropped there."""
+        if not self.let_go:
+            return np.zeros(len(obj))
+        away = np.linalg.norm(end[:, :2] - obj[:, :2], axis=1)
+        dropped = gate(end[:, 2] - obj[:, 2] - 0.06, 0.01) * gate(2 * self.let_go - away, 0.005)
+        return 1 - (1 - gate(self.let_go * slack - away, 0.005)) * (1 - dropped)
 
 
 AIMS = {
@@ -72,5 +76,5 @@ AIMS = {
         passage=SHELF,
         pointing=0.63,
     ),
-    "Trashcan": Aim(place=(0.03, -0.02), low=1.0, let_go=0.045, rest=1.12),
+    "Trashcan": Aim(place=(0.03, -0.02), low=1.01, let_go=0.045, rest=1.12),
 }
