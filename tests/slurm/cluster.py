@@ -152,7 +152,7 @@ class Cluster:
 
     def node_up(self, node: str) -> None:
         self.start_node(node)
-        self.run("scontrol", "update", f"nodename={node}", "state=resume", check=True)
+        self.run("scontrol", "update", f"nodename={node}", "state=resume")  # refused if it came back by itself
 
     def _kill_steps(self, node: str) -> None:
         """Kill this cluster's job processes on a node, known by the node and configuration in their environment."""

@@ -101,14 +101,7 @@ def report(trials: list[Trial]) -> str:
         lines.append(f"| {fault.name} | {fault.survives} | {len(mine)} | {len(seconds)} | {took} |")
     notes = [f"- {trial.fault}: {trial.note}" for trial in trials if trial.note]
     if notes:
-        lines += [
-            "",
-            "## Random kills",
-            "",
-            "What a loop that was killed while starting had said last is nothing yet.",
-            "",
-        ]
-        lines += notes
+        lines += ["", "## Notes", "", *notes]
     problems = [f"- {trial.fault}: {trial.problem}" for trial in trials if trial.problem]
     if problems:
         lines += ["", "## What went wrong", "", *problems]
