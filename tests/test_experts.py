@@ -8,7 +8,9 @@ import pytest
 import envs
 from envs.composuite.robots import ROBOT_SPECS
 from envs.experts import expert_for
+from envs.experts.grasps import GRASPS
 from envs.experts.kinematics import SOFTNESS, arm_of, hand_rotation, orientation_error
+from envs.experts.targets import AIMS
 from envs.vector import EnvGroup
 from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
 
@@ -101,3 +103,13 @@ def test_experts_do_not_get_stuck_where_they_once_did(name, seed):
         observation, _, terminated, truncated, info = environment.step(expert(observation[None])[0])
         done, solved = terminated or truncated, info["success"]
     assert solved
+
+
+@pytest.mark.parametrize("name", GRASPS)
+def test_an_object_that_dropped_into_the_can_is_left_alone_wherever_in_it_it_lies(name):
+    aim, grasp = AIMS["Trashcan"], GRASPS[name]
+    end = aim.end(np.array([[0.1, 0.18, 0.86]]), grasp.depth, grasp.slack)
+    lying = end + np.array([0.04, 0.04, 0.88 - end[0, 2]])
+    assert aim.release(end, lying, grasp.slack)[0] > 0.9
+    carried = end - np.array([0.0, 0.15, 0.0])
+    assert aim.release(end, carried, grasp.slack)[0] < 0.01
