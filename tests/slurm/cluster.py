@@ -112,6 +112,9 @@ class Cluster:
         self.stop_daemon("slurmctld", signal.SIGKILL)
         for file in (self.folder / "state").glob("job_state*"):
             file.unlink()
+        # Numbers go on elsewhere: nodes refuse a job with the number of one that they still know.
+        with self.conf.open("a") as conf:
+            conf.write("FirstJobId=1000\n")
         self.start_controller()
 
     def start_database_daemon(self) -> None:
