@@ -134,10 +134,17 @@ class Cluster:
             daemon.kill()
             daemon.wait()
 
-    def start_requeued(self, job_id: str) -> None:
-        """Wait until a job is back in the queue and spare it the two minutes that SLURM keeps such a job waiting."""
-        line = ("squeue", "-h", "-j", job_id, "-o", "%T %r")
-        wait_for(lambda: self.run(*line).stdout.startswith("PENDING"), f"job {job_id} to be queued again", 150)
+    def start_requeued(self, job_id: str, lost: str = "") -> None:
+        """Wait until a job is back in the queue and spare it the two minutes that SLURM keeps such a job waiting.
+
+        Where its node was `lost` the job may be running on another one before it has been seen in the queue.
+        """
+
+        def is_back() -> bool:
+            state, _, node = self.run("squeue", "-h", "-j", job_id, "-o", "%T %N").stdout.strip().partition(" ")
+            return state == "PENDING" or bool(lost and node and node != lost)
+
+        wait_for(is_back, f"job {job_id} to be queued again", 150)
         self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
 
     def start_all_requeued(self) -> None:

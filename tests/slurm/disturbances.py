@@ -297,7 +297,7 @@ def node_down(run: Run) -> float:
     run.cluster.node_down(node)
     happened = time.monotonic()
     try:
-        run.cluster.start_requeued(job)
+        run.cluster.start_requeued(job, lost=node)
         run.finish()
     finally:
         run.cluster.node_up(node)
