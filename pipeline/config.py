@@ -19,7 +19,7 @@ from diffusion.config import (
     TrainConfig,
 )
 from envs.recording import CollectConfig
-from runtime.config import from_mapping, given, merge, read_yaml, to_dict
+from runtime.config import dict_without, from_mapping, given, merge, read_yaml, to_dict
 from runtime.errors import ConfigError
 from runtime.paths import machine_settings
 
@@ -176,11 +176,9 @@ class PipelineConfig:
         How many iterations to run is not in it: a finished run can be continued with more of them.
         """
         ignored = ("paths", "resources", "cluster", "retry", "max_iterations", "device")
-        identity = {key: value for key, value in to_dict(self).items() if key not in ignored}
-        policy = identity["policy"]
-        identity["policy"] = {key: policy[key] for key in policy if key not in POLICY_RUNTIME_SETTINGS}
-        training = identity["training"]
-        return identity | {"training": {key: training[key] for key in training if key not in RUNTIME_SETTINGS}}
+        policy = dict_without(self.policy, POLICY_RUNTIME_SETTINGS)
+        training = dict_without(self.training, RUNTIME_SETTINGS)
+        return dict_without(self, ignored) | {"policy": policy, "training": training}
 
 
 def load_pipeline_config(

@@ -6,10 +6,9 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,7 +22,7 @@ from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.places import QUALITY_FILE, marginals_file
 from pipeline.stage import StageProgress, discard_damaged, held, key_of
 from runtime.atomic import read_json, write_json
-from runtime.config import config_hash, to_dict
+from runtime.config import config_hash, dict_without, to_dict
 from runtime.cpus import use_threads
 from runtime.device import pick_device
 from runtime.metrics import read_metrics
@@ -67,7 +66,7 @@ class TrainGenerator:
         ]
         sources = [(task.name, key_of(path)) for task, path in self.sources]
         initial = key_of(self.initial) if self.initial else None
-        settings = [to_dict(self.network), _without_runtime(self.training), self.seed, initial]
+        settings = [to_dict(self.network), dict_without(self.training, RUNTIME_SETTINGS), self.seed, initial]
         return config_hash([expert, sources, *settings])
 
     def progress(self) -> StageProgress:
@@ -191,8 +190,3 @@ class Generate:
             info = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
             write_samples(self.output, Transitions.from_matrix(matrix, self.task), info)
             partial.discard()
-
-
-def _without_runtime(training: TrainConfig) -> Mapping[str, Any]:
-    """Settings that change the result; how often to log or save does not."""
-    return {key: value for key, value in to_dict(training).items() if key not in RUNTIME_SETTINGS}

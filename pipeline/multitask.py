@@ -23,7 +23,7 @@ from pipeline.config import ClusterConfig, Resources, RetryConfig
 from pipeline.jobs import run_batch
 from pipeline.stage import StageProgress, held, key_of
 from runtime.atomic import commit_artifact, read_json
-from runtime.config import config_hash, to_dict
+from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
 from runtime.errors import JobError
@@ -58,7 +58,7 @@ class TrainMultitask:
         return self.folder / f"final_results_seed{self.seed}.json"
 
     def key(self) -> str:
-        settings = {name: value for name, value in to_dict(self.config).items() if name not in RUNTIME_SETTINGS}
+        settings = dict_without(self.config, RUNTIME_SETTINGS)
         data = [(task.name, key_of(path)) for task, path in self.data]
         return config_hash([data, [task.name for task in self.test_tasks], settings, self.seed])
 

@@ -23,7 +23,7 @@ from pipeline.online import Tracking, finish, learn, online_progress
 from pipeline.places import RESULT_FILE
 from pipeline.stage import StageProgress, held, key_of
 from runtime.atomic import read_json
-from runtime.config import config_hash, to_dict
+from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
 from runtime.metrics import write_csv
@@ -148,7 +148,7 @@ class FineTune:
         return self.folder / RESULT_FILE
 
     def key(self) -> str:
-        settings = {name: value for name, value in to_dict(self.config).items() if name not in RUNTIME_SETTINGS}
+        settings = dict_without(self.config, RUNTIME_SETTINGS)
         return config_hash([self.task.name, key_of(self.checkpoint), settings, self.seed])
 
     def progress(self) -> StageProgress:

@@ -41,7 +41,7 @@ from pipeline.pictures import episode_frames
 from pipeline.places import RESULT_FILE
 from pipeline.stage import StageProgress, held, key_of
 from runtime.atomic import atomic_path, commit_artifact
-from runtime.config import config_hash, to_dict
+from runtime.config import config_hash, dict_without, to_dict
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import autocast_dtype, pick_device
 from runtime.errors import DataError
@@ -85,7 +85,7 @@ class LearnOnline:
         return self.folder / RESULT_FILE
 
     def key(self) -> str:
-        settings = {name: value for name, value in to_dict(self.config).items() if name not in RUNTIME_SETTINGS}
+        settings = dict_without(self.config, RUNTIME_SETTINGS)
         prior = [(task.name, key_of(path)) for task, path in self.prior]
         return config_hash([self.task.name, settings, self.seed, prior, self.synthetic])
 

@@ -19,7 +19,7 @@ from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.places import RESULT_FILE
 from pipeline.stage import StageProgress, discard_damaged, held, key_of
 from runtime.atomic import commit_artifact
-from runtime.config import config_hash, to_dict
+from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
 from runtime.metrics import read_metrics
@@ -56,7 +56,7 @@ class TrainPolicy:
         return (self,)
 
     def key(self) -> str:
-        settings = {key: value for key, value in to_dict(self.policy).items() if key not in RUNTIME_SETTINGS}
+        settings = dict_without(self.policy, RUNTIME_SETTINGS)
         ends = [] if self.synthetic else [self.episode_ends]
         return config_hash([key_of(self.data), self.task.name, settings, self.seed, *ends])
 

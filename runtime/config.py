@@ -8,7 +8,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,6 +130,11 @@ def to_dict(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+def dict_without(value: Any, names: Collection[str]) -> dict[str, Any]:
+    """`to_dict` of a dataclass or mapping, less the fields `names`: those of a configuration that change no result."""
+    return {name: item for name, item in to_dict(value).items() if name not in names}
 
 
 def config_hash(value: Any) -> str:
