@@ -14,8 +14,8 @@ from corl.multitask import MultitaskConfig, Normalisation, TaskData, TaskPolicy,
 from corl.policy import load_checkpoint, load_resume
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.task import Task
-from runtime.atomic import atomic_path, write_json
-from runtime.checkpoint import save_torch
+from runtime.atomic import write_json
+from runtime.checkpoint import replace_torch
 from runtime.config import from_mapping, to_dict
 from runtime.logs import progress
 from runtime.metrics import MetricsWriter
@@ -116,7 +116,7 @@ class MultitaskRun:
             "state_std": torch.from_numpy(normalisation.std),
             "canonical": normalisation.canonical,
         }
-        _save(self.folder / checkpoint_name(which, self.seed), values)
+        replace_torch(values, self.folder / checkpoint_name(which, self.seed))
 
     def save(self) -> None:
         """Where to continue."""
@@ -126,12 +126,7 @@ class MultitaskRun:
             "best": self.best,
             "key": self.key,
         }
-        _save(self.folder / RESUME_FILE, state)
-
-
-def _save(path: Path, value: Any) -> None:
-    with atomic_path(path) as temporary:
-        save_torch(value, temporary)
+        replace_torch(state, self.folder / RESUME_FILE)
 
 
 def load_policy(path: Path, layout: FactoredLayout = COMPOSUITE) -> PolicyOf:

@@ -23,8 +23,7 @@ from corl.policy import load_checkpoint
 from corl.replay import Batch
 from corl.rlpd import PriorData, sample
 from offline_compositional_rl_datasets.task import Task
-from runtime.atomic import atomic_path
-from runtime.checkpoint import save_torch
+from runtime.checkpoint import replace_torch
 from runtime.logs import progress
 from runtime.metrics import MetricsWriter, read_metrics, write_csv
 from runtime.seeds import derive_seed
@@ -153,7 +152,7 @@ class OnlineRun:
             "history": self.history,
             "key": self.key,
         }
-        _save(self.folder / RESUME_FILE, state)
+        replace_torch(state, self.folder / RESUME_FILE)
         self.replay.prune(self.folder / "replay")
 
     def advance(self) -> tuple[dict[str, Tensor], list[tuple[float, int, bool]]]:
@@ -197,7 +196,7 @@ class OnlineRun:
         if result.mean_return > best["return"]:
             best["return"] = result.mean_return
             checkpoint = {"agent": self.agent.state_dict(), "global_step": self.step, "eval_score": result.mean_return}
-            _save(self.folder / CHECKPOINT_FILE, checkpoint)
+            replace_torch(checkpoint, self.folder / CHECKPOINT_FILE)
         best["solved"] = max(best["solved"], result.solved)
         row = {
             "global_step": self.step,
@@ -298,11 +297,6 @@ def _next(step: int, *marks: int) -> int:
 
 def _crossed(before: int, after: int, period: int) -> bool:
     return after // period > before // period
-
-
-def _save(path: Path, value: Any) -> None:
-    with atomic_path(path) as temporary:
-        save_torch(value, temporary)
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:

@@ -14,8 +14,7 @@ import torch
 from corl.networks import Actor
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
-from runtime.atomic import atomic_path
-from runtime.checkpoint import save_torch
+from runtime.checkpoint import replace_torch
 from runtime.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -74,8 +73,7 @@ def save_checkpoint(path: Path, values: Mapping[str, Any], *, hidden: Sequence[i
         "state_std": torch.from_numpy(data.std),
         "canonical": data.canonical,
     }
-    with atomic_path(path) as temporary:
-        save_torch(checkpoint, temporary)
+    replace_torch(checkpoint, path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

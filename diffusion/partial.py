@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from diffusion.model import load_checkpoint
-from runtime.atomic import atomic_path
-from runtime.checkpoint import save_torch
+from runtime.checkpoint import replace_torch
 from runtime.errors import DataError
 
 
@@ -53,8 +52,7 @@ class PartialSamples:
             file.write(memoryview(samples[self.rows : rows]).cast("B"))
             file.flush()
             os.fsync(file.fileno())
-        with atomic_path(self.state_file) as temporary:
-            save_torch({"key": self.key, "rows": rows, "generator": generator.get_state()}, temporary)
+        replace_torch({"key": self.key, "rows": rows, "generator": generator.get_state()}, self.state_file)
         self.rows = rows
         self._saved = time.monotonic()
 

@@ -25,6 +25,12 @@ def save_torch(value: Any, path: Path) -> None:
     path.write_bytes(buffer.getbuffer())
 
 
+def replace_torch(value: Any, path: Path) -> None:
+    """Write `value` as `save_torch` does to a file that is always a whole one: the old or the new."""
+    with atomic_path(path) as temporary:
+        save_torch(value, temporary)
+
+
 def on_cpu(value: Any) -> Any:
     """A copy on the CPU of all tensors in a nest of mappings and lists."""
     if isinstance(value, Tensor):
@@ -64,17 +70,13 @@ class BackgroundSaver:
     def save(self, value: Any) -> None:
         """Copy `value` as it is now and begin to write it, after what is being written still."""
         self.wait()
-        self._writing = self._pool.submit(self._write, on_cpu(value))
+        self._writing = self._pool.submit(replace_torch, on_cpu(value), self.path)
 
     def wait(self) -> None:
         """Until nothing is being written."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
-
-    def _write(self, value: Any) -> None:
-        with atomic_path(self.path) as temporary:
-            save_torch(value, temporary)
 
 
 def load_arrays(path: Path, key: str) -> dict[str, np.ndarray]:
