@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,14 +20,13 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from pipeline.config import ClusterConfig, Resources, RetryConfig
 from pipeline.jobs import run_batch
-from pipeline.stage import StageProgress, held, key_of
-from runtime.atomic import commit_artifact, read_json
+from pipeline.stage import StageProgress, commit_record, held, key_of
+from runtime.atomic import read_json
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
 from runtime.errors import JobError
 from runtime.metrics import read_metrics, write_csv
-from runtime.provenance import provenance
 from runtime.seeds import derive_seed
 
 log = logging.getLogger(__name__)
@@ -88,8 +86,7 @@ class TrainMultitask:
             with TaskEvaluator(config, self.seed, self.threads) as evaluator:
                 train_tasks = tuple(task for task, _ in self.data)
                 results = train_multitask(run, evaluator, self.test_tasks, train_tasks, self.name)
-            text = json.dumps(results, indent=2) + "\n"
-            commit_artifact(self.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
+            commit_record(self, results, key)
             (self.folder / RESUME_FILE).unlink(missing_ok=True)
 
 

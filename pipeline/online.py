@@ -39,13 +39,12 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.pictures import episode_frames
 from pipeline.places import RESULT_FILE
-from pipeline.stage import StageProgress, held, key_of
-from runtime.atomic import atomic_path, commit_artifact
+from pipeline.stage import StageProgress, commit_record, held, key_of
+from runtime.atomic import atomic_path
 from runtime.config import config_hash, dict_without, to_dict
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import autocast_dtype, pick_device
 from runtime.errors import DataError
-from runtime.provenance import provenance
 from runtime.seeds import derive_seed
 from runtime.trackers import trackers
 
@@ -179,8 +178,7 @@ def online_progress(folder: Path, steps: int) -> StageProgress:
 def finish(stage: Any, scores: OnlineScores, key: str) -> None:
     """Write the result; what was kept to continue from is no longer needed."""
     record = {"task": stage.task.name, "seed": stage.seed, "scores": asdict(scores)}
-    text = json.dumps(record, indent=2) + "\n"
-    commit_artifact(stage.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
+    commit_record(stage, record, key)
     (stage.folder / RESUME_FILE).unlink(missing_ok=True)
     shutil.rmtree(stage.folder / "replay", ignore_errors=True)
     log.info("%s: %d/%d solved after %d steps", stage.name, scores.last_solved, scores.episodes, scores.steps)

@@ -17,13 +17,11 @@ from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.places import RESULT_FILE
-from pipeline.stage import StageProgress, discard_damaged, held, key_of
-from runtime.atomic import commit_artifact
+from pipeline.stage import StageProgress, commit_record, discard_damaged, held, key_of
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
 from runtime.metrics import read_metrics
-from runtime.provenance import provenance
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +103,7 @@ class TrainPolicy:
     def finish(self, scores: PolicyScores, key: str) -> None:
         """Write the result; what was kept to continue from is no longer needed."""
         record = {"task": self.task.name, "seed": self.seed, "scores": asdict(scores), "data": str(self.data)}
-        text = json.dumps(record, indent=2) + "\n"
-        commit_artifact(self.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
+        commit_record(self, record, key)
         (self.folder / RESUME_FILE).unlink(missing_ok=True)
         log.info(
             "%s: %d/%d solved (best evaluation %d/%d), return %.0f",
@@ -188,8 +185,7 @@ class TrainPolicies:
                 for member, score in zip(left, scores, strict=True):
                     member.finish(score, keys[member])
             names = [member.folder.name for member in self.members]
-            text = json.dumps({"members": names}, indent=2) + "\n"
-            commit_artifact(self.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
+            commit_record(self, {"members": names}, key)
 
 
 def in_groups(stages: Sequence[TrainPolicy], size: int) -> list[TrainPolicy | TrainPolicies]:

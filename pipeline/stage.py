@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from corl.policy import load_checkpoint
-from runtime.atomic import artifact_info
+from runtime.atomic import artifact_info, commit_artifact
 from runtime.errors import DataError, StateError
 from runtime.lease import waiting_lock
+from runtime.provenance import provenance
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,12 @@ def held(stage: StageLike, folder: Path) -> Iterator[str | None]:
     folder.mkdir(parents=True, exist_ok=True)
     with waiting_lock(folder):
         yield None if is_done(stage) else stage.key()
+
+
+def commit_record(stage: StageLike, record: Mapping[str, Any], key: str) -> None:
+    """Write `record` as the stage's artifact, a JSON file, with its key."""
+    text = json.dumps(record, indent=2) + "\n"
+    commit_artifact(stage.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
 
 
 def discard_damaged(resume_file: Path) -> None:
