@@ -7,6 +7,8 @@ way a transformer mixes the tokens, modulated by noise level and task.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -140,7 +142,7 @@ def _embedder(fan_in: int, hidden: int) -> nn.Sequential:
 def _time_features(t: Tensor) -> Tensor:
     """(B,) to (B, 256): [cos(t f_k), sin(t f_k)], f_k = 10000^(-k/128)."""
     half = TIME_FEATURES // 2
-    frequencies = torch.exp(torch.arange(half, device=t.device) * (-torch.log(torch.tensor(10_000.0)).item() / half))
+    frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10_000.0) / half))
     angles = t[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 

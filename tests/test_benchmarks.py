@@ -1,14 +1,18 @@
 """The benchmarks compare what is equal, and each runs at its quick size."""
 
+import csv
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import data, sample, train, validate
+from benchmarks import data, sample, study, train, validate
 from benchmarks.limits import Measurement
 from diffusion.elements import ElementLinear
+from envs.collect import collect
+from envs.recording import CollectConfig
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
@@ -67,3 +71,32 @@ def test_measurements_for_a_gpu_need_torch_numpy_and_h5py_alone(tmp_path):
     result = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "minutes for 178 policies" in result.stdout
+
+
+def test_recorded_actions_have_no_error_against_the_expert_and_altered_ones_have_theirs(tmp_path):
+    task = Task.parse("IIWA_Box_None_Push")
+    collect([task], CollectConfig(episodes=1, horizon=30, noise=0.0), tmp_path, workers=1)
+    recorded = read_expert(find_task_file(tmp_path, "expert", task), task)
+    actions = np.clip(recorded.actions, -0.5, 0.5)
+    assert study.action_error(recorded.observations, recorded.actions, task) < 1e-5
+    assert study.action_error(recorded.observations, actions, task) == pytest.approx(
+        float(np.sqrt(np.mean((actions - recorded.actions) ** 2))), abs=1e-4
+    )
+
+
+def test_a_study_tells_its_variants_apart_and_goes_on_with_what_is_done(tmp_path, monkeypatch):
+    monkeypatch.chdir(PROJECT_ROOT)
+    plan = tmp_path / "study.yaml"
+    plan.write_text("base: tests/tiny.yaml\nvariants: {as it is: {}, wider: {network: {hidden: 32}}}\n")
+    study.main(plan, tmp_path / "out", only=["as it is"])
+    model = next((tmp_path / "out" / "as_it_is").rglob("model-40.pt"))
+    trained = model.stat().st_mtime_ns
+    study.main(plan, tmp_path / "out")
+    with (tmp_path / "out" / "study.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    work = {row["variant"]: float(row["flop"]) for row in rows}
+    assert set(work) == {"as it is", "wider"}
+    assert work["wider"] > 2 * work["as it is"]
+    assert all(float(row["action_error"]) > 0 and int(row["trials"]) > 0 for row in rows)
+    assert model.stat().st_mtime_ns == trained
+    assert (tmp_path / "out" / "study.png").stat().st_size > 1000

@@ -327,7 +327,7 @@ def test_a_warm_start_begins_with_the_average_weights(pool, tmp_path):
         torch.testing.assert_close(weight, before["ema"][name], rtol=0, atol=1e-9)
 
 
-def test_training_compiles_the_network_that_is_called(pool, tmp_path, monkeypatch):
+def test_training_compiles_the_called_network_in_one_graph(pool, tmp_path, monkeypatch):
     # The backend traces as the default one does, without its minute of generating code.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     counters = torch._dynamo.utils.counters
@@ -338,6 +338,7 @@ def test_training_compiles_the_network_that_is_called(pool, tmp_path, monkeypatc
         path = tmp_path / f"{compiled}.pt"
         train(pool, DenoiserConfig(hidden=8, depth=1, heads=1), config, COMPOSUITE, path, seed=0, device=CPU)
         assert (counters["frames"]["ok"] > 0) is compiled
+        assert not counters["graph_break"]
         weights[compiled] = torch.load(path, weights_only=True)["model"]
     for name, weight in weights[True].items():
         torch.testing.assert_close(weight, weights[False][name])

@@ -1,0 +1,164 @@
+"""What moves success on held-out tasks: variants of one configuration of the loop, each to the end of iteration 0.
+
+Example: python -m benchmarks.study --study config/study/demo.yaml --out results/study
+
+The study file names a configuration (`base`) and what each variant sets otherwise. A variant is a run of the loop in a
+folder of its own: it goes on where it was when the command is run again, on the cluster that its configuration names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffusion.denoisers import build
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.samples import read_samples
+from offline_compositional_rl_datasets.task import Task
+from runtime.cli import parse_flags
+from runtime.errors import ConfigError, run_main
+from runtime.metrics import write_csv
+
+COLUMNS = ("variant", "only_steps", "task", "flop", "solved", "trials", "mean_return", "action_error", "distance")
+_ROWS = 2000  # of a set are shown to the expert
+
+
+@dataclass(frozen=True)
+class Study:
+    """`variants`: name -> what it sets otherwise than the configuration file `base`."""
+
+    base: Path
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.variants:
+            raise ConfigError("variants: expected at least one")
+
+
+def action_error(observations: np.ndarray, actions: np.ndarray, task: Task) -> float:
+    """Root mean square, over rows and dimensions, of actions (N, 8) less the scripted expert's in those states (N, 77).
+
+    Actions lie in [-1, 1]; the error of the expert's own recordings is the noise with which they were recorded.
+    """
+    from envs.experts import expert_for
+
+    chosen = np.linspace(0, len(actions) - 1, min(_ROWS, len(actions))).astype(int)
+    wanted = expert_for(task)(observations[chosen])
+    return float(np.sqrt(np.mean((np.clip(actions[chosen], -1.0, 1.0) - wanted) ** 2)))
+
+
+def training_flop(config: Any, rows: int) -> float:
+    """FLOP of the products of a generator's whole training on a pool of so many rows."""
+    training = config.training
+    batch = training.batch_size if rows >= training.small_pool else training.small_batch_size
+    network = build(COMPOSUITE, config.network)
+    x, condition = torch.zeros(8, COMPOSUITE.transition_dim), torch.zeros(8, COMPOSUITE.condition_dim)
+    with FlopCounterMode(display=False) as counter:
+        network(x, torch.zeros(8), condition).sum().backward()
+    return counter.get_total_flops() / 8 * batch * training.steps
+
+
+def run_variant(name: str, study: Study, out: Path) -> list[dict[str, object]]:
+    """Run the loop's first iteration, or find it done; a row per held-out task."""
+    from pipeline.config import load_pipeline_config
+    from pipeline.loop import Loop
+    from runtime.atomic import artifact_info
+    from runtime.config import config_hash, merge
+
+    otherwise = study.variants[name]
+    config = load_pipeline_config(study.base, merge({"max_iterations": 1}, otherwise))
+    folder = out / name.replace(" ", "_")
+    paths = dataclasses.replace(config.paths, results_path=folder, logs_path=folder / "logs")
+    if config.collect:  # variants that record in the same way share their recordings
+        paths = dataclasses.replace(paths, data_path=out / f"data_{config_hash(config.collect)}")
+    config = dataclasses.replace(config, paths=paths)
+    loop = Loop(config)
+    state = loop.run()
+    iteration = state.iterations[0]
+    generator = loop.generator_stage(iteration)
+    flop = training_flop(config, artifact_info(generator.checkpoint)["rows"])
+    only_steps = set(otherwise) <= {"training"} and set(otherwise.get("training", {})) <= {"steps"}
+    rows = []
+    for stage in loop.generation_stages(iteration):
+        transitions = read_samples(stage.output, stage.task)
+        scores = iteration.scores.get(stage.task, {}).values()
+        quality = stage.quality()
+        rows.append(
+            {
+                "variant": name,
+                "only_steps": only_steps,
+                "task": stage.task.name,
+                "flop": flop,
+                "solved": sum(score.solved for score in scores),
+                "trials": sum(score.trials for score in scores),
+                "mean_return": np.mean([score.mean_return for score in scores]) if scores else "",
+                "action_error": action_error(transitions.observations, transitions.actions, stage.task),
+                "distance": quality.distance if quality else "",
+            }
+        )
+    return rows
+
+
+def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Success and action error, averaged over tasks, against the generator's training; a line where only steps vary."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    points = []
+    for name in dict.fromkeys(row["variant"] for row in rows):
+        own = [row for row in rows if row["variant"] == name]
+        success = sum(row["solved"] for row in own) / max(1, sum(row["trials"] for row in own))
+        error = np.mean([row["action_error"] for row in own])
+        points.append((own[0]["flop"] / 1e12, success, error, name, own[0]["only_steps"]))
+    line = sorted(point for point in points if point[4])
+    for axis, column, label in ((axes[0], 1, "success on held-out tasks"), (axes[1], 2, "action error (RMS)")):
+        axis.plot([point[0] for point in line], [point[column] for point in line], color="0.7", zorder=0)
+        for point in points:
+            axis.scatter(point[0], point[column], label=point[3], marker="o" if point[4] else "D")
+        axis.set(xscale="log", xlabel="training of the generator (TFLOP)", ylabel=label)
+    axes[0].set_ylim(-0.02, 1.02)
+    axes[1].legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def main(study: Path, out: Path, only: list[str] = []) -> None:  # noqa: B006 - tyro reads the default
+    """Run the variants one after the other; `study.csv` and `study.png` in `out` grow with them.
+
+    Args:
+        study: YAML file with base and variants, see config/study/
+        out: folder of the runs and their figures
+        only: these variants alone (default: all)
+    """
+    from runtime.config import load_yaml
+    from runtime.logs import configure_logging
+
+    configure_logging()
+    plan = load_yaml(Study, study)
+    for name in only:
+        if name not in plan.variants:
+            raise ConfigError(f"only {name!r}: {study} has the variants {', '.join(plan.variants)}")
+    rows: list[dict[str, object]] = []
+    for name in only or plan.variants:
+        own = run_variant(name, plan, out)
+        rows += own
+        write_csv(out / "study.csv", COLUMNS, rows)
+        plot(rows, out / "study.png")
+        success = sum(row["solved"] for row in own) / max(1, sum(row["trials"] for row in own))
+        error = np.mean([row["action_error"] for row in own])
+        print(f"{name}: success {success:.2f}, action error {error:.3f}, {own[0]['flop'] / 1e12:.0f} TFLOP", flush=True)
+
+
+if __name__ == "__main__":
+    run_main(lambda: parse_flags(main))
