@@ -17,6 +17,7 @@ from pipeline.jobcall import JobCall, read_note, slug
 from runtime.cpus import cpu_count
 
 _TAIL_BYTES = 4096
+_SPINS = "3000"  # turns that an idle thread of OpenMP waits awake: libgomp's own 300,000 starve what runs beside
 
 
 def visible_gpus() -> tuple[int, ...]:
@@ -46,6 +47,7 @@ class LocalSite:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # for the jobs, which inherit it
         self.cores = cpu_count()
         self.gpus = visible_gpus()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -180,5 +181,9 @@ def plan(loop: Loop) -> str:
         )
     tests, middle = len(loop.tasks.test), len(loop.tasks.middle)
     policies = tests * len(loop.config.rl_seeds) + middle * len(loop.config.middle_seeds)
-    lines.append(f"jobs of a full iteration: 1 + {tests + middle} + {policies}; jobs run on {loop.config.cluster.kind}")
+    groups = math.ceil(policies / loop.config.policy.group)
+    together = f" ({policies} policies)" if groups < policies else ""
+    lines.append(
+        f"jobs of a full iteration: 1 + {tests + middle} + {groups}{together}; jobs run on {loop.config.cluster.kind}"
+    )
     return "\n".join(lines)
