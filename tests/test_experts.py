@@ -9,7 +9,7 @@ import envs
 from envs.composuite.robots import ROBOT_SPECS
 from envs.experts import expert_for
 from envs.experts.grasps import GRASPS
-from envs.experts.kinematics import SOFTNESS, arm_of, hand_rotation, orientation_error
+from envs.experts.kinematics import SOFTNESS, STRIDE, arm_of, hand_rotation, orientation_error
 from envs.experts.targets import AIMS
 from envs.vector import EnvGroup
 from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
@@ -43,7 +43,8 @@ def test_compiled_inverse_kinematics_equals_the_same_steps_in_numpy():
         error += np.einsum("bij,bj->bi", jacobian, q - home)
         damping = np.concatenate([np.full((5, 3), 1e-5), softness[:, None] * SOFTNESS], axis=1)
         gram = (jacobian * arm.ease) @ jacobian.transpose(0, 2, 1) + damping[:, :, None] * np.eye(6)
-        q = home + arm.ease * np.einsum("bij,bi->bj", jacobian, np.linalg.solve(gram, error[..., None])[..., 0])
+        step = arm.ease * np.einsum("bij,bi->bj", jacobian, np.linalg.solve(gram, error[..., None])[..., 0])
+        q += STRIDE * (home + step - q)
     np.testing.assert_allclose(arm.solve(position, rotation, softness, home, iterations=3), q, atol=1e-9)
 
 

@@ -76,7 +76,7 @@ GRASPS = {
         in_hand=(0.0, 0.0, 0.0),
         held_opening=0.012,
         keep=0.045,
-        depth=0.04,
+        depth=0.05,
         slack=0.4,
     ),
     # One finger beside the disc pushes it, so that it tips; its rim comes up between the fingers, which close.
