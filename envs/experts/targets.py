@@ -17,7 +17,8 @@ class Aim:
     `place`: the object's end in the plane, relative to the goal. `low`: height of the object's lowest point there,
     but its origin stays below `ceiling`. `travel`: height of its lowest point on the way (0: that of the end); below
     it by more than `rise` it waits before it passes from bin to bin. `funnel`: horizontal distance to the end at which
-    it comes down. `turn_at`: horizontal distance at which the hand takes the `tilt`, `roll` and `softness` of the end.
+    it comes down. `turn_at`: horizontal distance at which the hand takes the `tilt`, `roll` and `softness` of the end, and
+    turns `straight` ahead, as a hand that has rolled to the side would tilt what it holds by its yaw.
     `let_go`: horizontal distance at which the object is dropped (0: it is held for good); then the tool waits at the
     height `rest`. `passage`: what it goes through at the end, once the fingers point so far to +y (`pointing`).
     """
@@ -31,6 +32,7 @@ class Aim:
     tilt: float = 0.05
     roll: float = 0.0
     softness: float = 1.0
+    straight: bool = False
     turn_at: float = 0.3
     let_go: float = 0.0
     rest: float = 0.0
@@ -72,6 +74,7 @@ AIMS = {
         tilt=0.15,
         roll=1.0,
         softness=0.1,
+        straight=True,
         turn_at=0.6,
         passage=SHELF,
         pointing=0.63,
