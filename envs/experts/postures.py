@@ -31,7 +31,7 @@ _BESIDE_WALLS = {
     ("Panda", "ObjectWall"): Posture(tilt=-0.3, softness=0.2, berth=0.04, lead=1.2),
     ("Panda", "ObjectDoor"): Posture(tilt=-0.2, softness=0.2, berth=0.03, lead=1.2),
     ("Panda", "ObjectDoor", "Plate"): Posture(tilt=-0.3, softness=0.1, berth=0.03, lead=1.2),
-    ("Panda", "GoalWall"): Posture(tilt=-0.2, softness=0.1, lead=1.2),
+    ("Panda", "GoalWall"): Posture(tilt=-0.2, roll=0.15, softness=0.1, lead=1.2),
     ("Kinova3", "ObjectDoor"): Posture(berth=0.03),
 }
 """By robot and obstacle, or also by object. Panda's wrist is wide and sits behind the hand, Kinova3's is wide; a plate
@@ -39,7 +39,7 @@ lies beside a post of the door."""
 
 _ROUND_THE_GOAL_WALL = {
     "Jaco": Posture(softness=0.2, lead=1.0),
-    "Panda": Posture(tilt=-0.35, yaw=-0.7, softness=3.0, lead=1.0),
+    "Panda": Posture(tilt=-0.35, roll=-0.15, yaw=-0.7, softness=3.0, lead=1.0),
 }
 """For a hand that must stay low: it points ahead, so that the wrist comes after it, not beside it."""
 

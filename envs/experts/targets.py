@@ -70,7 +70,7 @@ AIMS = {
     "Push": Aim(place=(0.0, 0.0), low=0.84, ceiling=0.88, rise=0.009, tilt=0.0, softness=0.05, turn_at=0.4),
     "Shelf": Aim(
         place=(0.12, 0.01),
-        low=0.97,
+        low=0.965,
         tilt=0.15,
         roll=1.0,
         softness=0.1,
