@@ -67,7 +67,7 @@ class Aim:
 AIMS = {
     "PickPlace": Aim(place=(0.08, -0.045), low=0.83, travel=0.93, funnel=0.09),
     # Higher than the ceiling that the objective sets, its episode would end.
-    "Push": Aim(place=(0.0, 0.0), low=0.84, ceiling=0.88, rise=0.009, tilt=0.0, softness=0.05, turn_at=0.4),
+    "Push": Aim(place=(0.0, 0.0), low=0.84, ceiling=0.88, rise=0.02, tilt=0.0, softness=0.05, turn_at=0.4),
     "Shelf": Aim(
         place=(0.12, 0.01),
         low=0.965,
