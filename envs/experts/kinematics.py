@@ -28,8 +28,8 @@ EASE = {
     "Kinova3": _EASE,
     "Panda": np.array([1.0, 0.5, 1.0, 0.2, 1.0, 1.0, 1.0]),
 }
-"""How willingly each joint moves. All joints have the same top speed, so a way is fast if they share it evenly. (With
-the others' values Panda's elbow, beside its axis, would not converge.)"""
+"""How willingly each joint moves. All joints have the same top speed, so a way is fast if they share it evenly. (Panda
+is no faster with the others' values.)"""
 
 SOFTNESS = np.array([0.1, 0.1, 0.005])
 """How readily the hand leaves its wanted rotation about the world's x, y, z axes to spare the joints: as it leans the

@@ -17,10 +17,10 @@ class Aim:
     `place`: the object's end in the plane, relative to the goal. `low`: height of the object's lowest point there,
     but its origin stays below `ceiling`. `travel`: height of its lowest point on the way (0: that of the end); below
     it by more than `rise` it waits before it passes from bin to bin. `funnel`: horizontal distance to the end at which
-    it comes down. `turn_at`: horizontal distance at which the hand takes the `tilt`, `roll` and `softness` of the end, and
-    turns `straight` ahead, as a hand that has rolled to the side would tilt what it holds by its yaw.
-    `let_go`: horizontal distance at which the object is dropped (0: it is held for good); then the tool waits at the
-    height `rest`. `passage`: what it goes through at the end, once the fingers point so far to +y (`pointing`).
+    it comes down. `turn_at`: horizontal distance at which the hand takes the `tilt`, `roll` and `softness` of the end,
+    and turns `straight` ahead: with a yaw, a hand that rolls to the side tilts what it holds. `let_go`: horizontal
+    distance at which the object is dropped (0: it is held for good); then the tool waits at the height `rest`.
+    `passage`: what it goes through at the end, once the fingers point so far to +y (`pointing`).
     """
 
     place: tuple[float, float]
