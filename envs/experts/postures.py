@@ -34,8 +34,8 @@ _BESIDE_WALLS = {
     ("Panda", "GoalWall"): Posture(tilt=-0.2, roll=0.15, softness=0.1, lead=1.2),
     ("Kinova3", "ObjectDoor"): Posture(berth=0.03),
 }
-"""By robot and obstacle, or also by object. Panda's wrist is wide and sits behind the hand, and its forearm comes down on
-the goal wall unless the hand rolls away from it; Kinova3's wrist is wide; a plate lies beside a post of the door."""
+"""By robot and obstacle, or also by object. Panda's wrist is wide and sits behind the hand, and its forearm comes down
+on the goal wall unless the hand rolls away from it; Kinova3's wrist is wide; a plate lies beside a post of the door."""
 
 _ROUND_THE_GOAL_WALL = {
     "Jaco": Posture(softness=0.2, lead=1.0),
