@@ -33,11 +33,13 @@ _BESIDE_WALLS = {
     ("Panda", "ObjectDoor", "Plate"): Posture(tilt=-0.3, softness=0.1, berth=0.03, lead=1.2),
     ("Panda", "GoalWall"): Posture(tilt=-0.2, softness=0.1, lead=1.2),
     ("Panda", "GoalWall", "Dumbbell"): Posture(tilt=-0.2, roll=0.15, softness=0.1, lead=1.2),
+    ("IIWA", "ObjectDoor", "Box"): Posture(tilt=-0.2),
+    ("IIWA", "ObjectDoor", "Hollowbox"): Posture(tilt=-0.2),
     ("Kinova3", "ObjectDoor"): Posture(berth=0.03),
 }
 """By robot and obstacle, or also by object. Panda's wrist is wide and sits behind the hand, and where it knocks over a
-dumbbell beside the goal wall, its forearm comes down on that unless the hand rolls away. Kinova3's wrist is wide. A
-plate lies beside a post of the door."""
+dumbbell beside the goal wall, its forearm comes down on that unless the hand rolls away. IIWA's forearm comes down on a
+post of the door. Kinova3's wrist is wide. A plate lies beside a post."""
 
 _ROUND_THE_GOAL_WALL = {
     ("Jaco",): Posture(softness=0.2, lead=1.0),
