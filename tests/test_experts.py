@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ import envs
 from envs.composuite.robots import ROBOT_SPECS
 from envs.experts import expert_for
 from envs.experts.grasps import GRASPS
-from envs.experts.kinematics import SOFTNESS, arm_of, hand_rotation, orientation_error
+from envs.experts.kinematics import SOFTNESS, STRIDE, arm_of, hand_rotation, orientation_error
 from envs.experts.targets import AIMS
 from envs.vector import EnvGroup
 from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
@@ -30,6 +32,15 @@ def test_inverse_kinematics_reaches_the_table_and_answers_smoothly(robot):
     assert np.abs(solve(position + 1e-3) - joints).max() < 0.02
 
 
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_inverse_kinematics_converges_for_an_arm_that_is_stretched_and_a_hand_that_must_stay_upright(robot):
+    arm, home = arm_of(robot), np.array(ROBOT_SPECS[robot].initial_qpos)
+    position = np.array(list(itertools.product((0.06, 0.15, 0.27), (-0.38, -0.1, 0.2), (0.87, 0.95, 1.05))))
+    angles = np.zeros((3, len(position)))
+    joints = arm.solve(position, hand_rotation(*angles), np.full(len(position), 0.3), home)
+    np.testing.assert_allclose(arm.forward(joints)[0], position, atol=3e-3)
+
+
 def test_compiled_inverse_kinematics_equals_the_same_steps_in_numpy():
     arm, home = arm_of("Panda"), np.array(ROBOT_SPECS["Panda"].initial_qpos)
     rng = np.random.default_rng(1)
@@ -43,7 +54,8 @@ def test_compiled_inverse_kinematics_equals_the_same_steps_in_numpy():
         error += np.einsum("bij,bj->bi", jacobian, q - home)
         damping = np.concatenate([np.full((5, 3), 1e-5), softness[:, None] * SOFTNESS], axis=1)
         gram = (jacobian * arm.ease) @ jacobian.transpose(0, 2, 1) + damping[:, :, None] * np.eye(6)
-        q = home + arm.ease * np.einsum("bij,bi->bj", jacobian, np.linalg.solve(gram, error[..., None])[..., 0])
+        step = arm.ease * np.einsum("bij,bi->bj", jacobian, np.linalg.solve(gram, error[..., None])[..., 0])
+        q += STRIDE * (home + step - q)
     np.testing.assert_allclose(arm.solve(position, rotation, softness, home, iterations=3), q, atol=1e-9)
 
 
@@ -92,6 +104,10 @@ def test_experts_of_each_part_solve_their_task_in_half_an_episode(name):
         ("Panda_Box_ObjectDoor_PickPlace", 0),
         ("Panda_Hollowbox_ObjectWall_Push", 0),  # wrists pass the walls
         ("Jaco_Box_GoalWall_Push", 0),
+        ("Jaco_Hollowbox_GoalWall_Push", 0),  # an arm that sags under its load does not wait to rise for ever
+        ("Jaco_Dumbbell_None_Trashcan", 4),  # a lying bar's discs clear the walls of can and bin
+        ("Panda_Dumbbell_GoalWall_PickPlace", 0),  # the forearm passes the goal wall, the stretched arm reaches down
+        ("Panda_Hollowbox_ObjectWall_Trashcan", 4),  # the finger comes down inside, not on the front wall
     ],
 )
 def test_experts_do_not_get_stuck_where_they_once_did(name, seed):

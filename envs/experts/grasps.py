@@ -33,9 +33,10 @@ class Grasp:
     `topple`: a way that pushes an upright object over first.
     `tips`: the fingers close once the object's axis leans so far that its vertical part is below this.
     `held_offset`, `keep`: with closed fingers (their opening below `held_opening`) the object is held while the tool
-    has it within `keep` of `in_hand` (in the hand's axes). `depth`: how far a held object reaches below its origin.
+    has it within `keep` of `in_hand` (in the hand's axes). `depth`: how far a held object may reach below its origin.
     `slack`: share of the room for letting go that a long object leaves.
     `behind`: how much farther the hand goes on behind a wall before it turns to the object.
+    `turn`: share of its usual yaw that the hand has at the object: less where the fingers must be square to a wall.
     """
 
     way: Way
@@ -48,6 +49,7 @@ class Grasp:
     tips: float | None = None
     slack: float = 1.0
     behind: float = 0.0
+    turn: float = 1.0
 
 
 GRASPS = {
@@ -76,7 +78,7 @@ GRASPS = {
         in_hand=(0.0, 0.0, 0.0),
         held_opening=0.012,
         keep=0.045,
-        depth=0.04,
+        depth=0.055,  # the discs' radius, and 1 cm by which an end may hang
         slack=0.4,
     ),
     # One finger beside the disc pushes it, so that it tips; its rim comes up between the fingers, which close.
@@ -106,5 +108,6 @@ GRASPS = {
         held_opening=-0.012,
         keep=0.04,
         depth=0.035,
+        turn=0.3,
     ),
 }

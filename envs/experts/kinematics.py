@@ -17,6 +17,9 @@ from envs.composuite.scene import physics_model
 from offline_compositional_rl_datasets.task import Task
 
 _DAMPING = 1e-5
+STRIDE = 0.55
+"""Share of a Gauss-Newton step that is taken: whole ones swing round the solution for ever where an arm is stretched or
+the hand is to lean against the way that it reaches, and stop centimetres from it."""
 
 _EASE = np.array([1.1, 0.5, 5.0, 0.2, 2.6, 3.0, 2.5])
 EASE = {
@@ -25,8 +28,8 @@ EASE = {
     "Kinova3": _EASE,
     "Panda": np.array([1.0, 0.5, 1.0, 0.2, 1.0, 1.0, 1.0]),
 }
-"""How willingly each joint moves. All joints have the same top speed, so a way is fast if they share it evenly. (With
-the others' values Panda's elbow, beside its axis, would not converge.)"""
+"""How willingly each joint moves. All joints have the same top speed, so a way is fast if they share it evenly. (Panda
+is no faster with the others' values.)"""
 
 SOFTNESS = np.array([0.1, 0.1, 0.005])
 """How readily the hand leaves its wanted rotation about the world's x, y, z axes to spare the joints: as it leans the
@@ -67,13 +70,13 @@ class Arm:
         rotation: np.ndarray,
         softness: np.ndarray,
         start: np.ndarray,
-        iterations: int = 7,
+        iterations: int = 12,
     ) -> np.ndarray:
         """(B, 7) joints that bring the tool to `position` (B, 3) and the hand to `rotation` (B, 3, 3).
 
-        Damped Gauss-Newton steps for the least sum of the joints' moves from `start` (7,), weighed by their ease, and
-        of the errors, the rotation's by `softness` (B,): the answer is a smooth function of the pose, and out of
-        reach it stops short.
+        Damped Gauss-Newton steps, each cut short, for the least sum of the joints' moves from `start` (7,), weighed by
+        their ease, and of the errors, the rotation's by `softness` (B,): the answer is a smooth function of the pose,
+        and out of reach it stops short.
         """
         given = (np.ascontiguousarray(x, dtype=np.float64) for x in (position, rotation, softness, start))
         return _solve(self._chain, self.ease, *given, iterations)
@@ -161,9 +164,10 @@ def _solve(chain, ease, position, rotation, softness, start, iterations):
                 gram[i, i] += _DAMPING if i < 3 else SOFTNESS[i - 3] * softness[row]
             step = np.linalg.solve(gram, error)
             for joint in range(NUM_ARM_JOINTS):
-                q[joint] = start[joint]
+                solution = start[joint]
                 for i in range(6):
-                    q[joint] += ease[joint] * jacobian[i, joint] * step[i]
+                    solution += ease[joint] * jacobian[i, joint] * step[i]
+                q[joint] += STRIDE * (solution - q[joint])
         solutions[row] = q
     return solutions
 

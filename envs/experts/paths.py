@@ -75,7 +75,8 @@ CARRY: dict[str, Passage] = {
     "None": _BETWEEN_BINS,
     "ObjectWall": _BETWEEN_BINS,
     "ObjectDoor": _BETWEEN_BINS,
-    "GoalWall": Passage(axis=1, start=-0.075, end=0.045, gap=(0.175, 0.40)),
+    # Between the goal wall and the far wall of the second bin, which for Push begins earlier than that.
+    "GoalWall": Passage(axis=1, start=-0.11, end=0.045, gap=(0.175, 0.235)),
 }
 """Walls between the object and its goal, for the held object: the bins have low ones, which are passed high enough."""
 

@@ -28,20 +28,26 @@ class Posture:
 USUAL = Posture()
 
 _BESIDE_WALLS = {
-    ("Panda", "ObjectWall"): Posture(tilt=-0.2, softness=0.2, berth=0.04, lead=1.2),
-    ("Panda", "ObjectDoor"): Posture(tilt=-0.2, softness=0.2, berth=0.03, lead=1.2),
+    ("Panda", "ObjectWall"): Posture(tilt=-0.3, softness=0.2, berth=0.04, lead=1.2),
+    ("Panda", "ObjectDoor"): Posture(tilt=-0.3, softness=0.2, berth=0.03, lead=1.2),
     ("Panda", "ObjectDoor", "Plate"): Posture(tilt=-0.3, softness=0.1, berth=0.03, lead=1.2),
     ("Panda", "GoalWall"): Posture(tilt=-0.2, softness=0.1, lead=1.2),
+    ("Panda", "GoalWall", "Dumbbell"): Posture(tilt=-0.2, roll=0.15, softness=0.1, lead=1.2),
+    ("IIWA", "ObjectDoor", "Box"): Posture(tilt=-0.2),
+    ("IIWA", "ObjectDoor", "Hollowbox"): Posture(tilt=-0.2),
     ("Kinova3", "ObjectDoor"): Posture(berth=0.03),
 }
-"""By robot and obstacle, or also by object. Panda's wrist is wide and sits behind the hand, Kinova3's is wide; a plate
-lies beside a post of the door."""
+"""By robot and obstacle, or also by object. Panda's wrist is wide and sits behind the hand, and where it knocks over a
+dumbbell beside the goal wall, its forearm comes down on that unless the hand rolls away. IIWA's forearm comes down on a
+post of the door. Kinova3's wrist is wide. A plate lies beside a post."""
 
 _ROUND_THE_GOAL_WALL = {
-    "Jaco": Posture(softness=0.2, lead=1.0),
-    "Panda": Posture(tilt=-0.35, yaw=-0.7, softness=3.0, lead=1.0),
+    ("Jaco",): Posture(softness=0.2, lead=1.0),
+    ("Panda",): Posture(tilt=-0.35, yaw=-0.7, softness=3.0, lead=1.0),
+    ("Panda", "Dumbbell"): Posture(tilt=-0.35, roll=-0.15, yaw=-0.7, softness=3.0, lead=1.0),
 }
-"""For a hand that must stay low: it points ahead, so that the wrist comes after it, not beside it."""
+"""By robot, or also by object, for a hand that must stay low: it points ahead, so that the wrist comes after it, not
+beside it, and does not roll."""
 
 
 def beside_walls(task: Task) -> Posture:
@@ -54,4 +60,5 @@ def round_the_goal_wall(task: Task) -> Posture:
     """Of the poses in which an object is carried."""
     if (task.obstacle, task.objective) != ("GoalWall", "Push"):
         return USUAL
-    return _ROUND_THE_GOAL_WALL.get(task.robot, USUAL)
+    usual = _ROUND_THE_GOAL_WALL.get((task.robot,), USUAL)
+    return _ROUND_THE_GOAL_WALL.get((task.robot, task.object), usual)

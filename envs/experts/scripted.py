@@ -148,7 +148,7 @@ class ScriptedExpert:
 
     def _grasp_yaw(self, scene: Scene) -> np.ndarray:
         """(B,) of the hand at the object: that of the place, for a lying object along its axis."""
-        yaw = self._yaw(scene.obj)
+        yaw = self._yaw(scene.obj) * self.grasp.turn
         if not self.grasp.topple:
             return yaw
         x, y, z = scene.axis.T
@@ -194,7 +194,8 @@ class ScriptedExpert:
         tilt = self.grasp.way.tilt + turned * (self.aim.tilt - self.grasp.way.tilt)
         roll = self.grasp.way.roll + turned * (self.aim.roll - self.grasp.way.roll)
         softness = self.grasp.way.softness + turned * (self.aim.softness - self.grasp.way.softness)
-        pose = Pose(target + (scene.tool - scene.obj), tilt, roll, self._yaw(target), softness)
+        yaw = self._yaw(target) * (1 - turned if self.aim.straight else 1)
+        pose = Pose(target + (scene.tool - scene.obj), tilt, roll, yaw, softness)
         return pose.bent(self.carry_posture), self.aim.release(end, scene.obj, self.grasp.slack)
 
     def _wait(self, scene: Scene) -> Pose:

@@ -17,9 +17,10 @@ class Aim:
     `place`: the object's end in the plane, relative to the goal. `low`: height of the object's lowest point there,
     but its origin stays below `ceiling`. `travel`: height of its lowest point on the way (0: that of the end); below
     it by more than `rise` it waits before it passes from bin to bin. `funnel`: horizontal distance to the end at which
-    it comes down. `turn_at`: horizontal distance at which the hand takes the `tilt`, `roll` and `softness` of the end.
-    `let_go`: horizontal distance at which the object is dropped (0: it is held for good); then the tool waits at the
-    height `rest`. `passage`: what it goes through at the end, once the fingers point so far to +y (`pointing`).
+    it comes down. `turn_at`: horizontal distance at which the hand takes the `tilt`, `roll` and `softness` of the end,
+    and turns `straight` ahead: with a yaw, a hand that rolls to the side tilts what it holds. `let_go`: horizontal
+    distance at which the object is dropped (0: it is held for good); then the tool waits at the height `rest`.
+    `passage`: what it goes through at the end, once the fingers point so far to +y (`pointing`).
     """
 
     place: tuple[float, float]
@@ -31,6 +32,7 @@ class Aim:
     tilt: float = 0.05
     roll: float = 0.0
     softness: float = 1.0
+    straight: bool = False
     turn_at: float = 0.3
     let_go: float = 0.0
     rest: float = 0.0
@@ -65,13 +67,14 @@ class Aim:
 AIMS = {
     "PickPlace": Aim(place=(0.08, -0.045), low=0.83, travel=0.93, funnel=0.09),
     # Higher than the ceiling that the objective sets, its episode would end.
-    "Push": Aim(place=(0.0, 0.0), low=0.84, ceiling=0.88, rise=0.009, tilt=0.0, softness=0.05, turn_at=0.4),
+    "Push": Aim(place=(0.0, 0.0), low=0.84, ceiling=0.88, rise=0.02, tilt=0.0, softness=0.05, turn_at=0.4),
     "Shelf": Aim(
         place=(0.12, 0.01),
-        low=0.97,
+        low=0.965,
         tilt=0.15,
         roll=1.0,
         softness=0.1,
+        straight=True,
         turn_at=0.6,
         passage=SHELF,
         pointing=0.63,
