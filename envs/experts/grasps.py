@@ -102,7 +102,7 @@ GRASPS = {
     ),
     # By the wall at -y, so that it leads the hand to its goal: one finger inside, one outside.
     "Hollowbox": Grasp(
-        way=Way((0.0, -0.030, 0.045), tilt=0.2, softness=0.4),
+        way=Way((0.0, -0.030, 0.045), funnel=0.014, tilt=0.2, softness=0.4),
         reach=(0.014, 0.016),
         in_hand=(0.0, -0.030, 0.047),
         held_opening=-0.012,
