@@ -28,8 +28,10 @@ class Posture:
 USUAL = Posture()
 
 _BESIDE_WALLS = {
+    ("Panda", "GoalWall", "Plate"): Posture(tilt=-0.5, roll=0.12, softness=0.15, lead=1.2),
     ("Panda", "ObjectWall"): Posture(tilt=-0.2, softness=0.2, berth=0.04, lead=1.2),
     ("Panda", "ObjectDoor"): Posture(tilt=-0.2, softness=0.2, berth=0.03, lead=1.2),
+    ("Panda", "ObjectWall", "Plate"): Posture(tilt=-0.35, softness=0.1, berth=0.04, lead=1.2),
     ("Panda", "ObjectDoor", "Plate"): Posture(tilt=-0.3, softness=0.1, berth=0.03, lead=1.2),
     ("Panda", "GoalWall"): Posture(tilt=-0.2, softness=0.1, lead=1.2),
     ("Kinova3", "ObjectDoor"): Posture(berth=0.03),
