@@ -11,7 +11,8 @@ class Way:
 
     It comes in along `along` (a direction; None: the hand's axis), from `clearance` away unless it is within `funnel`
     of that line. It comes down to the start of a way along the table once it is within `descent` of it (None: before it
-    in any place) in the plane. `rim`: how far the point lies farther up a leaning object's side. `tilt`: how far the hand leans back, `roll`: and to the side, `softness`: how readily it leans
+    in any place) in the plane. `rim`: how far the point lies farther up a leaning object's side. `tilt`: how far the
+    hand leans back, `roll`: and to the side (for a rim at +y; mirrored at -y), `softness`: how readily it leans
     otherwise where that is a shorter way for the arm. `weights`: how much it counts to be off the line along x, y and z
     (x less for a grasp, as the fingers close along y).
     """
@@ -91,7 +92,7 @@ GRASPS = {
         topple=Way(
             (-0.01, -0.01, 0.012),
             along=(0.0, -1.0, -0.3),
-            clearance=0.07,
+            clearance=0.074,
             funnel=0.02,
             descent=0.015,
             tilt=0.1,

@@ -28,6 +28,7 @@ class Posture:
 USUAL = Posture()
 
 _BESIDE_WALLS = {
+    ("IIWA", "GoalWall", "Plate"): Posture(roll=0.1),
     ("Panda", "GoalWall", "Plate"): Posture(tilt=-0.5, roll=0.12, softness=0.15, lead=1.2),
     ("Panda", "ObjectWall"): Posture(tilt=-0.2, softness=0.2, berth=0.04, lead=1.2),
     ("Panda", "ObjectDoor"): Posture(tilt=-0.2, softness=0.2, berth=0.03, lead=1.2),
