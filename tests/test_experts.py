@@ -92,6 +92,8 @@ def test_experts_of_each_part_solve_their_task_in_half_an_episode(name):
         ("Panda_Box_ObjectDoor_PickPlace", 0),
         ("Panda_Hollowbox_ObjectWall_Push", 0),  # wrists pass the walls
         ("Jaco_Box_GoalWall_Push", 0),
+        ("Jaco_Plate_ObjectDoor_Push", 1628893701),  # no finger comes to rest on the disc
+        ("Panda_Plate_ObjectWall_Shelf", 1248049870),
     ],
 )
 def test_experts_do_not_get_stuck_where_they_once_did(name, seed):
