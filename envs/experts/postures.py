@@ -48,7 +48,7 @@ _ROUND_THE_GOAL_WALL = {
 
 
 def beside_walls(task: Task) -> Posture:
-    """Of all poses of a task; an object's own would add to that of a hand that carries it low, so there it is left out."""
+    """Of all poses of a task; an object's own is left out where it would add to that of a hand that carries low."""
     usual = _BESIDE_WALLS.get((task.robot, task.obstacle), USUAL)
     if round_the_goal_wall(task) is not USUAL:
         return usual
