@@ -108,6 +108,8 @@ def test_experts_of_each_part_solve_their_task_in_half_an_episode(name):
         ("Jaco_Dumbbell_None_Trashcan", 4),  # a lying bar's discs clear the walls of can and bin
         ("Panda_Dumbbell_GoalWall_PickPlace", 0),  # the forearm passes the goal wall, the stretched arm reaches down
         ("Panda_Hollowbox_ObjectWall_Trashcan", 4),  # the finger comes down inside, not on the front wall
+        ("Jaco_Plate_ObjectDoor_Push", 1628893701),  # no finger comes to rest on the disc
+        ("Panda_Plate_ObjectWall_Shelf", 1248049870),
     ],
 )
 def test_experts_do_not_get_stuck_where_they_once_did(name, seed):

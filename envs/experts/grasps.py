@@ -10,7 +10,9 @@ class Way:
     """A point relative to the object's origin (world's axes), and how the tool comes to it.
 
     It comes in along `along` (a direction; None: the hand's axis), from `clearance` away unless it is within `funnel`
-    of that line. `tilt`: how far the hand leans back, `roll`: and to the side, `softness`: how readily it leans
+    of that line. It comes down to the start of a way along the table once it is within `descent` of it (None: before it
+    in any place) in the plane. `rim`: how far the point lies farther up a leaning object's side. `tilt`: how far the
+    hand leans back, `roll`: and to the side (for a rim at +y; mirrored at -y), `softness`: how readily it leans
     otherwise where that is a shorter way for the arm. `weights`: how much it counts to be off the line along x, y and z
     (x less for a grasp, as the fingers close along y).
     """
@@ -19,6 +21,8 @@ class Way:
     along: tuple[float, float, float] | None = None
     clearance: float = 0.06
     funnel: float = 0.025
+    descent: float | None = None
+    rim: float = 0.0
     tilt: float = 0.3
     roll: float = 0.0
     softness: float = 1.0
@@ -30,8 +34,9 @@ class Grasp:
     """Where and how an object is gripped, and when it counts as held.
 
     `reach`: how far to the side, and back along the way, the tool may be from its point when the fingers close.
-    `topple`: a way that pushes an upright object over first.
-    `tips`: the fingers close once the object's axis leans so far that its vertical part is below this.
+    `topple`: a way that pushes an upright object over first, until its axis leans so far that its vertical part is
+    below `tips`, give or take `tips_width`; only then do the fingers close.
+    `lengthwise`: the hand turns to the axis of an object that was pushed over.
     `held_offset`, `keep`: with closed fingers (their opening below `held_opening`) the object is held while the tool
     has it within `keep` of `in_hand` (in the hand's axes). `depth`: how far a held object may reach below its origin.
     `slack`: share of the room for letting go that a long object leaves.
@@ -46,7 +51,9 @@ class Grasp:
     keep: float
     depth: float
     topple: Way | None = None
-    tips: float | None = None
+    tips: float = 0.5
+    tips_width: float = 0.06
+    lengthwise: bool = False
     slack: float = 1.0
     behind: float = 0.0
     turn: float = 1.0
@@ -79,23 +86,28 @@ GRASPS = {
         held_opening=0.012,
         keep=0.045,
         depth=0.055,  # the discs' radius, and 1 cm by which an end may hang
+        lengthwise=True,
         slack=0.4,
     ),
-    # One finger beside the disc pushes it, so that it tips; its rim comes up between the fingers, which close.
+    # The finger at -y presses the disc down beside its stem, so that it tips; then the rim that came up is gripped.
     "Plate": Grasp(
-        way=Way(
-            (-0.018, -0.09, 0.018),
-            along=(0.0, -1.0, -0.05),
-            clearance=0.142,
-            funnel=0.018,
-            tilt=0.15,
-            roll=-0.25,
+        topple=Way(
+            (-0.01, -0.01, 0.012),
+            along=(0.0, -1.0, -0.3),
+            clearance=0.074,
+            funnel=0.02,
+            descent=0.015,
+            tilt=0.1,
+            roll=-0.4,
             softness=0.3,
+            weights=(0.8, 1.0, 1.0),
         ),
-        reach=(0.025, 0.14),
-        tips=0.95,
+        way=Way((-0.01, 0.0, 0.013), rim=0.036, tilt=0.1, roll=-0.25, softness=0.3),
+        reach=(0.02, 0.016),
+        tips=0.965,
+        tips_width=0.006,
         behind=0.015,
-        in_hand=(0.025, 0.0, 0.042),
+        in_hand=(0.0, -0.005, 0.05),
         held_opening=0.010,
         keep=0.05,
         depth=0.056,

@@ -28,8 +28,11 @@ class Posture:
 USUAL = Posture()
 
 _BESIDE_WALLS = {
+    ("IIWA", "GoalWall", "Plate"): Posture(roll=0.1),
+    ("Panda", "GoalWall", "Plate"): Posture(tilt=-0.5, roll=0.12, softness=0.15, lead=1.2),
     ("Panda", "ObjectWall"): Posture(tilt=-0.3, softness=0.2, berth=0.04, lead=1.2),
     ("Panda", "ObjectDoor"): Posture(tilt=-0.3, softness=0.2, berth=0.03, lead=1.2),
+    ("Panda", "ObjectWall", "Plate"): Posture(tilt=-0.35, softness=0.1, berth=0.04, lead=1.2),
     ("Panda", "ObjectDoor", "Plate"): Posture(tilt=-0.3, softness=0.1, berth=0.03, lead=1.2),
     ("Panda", "GoalWall"): Posture(tilt=-0.2, softness=0.1, lead=1.2),
     ("Panda", "GoalWall", "Dumbbell"): Posture(tilt=-0.2, roll=0.15, softness=0.1, lead=1.2),
@@ -47,12 +50,14 @@ _ROUND_THE_GOAL_WALL = {
     ("Panda", "Dumbbell"): Posture(tilt=-0.35, roll=-0.15, yaw=-0.7, softness=3.0, lead=1.0),
 }
 """By robot, or also by object, for a hand that must stay low: it points ahead, so that the wrist comes after it, not
-beside it, and does not roll."""
+beside it, and takes back the roll of its object's posture above."""
 
 
 def beside_walls(task: Task) -> Posture:
-    """Of all poses of a task."""
+    """Of all poses of a task; an object's own is left out where a hand that carries low does not reckon with it."""
     usual = _BESIDE_WALLS.get((task.robot, task.obstacle), USUAL)
+    if round_the_goal_wall(task) is not USUAL and (task.robot, task.object) not in _ROUND_THE_GOAL_WALL:
+        return usual
     return _BESIDE_WALLS.get((task.robot, task.obstacle, task.object), usual)
 
 

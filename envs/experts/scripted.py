@@ -47,6 +47,13 @@ class Scene:
     goal: np.ndarray
     opening: np.ndarray  # (B,) sum of finger travel (m): about 0.042 at the start, 0.023 when commanded open
 
+    @property
+    def uphill(self) -> np.ndarray:
+        """(B, 3) along the object's own plane to its highest side: 0 while it stands upright."""
+        x, y, z = self.axis.T
+        up = np.stack([-z * x, -z * y, 1 - z * z], axis=1)
+        return up / np.sqrt((up**2).sum(axis=1, keepdims=True) + 1e-3)
+
     @classmethod
     def of(cls, observations: np.ndarray) -> Scene:
         obs = np.asarray(observations, dtype=np.float64)
@@ -128,11 +135,9 @@ class ScriptedExpert:
         grasp = self.grasp
         pose, at_point = self._approach(scene, grasp.way)
         if grasp.topple:
-            lies = gate(0.5 - np.abs(scene.axis[:, 2]), 0.06)
+            lies = self._lies(scene)
             pose = self._approach(scene, grasp.topple)[0].towards(pose, lies)
             at_point = at_point * lies
-        if grasp.tips:
-            at_point = at_point * gate(grasp.tips - scene.axis[:, 2], 0.01)
         hang = np.linalg.norm(scene.in_hand - np.array(grasp.in_hand), axis=1)
         held = gate(grasp.held_opening - scene.opening, 0.002) * gate(grasp.keep - hang, 0.006)
 
@@ -146,19 +151,25 @@ class ScriptedExpert:
         """(B,) of the hand at positions (B, 3)."""
         return self.yaw_gain * np.arctan2(position[:, 1] - BASE_POS[1], position[:, 0] - BASE_POS[0])
 
+    def _lies(self, scene: Scene) -> np.ndarray:
+        """(B,) 0 the object stands upright .. 1 it was pushed over."""
+        return gate(self.grasp.tips - np.abs(scene.axis[:, 2]), self.grasp.tips_width)
+
     def _grasp_yaw(self, scene: Scene) -> np.ndarray:
         """(B,) of the hand at the object: that of the place, for a lying object along its axis."""
         yaw = self._yaw(scene.obj) * self.grasp.turn
-        if not self.grasp.topple:
+        if not self.grasp.lengthwise:
             return yaw
-        x, y, z = scene.axis.T
+        x, y, _ = scene.axis.T
         lying = np.clip(np.arctan(y / np.where(np.abs(x) < 1e-6, 1e-6, x)), -0.7, 0.7)
-        return blend(gate(0.5 - np.abs(z), 0.06), yaw, lying)
+        return blend(self._lies(scene), yaw, lying)
 
     def _approach(self, scene: Scene, way: Way) -> tuple[Pose, np.ndarray]:
         """To the object along a way, through a funnel that is narrow near it; and how surely it is there (B,)."""
-        point = scene.obj + np.array(way.point)
+        point = scene.obj + np.array(way.point) + way.rim * scene.uphill
         tilt, roll = (np.full(len(point), angle) for angle in (way.tilt, way.roll))
+        if way.rim:
+            roll = roll * scene.uphill[:, 1]
         yaw = self._grasp_yaw(scene)
         if way.along is None:
             along = hand_rotation(tilt, roll, yaw)[:, :, 2]
@@ -171,8 +182,12 @@ class ScriptedExpert:
         target = point - (way.clearance * (1 - near(side, way.funnel)))[:, None] * along
         if way.along:
             # Past the start of a way along the table, but beside it: over the object, not through it.
-            past = gate(way.clearance - back - 0.02, 0.004) * gate(side - 1.4 * way.funnel, 0.002)
-            target[:, 2] += 0.05 * past
+            short = way.clearance - back
+            off = gate(short - 0.02, 0.004)
+            if way.descent:
+                beside = np.linalg.norm((away + back[:, None] * along)[:, :2], axis=1)
+                off = gate(np.hypot(beside, np.maximum(short, 0.0)) - way.descent, 0.003)
+            target[:, 2] += 0.05 * off * gate(side - 1.4 * way.funnel, 0.002)
         pose = Pose(target, tilt, roll, yaw, np.full(len(point), way.softness))
         if self.approach_passage:
             passing = self.approach_passage.before(scene.tool)
