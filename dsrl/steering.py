@@ -50,6 +50,7 @@ def make_sac(policy: DiffusionPolicy, env: NoiseVecEnv, config: DSRLConfig) -> N
         "policy_kwargs": network,
         "policy_delay": config.policy_delay,
         "reward_scale": config.reward_scale,
+        "decisions_ahead": config.decisions_ahead,
         "seed": config.seed,
         "device": policy.device,
     }
