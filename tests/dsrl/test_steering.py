@@ -8,6 +8,7 @@ from stable_baselines3 import SAC
 
 from dsrl.noise_env import load_actor
 from dsrl.noise_sac import stacked
+from dsrl.rollout import Episodes
 from dsrl.steering import BEST, Steering, steer
 from runtime import interrupt
 from runtime.errors import DataError, StateError
@@ -156,6 +157,22 @@ def test_a_run_is_not_continued_with_other_settings_or_from_a_damaged_file(polic
         steer(policy, tiny_steering(tmp_path))
     with pytest.raises(StateError, match=r"a run with other settings \(utd\)"):
         steer(policy, tiny_steering(tmp_path, utd=3))
+
+
+def test_an_actor_is_judged_by_its_mean_or_its_samples_whichever_solves_more(policy, tmp_path, monkeypatch):
+    run = Steering(policy, tiny_steering(tmp_path))
+    solved = iter([[1, 0], [1, 1], [1, 0], [1, 0]])
+    slow, fast = np.array([3, 3]), np.array([3, 2])
+    decisions = iter([slow, slow, slow, fast])
+
+    def episodes(*_):
+        success = np.array(next(solved), bool)
+        return Episodes(np.arange(2), success, success, next(decisions))
+
+    monkeypatch.setattr("dsrl.steering.run_episodes", episodes)
+    first, second = run.evaluate(None), run.evaluate(None)
+    assert (first["mean_rate"], first["sampled_rate"], first["rate"]) == (0.5, 1.0, 1.0)
+    assert (second["rate"], second["mean_decisions"]) == (0.5, 2.5), "among equals the faster"
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "na"])
