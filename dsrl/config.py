@@ -106,6 +106,8 @@ class DSRLConfig:
     cloned policy. `algorithm` is `sac` or `na`, where `distill_steps` counts. A cloned policy below `least_base_rate`
     in its first rollouts is not worth steering: training stops. The actor learns in every `policy_delay`-th gradient
     step. A chunk that solves nothing costs `reward_scale` per control step; with `discount` that bounds the values.
+    `decisions_ahead` rewards stand in a critic's target before the bootstrapped value: where a success is dozens of
+    decisions away, news of it would take too many gradient steps one decision at a time.
     """
 
     task: str = "lift"
@@ -130,6 +132,7 @@ class DSRLConfig:
     target_entropy: float = 0.0
     policy_delay: int = 1
     reward_scale: float = 1.0
+    decisions_ahead: int = 1
     distill_steps: int = 2
     checkpoint_seconds: float = 60.0
     eval_every: int = 20_000
@@ -146,7 +149,7 @@ class DSRLConfig:
         for name in ("initial_steps", "train_steps", "utd", "num_envs", "horizon", "batch_size", "eval_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
-        for name in ("eval_episodes", "fresh_episodes", "distill_steps", "policy_delay"):
+        for name in ("eval_episodes", "fresh_episodes", "distill_steps", "policy_delay", "decisions_ahead"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
         if not self.action_magnitude > 0 or not 0 < self.discount <= 1 or not self.reward_scale > 0:

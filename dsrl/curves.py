@@ -18,7 +18,18 @@ from runtime.cli import parse_flags
 from runtime.errors import DataError, run_main
 from runtime.metrics import read_metrics, write_csv
 
-_COLUMNS = ("run", "env_steps", "rate", "base_rate", "mean_decisions", "online_rate", "gradient_steps", "seconds")
+_COLUMNS = (
+    "run",
+    "env_steps",
+    "rate",
+    "mean_rate",
+    "sampled_rate",
+    "base_rate",
+    "mean_decisions",
+    "online_rate",
+    "gradient_steps",
+    "seconds",
+)
 
 
 def draw_steering(folder: Path, title: str) -> Path:
@@ -26,7 +37,8 @@ def draw_steering(folder: Path, title: str) -> Path:
     rows = _rows(folder)
     figure, axes = _axes(title)
     steps = [row["env_steps"] for row in rows]
-    axes.plot(steps, [row["rate"] for row in rows], marker="o", label="steered (mean), fixed episodes")
+    axes.plot(steps, [row["mean_rate"] for row in rows], marker="o", label="steered (mean), fixed episodes")
+    axes.plot(steps, [row["sampled_rate"] for row in rows], marker=".", label="steered (samples), fixed episodes")
     online = [(row["env_steps"], row["online_rate"]) for row in rows if row["online_episodes"]]
     if online:
         axes.plot(*zip(*online, strict=True), linestyle=":", label="steered (samples), last 50 training episodes")
@@ -43,7 +55,7 @@ def draw_runs(folders: list[Path], path: Path, title: str) -> Path:
         line = axes.plot([row["env_steps"] for row in rows], [row["rate"] for row in rows], marker="o")[0]
         line.set_label(f"{folder.name}, steered")
         axes.axhline(rows[0]["base_rate"], color=line.get_color(), linestyle="--", label=f"{folder.name}, cloned")
-        table += [{"run": folder.name, **{name: row[name] for name in _COLUMNS[1:]}} for row in rows]
+        table += [{"run": folder.name, **{name: row.get(name) for name in _COLUMNS[1:]}} for row in rows]
     write_csv(path.with_suffix(".csv"), _COLUMNS, table)
     return _write(figure, axes, path)
 

@@ -22,13 +22,15 @@ class NoiseSAC(SAC):
     """SAC whose `train` is the update of `corl.sac` on stable-baselines3's networks.
 
     The critics' layers are multiplied as one batch, the temperature learns from the actor's sample, and with
-    `policy_delay` actor and temperature learn in every so many updates. Rewards are multiplied by `reward_scale`. All
-    random numbers come from generators of its own, so that `state` and `restore` continue a run to the last bit.
-    What `save` writes is a plain SAC.
+    `policy_delay` actor and temperature learn in every so many updates. Rewards are multiplied by `reward_scale`, and
+    a critic's target counts those of `decisions_ahead` decisions. All random numbers come from generators of its own,
+    so that `state` and `restore` continue a run to the last bit. What `save` writes is a plain SAC.
     """
 
-    def __init__(self, *args: Any, policy_delay: int = 1, reward_scale: float = 1.0, **options: Any) -> None:
-        self.policy_delay, self.reward_scale = policy_delay, reward_scale
+    def __init__(
+        self, *args: Any, policy_delay: int = 1, reward_scale: float = 1.0, decisions_ahead: int = 1, **options: Any
+    ) -> None:
+        self.policy_delay, self.reward_scale, self.decisions_ahead = policy_delay, reward_scale, decisions_ahead
         self.diffusion: DiffusionPolicy | None = None
         self.losses: dict[str, float] = {}
         super().__init__(*args, **options)
@@ -54,17 +56,28 @@ class NoiseSAC(SAC):
         return self.policy.unscale_action(scaled.cpu().numpy())
 
     def sample(self, batch_size: int) -> Batch:
-        """Rows of the replay buffer; the end of time is not the end of the task."""
+        """Rows of the replay buffer; the end of time is not the end of the task.
+
+        Reward and next state are those of `decisions_ahead` decisions, fewer where the episode or the buffer ends. What
+        is left of the next state's value, (1 - end) gamma^(k - 1) after k decisions, is the batch's 1 - done.
+        """
         buffer = self.replay_buffer
         step = self.rows.integers(buffer.size(), size=batch_size)
         env = self.rows.integers(buffer.n_envs, size=batch_size)
-        ends = buffer.dones[step, env] * (1 - buffer.timeouts[step, env])
+        rewards, last, left = buffer.rewards[step, env], step, np.ones(batch_size, np.float32)
+        for _ in range(1, self.decisions_ahead):
+            after = (last + 1) % buffer.buffer_size
+            goes_on = (buffer.dones[last, env] == 0) & (after != buffer.pos)
+            left = np.where(goes_on, left * np.float32(self.gamma), left)
+            last = np.where(goes_on, after, last)
+            rewards = rewards + goes_on * left * buffer.rewards[last, env]
+        left = left * (1 - buffer.dones[last, env] * (1 - buffer.timeouts[last, env]))
         arrays = (
             buffer.observations[step, env],
             buffer.actions[step, env],
-            buffer.rewards[step, env] * np.float32(self.reward_scale),
-            buffer.next_observations[step, env],
-            ends,
+            rewards * np.float32(self.reward_scale),
+            buffer.next_observations[last, env],
+            1 - left,
         )
         return Batch(*(torch.from_numpy(array).to(self.device) for array in arrays))
 
@@ -84,7 +97,11 @@ class NoiseSAC(SAC):
         return self.ent_coef_tensor if self.ent_coef_optimizer is None else self.log_ent_coef.detach().exp().squeeze()
 
     def update_critics(self, batch: Batch, alpha: Tensor) -> dict[str, Tensor]:
-        """One step of the critics on r + gamma (min Q'(s', w') - alpha log pi(w' | s')), w' ~ pi; then the targets."""
+        """One step of the critics on r + gamma (min Q'(s', w') - alpha log pi(w' | s')), w' ~ pi; then the targets.
+
+        With r and s' of several decisions the entropy of those between is left out, and that they were taken by an
+        older actor is not corrected.
+        """
         both = torch.arange(2)
         with torch.no_grad():
             noise = self._normal(len(batch.states))

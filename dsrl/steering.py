@@ -15,7 +15,7 @@ from dsrl.diffusion_policy import DiffusionPolicy
 from dsrl.noise_aliasing import NoiseAliasingSAC
 from dsrl.noise_env import NoiseVecEnv, actor_noise, open_noise_environments
 from dsrl.noise_sac import NoiseSAC
-from dsrl.rollout import episode_seeds, open_environments, run_episodes, wilson
+from dsrl.rollout import Episodes, episode_seeds, open_environments, run_episodes, wilson
 from dsrl.steering_state import SteeringFolder
 from envs.vector import VectorEnv
 from runtime.atomic import atomic_path
@@ -50,6 +50,7 @@ def make_sac(policy: DiffusionPolicy, env: NoiseVecEnv, config: DSRLConfig) -> N
         "policy_kwargs": network,
         "policy_delay": config.policy_delay,
         "reward_scale": config.reward_scale,
+        "decisions_ahead": config.decisions_ahead,
         "seed": config.seed,
         "device": policy.device,
     }
@@ -139,22 +140,26 @@ class Steering:
         return [bool(info["success"]) for info, done in zip(infos, dones, strict=True) if done]
 
     def evaluate(self, environments: VectorEnv) -> dict[str, float]:
-        """The fixed episodes by the mean of the present actor, with the counters that belong to them.
+        """The fixed episodes by the actor's mean and by its samples, with the counters that belong to them.
 
-        Its samples are for exploring, and wider than what is best; `online_rate` is theirs.
+        Which is better depends on the task: samples are wider than what is best, a mean can be stuck for good.
         """
-        episodes = run_episodes(
-            self.policy, environments, self.fixed_episodes, actor_noise(self.model, deterministic=True)
+        mean, sampled = (
+            run_episodes(self.policy, environments, self.fixed_episodes, actor_noise(self.model, deterministic=choice))
+            for choice in (True, False)
         )
+        better = max(mean, sampled, key=_merit)
         last = self.steps >= self.config.train_steps
         self.count["evaluated_at"] = self.steps
         self.count["next_evaluation"] = (
             float("inf") if last else min(self.steps + self.config.eval_every, self.config.train_steps)
         )
         return {
-            "rate": episodes.rate,
+            "rate": better.rate,
+            "mean_rate": mean.rate,
+            "sampled_rate": sampled.rate,
             "base_rate": self.count["base_solved"] / len(self.fixed_episodes),
-            "mean_decisions": float(episodes.decisions.mean()),
+            "mean_decisions": float(better.decisions.mean()),
             "online_rate": float(np.mean(self.recent)) if self.recent else -1.0,
             "online_episodes": self.count["episodes"],
             "env_steps": self.steps,
@@ -253,17 +258,21 @@ def _train(run: Steering, environments: VectorEnv, folder: SteeringFolder) -> No
 
 def _report(row: dict[str, float], episodes: int) -> None:
     log.info(
-        "%s control steps (%s decisions, %s gradient steps, %s): %.0f of %d solved, cloned policy %.0f",
+        "%s control steps (%s decisions, %s gradient steps, %s): of %d episodes the actor's mean solves %.0f, its "
+        "samples %.0f, the cloned policy %.0f",
         *(f"{row[name]:,}" for name in ("env_steps", "transitions", "gradient_steps")),
         duration(row["seconds"]),
-        row["rate"] * episodes,
         episodes,
-        row["base_rate"] * episodes,
+        *(row[name] * episodes for name in ("mean_rate", "sampled_rate", "base_rate")),
     )
 
 
-def _keep_if_best(run: Steering, row: dict[str, float]) -> None:
+def _merit(episodes: Episodes) -> tuple[float, float]:
     """Among equal rates the faster policy is the better one."""
+    return episodes.rate, -float(episodes.decisions.mean())
+
+
+def _keep_if_best(run: Steering, row: dict[str, float]) -> None:
     if (row["rate"], -row["mean_decisions"]) > (run.best["rate"], -run.best["decisions"]):
         run.best = {"rate": row["rate"], "env_steps": row["env_steps"], "decisions": row["mean_decisions"]}
         with atomic_path(run.config.save_folder / BEST) as temporary:

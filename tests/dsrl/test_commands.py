@@ -39,6 +39,8 @@ def test_the_commands_run_one_after_the_other(demos, tmp_path):
 def test_curves_of_several_runs_are_one_picture_and_a_table(tmp_path):
     row = {
         "rate": 0.5,
+        "mean_rate": 0.5,
+        "sampled_rate": 0.375,
         "base_rate": 0.25,
         "mean_decisions": 9.0,
         "online_rate": -1.0,
@@ -51,6 +53,6 @@ def test_curves_of_several_runs_are_one_picture_and_a_table(tmp_path):
             metrics.log(step=step, env_steps=step, online_episodes=0, **row)
     draw_runs([tmp_path / "one", tmp_path / "two"], tmp_path / "both.png", "Lift")
     assert (tmp_path / "both.png").read_bytes()[:4] == b"\x89PNG"
-    assert (tmp_path / "both.csv").read_text().splitlines()[4] == "two,40,0.5,0.25,9.0,-1.0,4,1"
+    assert (tmp_path / "both.csv").read_text().splitlines()[4] == "two,40,0.5,0.5,0.375,0.25,9.0,-1.0,4,1"
     with pytest.raises(DataError, match="no curve of a steering run"):
         draw_runs([tmp_path / "three"], tmp_path / "none.png", "Lift")

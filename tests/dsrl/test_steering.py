@@ -8,6 +8,7 @@ from stable_baselines3 import SAC
 
 from dsrl.noise_env import load_actor
 from dsrl.noise_sac import stacked
+from dsrl.rollout import Episodes
 from dsrl.steering import BEST, Steering, steer
 from runtime import interrupt
 from runtime.errors import DataError, StateError
@@ -72,6 +73,34 @@ def test_an_update_follows_the_equations_of_sac(policy, tmp_path):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("algorithm", ["sac", "na"])
+def test_rewards_of_several_decisions_are_summed_up_to_the_end_of_the_episode(policy, tmp_path, algorithm):
+    """Against a plain loop, on a buffer whose rows say where they are, and which has begun to be overwritten."""
+    run = Steering(policy, tiny_steering(tmp_path, algorithm=algorithm, decisions_ahead=3, reward_scale=0.5))
+    model, buffer = run.model, run.model.replay_buffer
+    size = buffer.buffer_size
+    random = np.random.default_rng(1)
+    buffer.observations[..., 0] = np.arange(size)[:, None]
+    buffer.next_observations[..., 0] = np.arange(size)[:, None]
+    buffer.observations[..., 1] = np.arange(2)
+    buffer.rewards[:] = random.uniform(-4, 0, (size, 2))
+    buffer.dones[:] = random.random((size, 2)) < 0.2
+    buffer.timeouts[:] = buffer.dones * (random.random((size, 2)) < 0.5)
+    buffer.pos, buffer.full = 5, True
+    batch = model.sample(500)
+    for row in range(500):
+        step, env = (int(value) for value in batch.states[row, :2])
+        taken = [step]
+        while len(taken) < 3 and not buffer.dones[taken[-1], env] and (taken[-1] + 1) % size != buffer.pos:
+            taken.append((taken[-1] + 1) % size)
+        value = sum(0.5 * 0.99**k * buffer.rewards[at, env] for k, at in enumerate(taken))
+        ended = buffer.dones[taken[-1], env] and not buffer.timeouts[taken[-1], env]
+        assert batch.rewards[row].item() == pytest.approx(value, abs=1e-5)
+        assert batch.next_states[row, 0] == taken[-1]
+        left = 0.0 if ended else 0.99 ** len(taken)
+        assert 0.99 * (1 - batch.dones[row].item()) == pytest.approx(left, abs=1e-5)
+
+
 def test_with_a_delay_the_actor_learns_in_every_second_step_and_the_critics_in_each(policy, tmp_path):
     model = _warm(policy, tmp_path, policy_delay=2)
     changed = []
@@ -128,6 +157,22 @@ def test_a_run_is_not_continued_with_other_settings_or_from_a_damaged_file(polic
         steer(policy, tiny_steering(tmp_path))
     with pytest.raises(StateError, match=r"a run with other settings \(utd\)"):
         steer(policy, tiny_steering(tmp_path, utd=3))
+
+
+def test_an_actor_is_judged_by_its_mean_or_its_samples_whichever_solves_more(policy, tmp_path, monkeypatch):
+    run = Steering(policy, tiny_steering(tmp_path))
+    solved = iter([[1, 0], [1, 1], [1, 0], [1, 0]])
+    slow, fast = np.array([3, 3]), np.array([3, 2])
+    decisions = iter([slow, slow, slow, fast])
+
+    def episodes(*_):
+        success = np.array(next(solved), bool)
+        return Episodes(np.arange(2), success, success, next(decisions))
+
+    monkeypatch.setattr("dsrl.steering.run_episodes", episodes)
+    first, second = run.evaluate(None), run.evaluate(None)
+    assert (first["mean_rate"], first["sampled_rate"], first["rate"]) == (0.5, 1.0, 1.0)
+    assert (second["rate"], second["mean_decisions"]) == (0.5, 2.5), "among equals the faster"
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "na"])
