@@ -19,8 +19,7 @@ from dsrl.denoising import NoisePredictor, cosine_alpha_bar, loss
 from dsrl.diffusion_policy import Checkpoint
 from dsrl.normalizer import BOUND, MinMax, feature_columns, features
 from envs.robomimic_task import ACTION_DIM, RobomimicTask
-from runtime.atomic import atomic_path
-from runtime.checkpoint import save_torch
+from runtime.checkpoint import replace_torch
 from runtime.config import to_dict
 from runtime.device import autocast_dtype
 from runtime.errors import DataError, StateError
@@ -176,9 +175,7 @@ def train(data: DemonstrationSet, task: RobomimicTask, config: BCConfig, *, devi
             bar.update(1)
             if epoch % config.save_every == 0 or last:
                 newest = checkpoint_file(folder, epoch)
-                contents = trainer.contents(epoch, data, task.env_args)
-                with atomic_path(newest) as temporary:
-                    save_torch(contents, temporary)
+                replace_torch(trainer.contents(epoch, data, task.env_args), newest)
     return newest
 
 

@@ -12,8 +12,8 @@ import torch
 from dsrl.config import DSRLConfig
 from dsrl.diffusion_policy import DiffusionPolicy
 from runtime import interrupt
-from runtime.atomic import atomic_path, checksum, read_json, write_json
-from runtime.checkpoint import save_torch
+from runtime.atomic import checksum, read_json, write_json
+from runtime.checkpoint import replace_torch
 from runtime.config import to_dict
 from runtime.errors import DataError, StateError
 
@@ -57,8 +57,7 @@ class SteeringFolder:
         """Save now and then; where the process was asked to stop, save and raise `Interrupted`."""
         stop = interrupt.requested()
         if stop or time.monotonic() - self._saved > self.checkpoint_seconds:
-            with atomic_path(self._resume) as temporary:
-                save_torch(_of_tensors(run.state()), temporary)
+            replace_torch(_of_tensors(run.state()), self._resume)
             self._saved = time.monotonic()
         if stop:
             raise interrupt.Interrupted

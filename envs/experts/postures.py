@@ -46,11 +46,13 @@ post of the door. Kinova3's wrist is wide. A plate lies beside a post."""
 
 _ROUND_THE_GOAL_WALL = {
     ("Jaco",): Posture(softness=0.2, lead=1.0),
+    ("IIWA", "Plate"): Posture(lead=1.0),
     ("Panda",): Posture(tilt=-0.35, yaw=-0.7, softness=3.0, lead=1.0),
     ("Panda", "Dumbbell"): Posture(tilt=-0.35, roll=-0.15, yaw=-0.7, softness=3.0, lead=1.0),
 }
 """By robot, or also by object, for a hand that must stay low: it points ahead, so that the wrist comes after it, not
-beside it, and takes back the roll of its object's posture above."""
+beside it, and takes back the roll of its object's posture above. IIWA swings a plate up to where its episode would
+end unless it goes straight."""
 
 
 def beside_walls(task: Task) -> Posture:
