@@ -57,13 +57,8 @@ def test_an_update_follows_the_equations_of_sac(policy, tmp_path):
     """Against stable-baselines3's own actor and critics, on the same batch and random numbers."""
     model = _warm(policy, tmp_path, reward_scale=0.5, ent_coef="0.3")
     batch = model.sample(8)
-    random = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        mean, log_std, _ = model.actor.get_action_dist_params(batch.next_states)
-        model.actor.action_dist.proba_distribution(mean, log_std)
-        raw = mean + log_std.exp() * torch.randn(8, 28, generator=random)
-        w = raw.tanh()
-        log_prob = model.actor.action_dist.log_prob(w, raw)
+        w, log_prob = _sampled(model, batch.next_states)
         value = torch.min(*model.critic_target(batch.next_states, w))[:, 0] - 0.3 * log_prob
         target = batch.rewards + (1 - batch.dones) * 0.99 * value
         expected = sum(((q[:, 0] - target) ** 2).mean() for q in model.critic(batch.states, batch.actions))
@@ -205,13 +200,9 @@ def test_one_update_of_noise_aliasing_follows_its_equations(policy, tmp_path):
     """Against the losses written out on the same batch and random numbers."""
     model = _warm(policy, tmp_path, algorithm="na")
     batch = model.sample(8)
-    random = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        mean, log_std, _ = model.actor.get_action_dist_params(batch.next_states)
-        model.actor.action_dist.proba_distribution(mean, log_std)
-        raw = mean + log_std.exp() * torch.randn(8, 28, generator=random)
-        log_prob = model.actor.action_dist.log_prob(raw.tanh(), raw)
-        chunk = policy.denoise(batch.next_states, raw.tanh())
+        w, log_prob = _sampled(model, batch.next_states)
+        chunk = policy.denoise(batch.next_states, w)
         value = torch.min(*model.action_critic_target(batch.next_states, chunk))[:, 0] - 0.3 * log_prob
         target = batch.rewards + (1 - batch.dones) * 0.99 * value
         expected = sum(((q[:, 0] - target) ** 2).mean() for q in model.action_critic(batch.states, batch.actions))
@@ -228,3 +219,11 @@ def _warm(policy, folder, **options):
     while not run.is_warm:
         run.warm_up()
     return run.model
+
+
+def _sampled(model, states):
+    """w (B, 28) of stable-baselines3's own actor by the random numbers of seed 5, and its log density (B,)."""
+    mean, log_std, _ = model.actor.get_action_dist_params(states)
+    model.actor.action_dist.proba_distribution(mean, log_std)
+    raw = mean + log_std.exp() * torch.randn(mean.shape, generator=torch.Generator().manual_seed(5))
+    return raw.tanh(), model.actor.action_dist.log_prob(raw.tanh(), raw)
