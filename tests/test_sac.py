@@ -24,7 +24,7 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
-from pipeline.online import LearnOnline, run_name, synthetic_prior
+from pipeline.online import LearnOnline, random_states, run_name, synthetic_prior
 from pipeline.online_entry import VARIANTS, load_online_config, sac_command
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError
@@ -226,6 +226,24 @@ def test_prior_data_of_many_tasks_carry_their_own_ids():
     np.testing.assert_array_equal(ids[7], tasks[1].one_hot)
 
 
+def test_normalised_states_are_magnified_at_most_tenfold():
+    code = ObservationCode(COMPOSUITE, task_ids=False, canonical=False)
+    states = np.random.default_rng(0).normal(3.0, np.linspace(0.01, 2.0, 77), (4000, 77)).astype(np.float32)
+    np.testing.assert_array_equal(code(states, TASK), states)
+    code.normalise_by(states)
+    seen = code(states, TASK)
+    np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-4)
+    expected = np.minimum(1.0, states.std(axis=0) / 0.1)
+    np.testing.assert_allclose(seen.std(axis=0), expected, rtol=1e-3)
+
+
+def test_states_to_normalise_by_without_data_are_those_of_the_seed():
+    states = random_states(TASK, 0, steps=3, count=2)
+    assert states.shape == (6, 77)
+    np.testing.assert_array_equal(states, random_states(TASK, 0, steps=3, count=2))
+    assert (states[4:] != states[:2]).any(axis=1).all()
+
+
 def test_a_ring_is_read_back_from_its_increments_and_forgets_what_is_overwritten(tmp_path):
     replay = OnlineReplay(10, 3, CPU)
     for i in range(8):
@@ -352,7 +370,7 @@ def test_the_published_defaults_and_flags_are_there():
         load_online_config(None, {"sac": {"target_critics": 5}}, VARIANTS["original"])
 
 
-@pytest.mark.parametrize("file", ["rlpd.yaml", "laptop.yaml"])
+@pytest.mark.parametrize("file", ["rlpd.yaml", "laptop.yaml", "bootstrap.yaml"])
 def test_the_configurations_of_online_learning_are_valid(file):
     from runtime.paths import PROJECT_ROOT
 
