@@ -109,9 +109,10 @@ def test_the_target_of_one_transition_is_what_one_computes_by_hand():
     assert target[1].item() == 2.0
 
 
-def test_an_update_takes_the_steps_that_autograd_and_plain_adam_give():
+@pytest.mark.parametrize("cloning", [0.0, 1.5])
+def test_an_update_takes_the_steps_that_autograd_and_plain_adam_give(cloning):
     """A straightforward SAC with separate critics and unfused optimisers ends at the same weights."""
-    agent, updates = _agent(layer_norm="none"), 4
+    agent, updates, prior = _agent(layer_norm="none", cloning=cloning), 4, 6
     plain = copy.deepcopy(agent)
     critics = [
         [torch.nn.Parameter(p[i].detach().clone()) for p in (*plain.critic.weights, *plain.critic.biases)]
@@ -132,7 +133,7 @@ def test_an_update_takes_the_steps_that_autograd_and_plain_adam_give():
     a_adam = torch.optim.Adam([log_alpha], 1e-3)
     for k in range(updates):
         batch, noise = _batch(seed=k), torch.randn(2, 16, 2, generator=torch.Generator().manual_seed(100 + k))
-        agent.update(batch, noise, torch.tensor([0, 1]))
+        agent.update(batch, noise, torch.tensor([0, 1]), prior)
         alpha = log_alpha.exp().detach()
         with torch.no_grad():
             action, log_density = squash(plain.actor(batch.next_states), noise[0])
@@ -144,6 +145,8 @@ def test_an_update_takes_the_steps_that_autograd_and_plain_adam_give():
         q_adam.step()
         action, log_density = squash(plain.actor(batch.states), noise[1])
         loss = (alpha * log_density - torch.min(*(q(w, batch.states, action) for w in critics))).mean()
+        cloned = torch.tanh(plain.actor(batch.states[:prior])[0])
+        loss = loss + cloning * target.abs().mean() * F.mse_loss(cloned, batch.actions[:prior])
         pi_adam.zero_grad()
         loss.backward()
         pi_adam.step()
@@ -213,7 +216,7 @@ def test_batches_hold_the_share_of_prior_data_that_is_asked_for(ratio, prior_row
     replay = OnlineReplay(50, code.width, CPU)
     replay.add(np.zeros((20, code.width), np.float32))
     generator = torch.Generator().manual_seed(0)
-    batch = sample(replay, prior, ratio, updates=3, batch_size=16, code=code, generator=generator)
+    batch = sample(replay, prior, int(16 * ratio), updates=3, batch_size=16, code=code, generator=generator)
     assert batch.states.shape == (3, 16, 77)
     assert batch.dones.sum(dim=1).tolist() == [prior_rows] * 3
 
