@@ -69,7 +69,7 @@ def sample(
     code: ObservationCode,
     generator: torch.Generator,
 ) -> Batch:
-    """Batches (U, B, ...), with replacement: the first `offline` rows of each are prior data, the rest the agent's own."""
+    """Batches (U, B, ...), with replacement; the first `offline` rows of each are prior data, the others our own."""
     parts: list[Tensor] = []
     for rows, count, size in (
         (prior.rows if prior is not None else None, offline, len(prior) if prior is not None else 0),
