@@ -45,13 +45,19 @@ class ObservationCode:
         states = (states - self._mean) / self._std
         return self.layout.join_ids(states, task.one_hot) if self.task_ids else states
 
-    def normalise_by(self, states: np.ndarray) -> None:
-        """Let the agent see states less the mean of raw states (N, 77), over their standard deviation or 0.1."""
+    def normalise_by(self, states: np.ndarray, *, hide_velocities: bool = False) -> None:
+        """Let the agent see states less the mean of raw states (N, 77), over their standard deviation or 0.1.
+
+        Hidden velocities read 0, as in `corl.replay.ReplayData`.
+        """
         states = np.asarray(states, np.float32)
         if self.canonical:
             states = canonical_quaternions(states, self.layout)
         self._mean = states.mean(axis=0, dtype=np.float64).astype(np.float32)
         self._std = states.std(axis=0, dtype=np.float64).clip(min=SMALLEST_STD).astype(np.float32)
+        if hide_velocities:
+            for part in self.layout.velocities:
+                self._std[part] = np.inf
 
     def rows(
         self,

@@ -109,7 +109,8 @@ class LearnOnline:
         code = ObservationCode(COMPOSUITE, task_ids=config.task_ids, canonical=config.canonical_quaternions)
         if config.normalise:
             parts = [part.observations for part in prior]
-            code.normalise_by(np.concatenate(parts) if parts else random_states(self.task, self.seed))
+            states = np.concatenate(parts) if parts else random_states(self.task, self.seed)
+            code.normalise_by(states, hide_velocities=config.hide_velocities)
         return code
 
     def _agent(self, code: ObservationCode, device: torch.device) -> SAC:

@@ -238,6 +238,12 @@ def test_normalised_states_are_magnified_at_most_tenfold():
     np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-4)
     expected = np.minimum(1.0, states.std(axis=0) / 0.1)
     np.testing.assert_allclose(seen.std(axis=0), expected, rtol=1e-3)
+    code.normalise_by(states, hide_velocities=True)
+    hidden = code(states, TASK) == 0
+    for part in COMPOSUITE.velocities:
+        assert hidden[:, part].all()
+        hidden[:, part] = False
+    assert not hidden.any()
 
 
 def test_states_to_normalise_by_without_data_are_those_of_the_seed():
