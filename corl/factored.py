@@ -208,7 +208,8 @@ class PolicyTransformer(nn.Module):
         ]
         if actions is not None:
             tokens.append(self.encoders["action"](actions[None], None, count))
-        x = torch.stack(tokens, dim=2) + self.positions  # (C, B, T, D)
+        x = torch.stack(tokens, dim=2)  # (C, B, T, D)
+        x = x + self.positions.to(x.dtype)
         c = F.silu(self.embed_out(F.silu(self.embed_in(ids[None], None, count)), None, count))
         shift1, scale1, gate1, shift2, scale2, gate2 = self._of_condition(self.modulation, c, 6, count)
         x = x + gate1 * self._attend(_modulate(x, shift1, scale1), count)

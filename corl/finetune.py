@@ -46,8 +46,8 @@ class OfflineAgent:
     def greedy(self, observations: Tensor) -> Tensor:
         return self.learner.actor(observations)
 
-    def learn(self, batches: Batch) -> dict[str, Tensor]:
-        """One update per leading index of a batch (U, B, ...)."""
+    def learn(self, batches: Batch, prior: int = 0) -> dict[str, Tensor]:
+        """One update per leading index of a batch (U, B, ...); prior data count as the agent's own."""
         losses: dict[str, Tensor] = {}
         for k in range(len(batches.rewards)):
             losses |= self.learner.update(Batch(*(part[k] for part in batches)))

@@ -59,7 +59,7 @@ class Agent(Protocol):
 
     def greedy(self, observations: Tensor) -> Tensor: ...
 
-    def learn(self, batches: Batch) -> dict[str, Tensor]: ...
+    def learn(self, batches: Batch, prior: int = 0) -> dict[str, Tensor]: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -166,16 +166,18 @@ class OnlineRun:
         stepping = self._pool.submit(self.episodes.step, actions)
         losses: dict[str, Tensor] = {}
         if self.step >= config.learning_starts and len(self.replay):
+            size = config.sac.batch_size
+            offline = int(size * config.mix.ratio(self.step)) if self.prior is not None else 0
             batches = sample(
                 self.replay,
                 self.prior,
-                config.mix.ratio(self.step),
+                offline,
                 updates=count * config.sac.updates_per_step,
-                batch_size=config.sac.batch_size,
+                batch_size=size,
                 code=self.code,
                 generator=self.random,
             )
-            losses = self.agent.learn(batches)
+            losses = self.agent.learn(batches, offline)
         rewards, following, terminated, ended = stepping.result()
         self.replay.add(self.code.rows(before, actions, rewards, self.code(following, self.task), terminated))
         self.step += count

@@ -20,7 +20,9 @@ class OnlineConfig:
     was there before. The first `learning_starts` actions are random (with
     `random_start`; else the agent's own). `n_eval_episodes` episodes are run every
     `eval_freq` steps; with `stop_success` above 0 the run ends at the first evaluation that reaches it.
-    `canonical_quaternions`, `task_ids`: see `ObservationCode`. `precision` is that of matrix products.
+    `canonical_quaternions`, `task_ids`: see `ObservationCode`. `normalise`: the agent sees states over the mean and
+    standard deviation of its prior data or, without any, of episodes of random actions; with `hide_velocities` it sees
+    no velocities. `precision` is that of matrix products.
     """
 
     total_timesteps: int = 1_000_000
@@ -33,6 +35,8 @@ class OnlineConfig:
     env_horizon: int = 500
     task_ids: bool = False
     canonical_quaternions: bool = True
+    normalise: bool = False
+    hide_velocities: bool = False
     precision: str = "float32"
     stop_success: float = 0.0
     checkpoint_freq: int = 20_000
@@ -49,5 +53,7 @@ class OnlineConfig:
             raise ConfigError(
                 f"learning_starts {self.learning_starts}, stop_success {self.stop_success}: expected 0 or more, 0 to 1"
             )
+        if self.hide_velocities and not self.normalise:
+            raise ConfigError("hide_velocities: expected normalise too, which is what hides them")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision {self.precision!r}: expected auto, float32 or bfloat16")

@@ -19,14 +19,20 @@ from runtime.errors import DataError
 log = logging.getLogger(__name__)
 
 
+SMALLEST_STD = 0.1
+"""States are magnified at most tenfold: a demonstrator's hand hardly turns, an explorer's does."""
+
+
 class ObservationCode:
     """From the simulator's states to what the agent sees, and the rows [o, a, r, o', done] of its replay.
 
     `task_ids`: the task's one-hots are part of the observation. `canonical`: relative quaternions get one sign.
+    Until `normalise_by` states are as they are.
     """
 
     def __init__(self, layout: FactoredLayout, *, task_ids: bool, canonical: bool) -> None:
         self.layout, self.task_ids, self.canonical = layout, task_ids, canonical
+        self._mean, self._std = np.zeros(layout.state_dim, np.float32), np.ones(layout.state_dim, np.float32)
         self.dim = layout.observation_dim if task_ids else layout.state_dim
         self.action_dim = layout.action_dim
         self.width = 2 * self.dim + self.action_dim + 2
@@ -36,7 +42,22 @@ class ObservationCode:
         states = np.asarray(states, np.float32)
         if self.canonical:
             states = canonical_quaternions(states, self.layout)
+        states = (states - self._mean) / self._std
         return self.layout.join_ids(states, task.one_hot) if self.task_ids else states
+
+    def normalise_by(self, states: np.ndarray, *, hide_velocities: bool = False) -> None:
+        """Let the agent see states less the mean of raw states (N, 77), over their standard deviation or 0.1.
+
+        Hidden velocities read 0, as in `corl.replay.ReplayData`.
+        """
+        states = np.asarray(states, np.float32)
+        if self.canonical:
+            states = canonical_quaternions(states, self.layout)
+        self._mean = states.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self._std = states.std(axis=0, dtype=np.float64).clip(min=SMALLEST_STD).astype(np.float32)
+        if hide_velocities:
+            for part in self.layout.velocities:
+                self._std[part] = np.inf
 
     def rows(
         self,

@@ -62,15 +62,14 @@ class PriorData:
 def sample(
     replay: OnlineReplay,
     prior: PriorData | None,
-    ratio: float,
+    offline: int,
     *,
     updates: int,
     batch_size: int,
     code: ObservationCode,
     generator: torch.Generator,
 ) -> Batch:
-    """Batches (U, B, ...): int(B ratio) rows of each are prior data, the rest the agent's own; with replacement."""
-    offline = int(batch_size * ratio) if prior is not None else 0
+    """Batches (U, B, ...), with replacement; the first `offline` rows of each are prior data, the others our own."""
     parts: list[Tensor] = []
     for rows, count, size in (
         (prior.rows if prior is not None else None, offline, len(prior) if prior is not None else 0),

@@ -1,7 +1,8 @@
 """Soft actor-critic (Haarnoja et al. 2018) with a learned temperature, and what RLPD (Ball et al. 2023) adds to it.
 
 RLPD's additions are options: LayerNorm in the critics, an ensemble of them of which a random few give the target, many
-updates per step of the environment. Its symmetric sampling is in `corl.rlpd`.
+updates per step of the environment. Its symmetric sampling is in `corl.rlpd`. Cloning of the prior data by the actor is
+not RLPD's, but that of TD3+BC (Fujimoto and Gu 2021), and an option too.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class SACConfig:
     `updates_per_step` critic updates follow each step of an environment; the actor and the temperature learn in every
     `policy_frequency`-th of them, the targets in every `target_network_frequency`-th. `target_critics` of the
     `critics`, drawn at random, give the target (their minimum). The actor ascends the minimum of all critics, or with
-    `actor_mean` their mean. `alpha` is the temperature where `autotune` does not learn it.
+    `actor_mean` their mean. `alpha` is the temperature where `autotune` does not learn it. `cloning` is the weight of
+    the actor's squared error on prior data, times the mean value: 1 / alpha of TD3+BC.
     """
 
     gamma: float = 0.99
@@ -47,6 +49,7 @@ class SACConfig:
     target_critics: int = 2
     layer_norm: str = "last"
     actor_mean: bool = False
+    cloning: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "policy_frequency", "target_network_frequency", "updates_per_step", "critics"):
@@ -54,6 +57,8 @@ class SACConfig:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
         if not 1 <= self.target_critics <= self.critics:
             raise ConfigError(f"target_critics {self.target_critics}: expected 1 to {self.critics} (critics)")
+        if not self.cloning >= 0:
+            raise ConfigError(f"cloning {self.cloning}: expected 0 or more")
         if self.layer_norm not in LAYER_NORMS:
             raise ConfigError(f"layer_norm {self.layer_norm!r}: expected one of {', '.join(LAYER_NORMS)}")
         if not (self.policy_lr > 0 and self.q_lr > 0 and 0 <= self.gamma <= 1 and 0 < self.tau <= 1 and self.hidden):
@@ -85,6 +90,11 @@ def actor_loss(
     values = critic(batch.states, actions)
     q = values.mean(dim=0) if mean else values.amin(dim=0)
     return (alpha * log_density - q).mean(), log_density.detach()
+
+
+def cloning_loss(actor: Network, batch: Batch) -> Tensor:
+    """Mean squared error of the mean actions."""
+    return (torch.tanh(actor(batch.states)[0]) - batch.actions).square().mean()
 
 
 def temperature_loss(log_alpha: Tensor, log_density: Tensor, target_entropy: float) -> Tensor:
@@ -135,8 +145,11 @@ class SAC:
         """The mean action (B, A)."""
         return torch.tanh(self.actor(observations)[0])
 
-    def learn(self, batches: Batch) -> dict[str, Tensor]:
-        """One update per leading index of a batch (U, B, ...); the losses of the last, as tensors."""
+    def learn(self, batches: Batch, prior: int = 0) -> dict[str, Tensor]:
+        """One update per leading index of a batch (U, B, ...), of whose rows the first `prior` are prior data.
+
+        Gives the losses of the last, as tensors.
+        """
         config, count, size = self.config, len(batches.rewards), batches.rewards.shape[1]
         # All random numbers of a call at once: many small draws cost more than the products of an update.
         noise = torch.randn(count, 2, size, self.action_dim, generator=self.generator, device=self.device)
@@ -144,10 +157,10 @@ class SAC:
         losses: dict[str, Tensor] = {}
         for k in range(count):
             batch = Batch(*(part[k] for part in batches))
-            losses |= self.update(batch, noise[k], order[k, : config.target_critics])
+            losses |= self.update(batch, noise[k], order[k, : config.target_critics], prior)
         return losses
 
-    def update(self, batch: Batch, noise: Tensor, subset: Tensor) -> dict[str, Tensor]:
+    def update(self, batch: Batch, noise: Tensor, subset: Tensor, prior: int = 0) -> dict[str, Tensor]:
         """One step of critics and, when due, of actor, temperature and targets. noise (2, B, A) standard normal."""
         config = self.config
         self.updates += 1
@@ -168,6 +181,10 @@ class SAC:
                 alpha,
                 mean=config.actor_mean,
             )
+            if config.cloning and prior:
+                cloning = cloning_loss(self._callable(self.actor), Batch(*(part[:prior] for part in batch)))
+                loss = loss + config.cloning * target.abs().mean() * cloning
+                losses["cloning_loss"] = cloning.detach()
             self._descend("actor", loss)
             self.critic.requires_grad_(True)
             losses |= {"actor_loss": loss.detach(), "entropy": -log_density.mean()}

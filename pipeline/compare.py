@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from offline_compositional_rl_datasets.task import Task
+from pipeline.solving import write_steps
 from runtime.atomic import atomic_path, write_text
 from runtime.errors import ConfigError, DataError
 from runtime.metrics import write_csv
@@ -129,7 +130,7 @@ def aligned(curves: Mapping[int, Curve]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compare(methods: Sequence[Method], folder: Path, tasks: Sequence[str] = ()) -> list[Path]:
-    """Write `table.csv`, `table.md`, `success.png` and, where there are curves, `curves.png`.
+    """Write `table.csv`, `table.md`, `success.png` and, where there are curves, `curves.png` and `steps.csv`.
 
     Tasks are those that some method knows, in the first one's order; or those given. Raises `ConfigError` where no
     method knows any of them.
@@ -141,9 +142,12 @@ def compare(methods: Sequence[Method], folder: Path, tasks: Sequence[str] = ()) 
     files = [folder / "table.csv", folder / "table.md", folder / "success.png"]
     _write_tables(methods, chosen, files[0], files[1])
     _save(files[2], lambda: _draw_success(methods, chosen))
-    if any(task in method.curves for method in methods for task in chosen):
-        files.append(folder / "curves.png")
-        _save(files[-1], lambda: _draw_curves(methods, chosen))
+    learned = [task for task in chosen if any(task in method.curves for method in methods)]
+    if learned:
+        files += [folder / "curves.png", folder / "steps.csv"]
+        _save(files[-2], lambda: _draw_curves(methods, chosen))
+        steps = write_steps(methods, learned, files[-1])
+        write_text(files[1], files[1].read_text(encoding="utf-8") + "\n" + steps)
     return files
 
 

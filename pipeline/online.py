@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,31 +103,47 @@ class LearnOnline:
             use_threads(self.threads)
             finish(self, self._run(key), key)
 
-    def _code(self) -> ObservationCode:
+    def _code(self, prior: Sequence[Transitions]) -> ObservationCode:
         config = self.config
-        return ObservationCode(COMPOSUITE, task_ids=config.task_ids, canonical=config.canonical_quaternions)
+        code = ObservationCode(COMPOSUITE, task_ids=config.task_ids, canonical=config.canonical_quaternions)
+        if config.normalise:
+            parts = [part.observations for part in prior]
+            states = np.concatenate(parts) if parts else random_states(self.task, self.seed)
+            code.normalise_by(states, hide_velocities=config.hide_velocities)
+        return code
 
-    def _agent(self, device: torch.device) -> SAC:
-        code, dtype = self._code(), autocast_dtype(device, self.config.precision)
+    def _agent(self, code: ObservationCode, device: torch.device) -> SAC:
+        dtype = autocast_dtype(device, self.config.precision)
         return SAC(code.dim, code.action_dim, self.config.sac, seed=self.seed, device=device, dtype=dtype)
 
     def best_policy(self) -> OnlinePolicy:
         """The policy of the best mean return, on the CPU. Raises `DataError` where there is no checkpoint yet."""
-        cpu = torch.device("cpu")
-        agent = self._agent(cpu)
+        cpu, code = torch.device("cpu"), self._code(self._prior_parts() if self.config.normalise else [])
+        agent = self._agent(code, cpu)
         agent.load_state_dict(load_checkpoint(self.folder / CHECKPOINT_FILE)["agent"])
-        return OnlinePolicy(agent, self._code(), self.task, cpu)
+        return OnlinePolicy(agent, code, self.task, cpu)
 
     def _run(self, key: str) -> OnlineScores:
         device = pick_device(self.device)
-        code, agent = self._code(), self._agent(device)
-        prior = PriorData(self._prior_parts(), code, device) if self.prior else None
+        parts = self._prior_parts()
+        code = self._code(parts)
+        agent, prior = self._agent(code, device), PriorData(parts, code, device) if parts else None
         return learn(self, agent, code, prior, key=key, device=device)
 
     def _prior_parts(self) -> list[Transitions]:
         if self.synthetic:
             return [read_samples(path, task) for task, path in self.prior]
         return [read_expert(path, task) for task, path in self.prior]
+
+
+def random_states(task: Task, seed: int, steps: int = 50, count: int = 8) -> np.ndarray:
+    """States (count * steps, 77) of episodes of random actions, to normalise by where there are no data."""
+    random = np.random.default_rng(derive_seed("normalise", seed))
+    with VectorEnv(task, count, horizon=steps) as environment:
+        states = [environment.reset([derive_seed("normalise", seed, i) for i in range(count)])]
+        while len(states) < steps:
+            states.append(environment.step(random.uniform(-1, 1, (count, COMPOSUITE.action_dim)))[0])
+    return np.concatenate(states)
 
 
 def learn(

@@ -13,6 +13,7 @@ from corl.online import HISTORY_COLUMNS, read_history
 from pipeline.config import ClusterConfig, Resources, RetryConfig
 from pipeline.jobs import run_batch
 from pipeline.online import LearnOnline
+from pipeline.solving import first_solved
 from runtime.errors import JobError
 from runtime.metrics import write_csv
 
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 
 RESULTS_FILE = "results.csv"
 HISTORIES_FILE = "eval_history.csv"
-SOLVED_AT = 0.8
-"""The success that `steps_to_solve` waits for."""
 
 
 def run_sweep(
@@ -92,9 +91,9 @@ def write_tables(stages: Sequence[LearnOnline], folder: Path) -> None:
     write_csv(folder / RESULTS_FILE, [*columns, *averages], table)
 
 
-def steps_to_solve(history: Sequence[dict[str, float]], success: float = SOLVED_AT) -> int | None:
-    """The step of the first evaluation with that success; None where there is none."""
-    return next((int(row["global_step"]) for row in history if row["success_rate"] >= success), None)
+def steps_to_solve(history: Sequence[dict[str, float]]) -> int | None:
+    """The step of the first evaluation with a success of 0.8; None where there is none."""
+    return first_solved({int(row["global_step"]): row["success_rate"] for row in history})
 
 
 def _plain(value: float) -> float | int:

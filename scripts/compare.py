@@ -20,7 +20,7 @@ def main(results: tuple[str, ...], out: Path = Path("results/comparison"), tasks
 
     Args:
         results: NAME=PATH of each method; a folder or a CSV file that this project wrote
-        out: folder for table.csv, table.md, success.png and curves.png
+        out: folder for table.csv, table.md, success.png and, of online runs, curves.png and steps.csv
         tasks: only these; default: all tasks of which a method has a result
     """
     from pipeline.compare import compare, parse_methods

@@ -59,6 +59,10 @@ def test_the_loop_the_baselines_and_online_runs_stand_in_one_table(tmp_path, cap
     for name in ("success.png", "curves.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     assert markdown in capsys.readouterr().out
+    assert f"| {PUSH} | 300; > 200 |" in markdown
+    with (out / "steps.csv").open(newline="") as file:
+        runs = [(row["method"], row["seed"], row["solved_at"], row["steps"]) for row in csv.DictReader(file)]
+    assert runs == [("SAC", "0", "300", "300"), ("SAC", "3", "", "200")]
 
 
 def test_the_loops_table_per_seed_and_offline_evaluation_are_read_too(tmp_path):

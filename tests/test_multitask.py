@@ -195,6 +195,18 @@ def test_a_multitask_step_moves_the_weights_as_autograd_and_adam_do(network):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-6)
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_first_step_in_bfloat16_has_the_losses_of_one_in_float32(algorithm):
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        config = _config(algorithm=algorithm, precision=precision)
+        learner = make_learner(config, COMPOSUITE, seed=0, device=CPU)
+        data = TaskData([_transitions(task, seed=i) for i, task in enumerate(TASKS)], config, COMPOSUITE, CPU)
+        losses[precision] = learner.update(data.batch(torch.arange(180)))
+    for name, value in losses["float32"].items():
+        torch.testing.assert_close(losses["bfloat16"][name], value, rtol=0.05, atol=0.02)
+
+
 def test_batches_carry_the_ids_of_their_rows_and_normalised_states():
     config = _config(normalise=True, hide_velocities=True, canonical_quaternions=False)
     parts = [_transitions(task, seed=i) for i, task in enumerate(TASKS)]

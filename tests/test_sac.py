@@ -24,7 +24,7 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
-from pipeline.online import LearnOnline, run_name, synthetic_prior
+from pipeline.online import LearnOnline, random_states, run_name, synthetic_prior
 from pipeline.online_entry import VARIANTS, load_online_config, sac_command
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError
@@ -109,9 +109,10 @@ def test_the_target_of_one_transition_is_what_one_computes_by_hand():
     assert target[1].item() == 2.0
 
 
-def test_an_update_takes_the_steps_that_autograd_and_plain_adam_give():
+@pytest.mark.parametrize("cloning", [0.0, 1.5])
+def test_an_update_takes_the_steps_that_autograd_and_plain_adam_give(cloning):
     """A straightforward SAC with separate critics and unfused optimisers ends at the same weights."""
-    agent, updates = _agent(layer_norm="none"), 4
+    agent, updates, prior = _agent(layer_norm="none", cloning=cloning), 4, 6
     plain = copy.deepcopy(agent)
     critics = [
         [torch.nn.Parameter(p[i].detach().clone()) for p in (*plain.critic.weights, *plain.critic.biases)]
@@ -132,7 +133,7 @@ def test_an_update_takes_the_steps_that_autograd_and_plain_adam_give():
     a_adam = torch.optim.Adam([log_alpha], 1e-3)
     for k in range(updates):
         batch, noise = _batch(seed=k), torch.randn(2, 16, 2, generator=torch.Generator().manual_seed(100 + k))
-        agent.update(batch, noise, torch.tensor([0, 1]))
+        agent.update(batch, noise, torch.tensor([0, 1]), prior)
         alpha = log_alpha.exp().detach()
         with torch.no_grad():
             action, log_density = squash(plain.actor(batch.next_states), noise[0])
@@ -144,6 +145,8 @@ def test_an_update_takes_the_steps_that_autograd_and_plain_adam_give():
         q_adam.step()
         action, log_density = squash(plain.actor(batch.states), noise[1])
         loss = (alpha * log_density - torch.min(*(q(w, batch.states, action) for w in critics))).mean()
+        cloned = torch.tanh(plain.actor(batch.states[:prior])[0])
+        loss = loss + cloning * target.abs().mean() * F.mse_loss(cloned, batch.actions[:prior])
         pi_adam.zero_grad()
         loss.backward()
         pi_adam.step()
@@ -213,7 +216,7 @@ def test_batches_hold_the_share_of_prior_data_that_is_asked_for(ratio, prior_row
     replay = OnlineReplay(50, code.width, CPU)
     replay.add(np.zeros((20, code.width), np.float32))
     generator = torch.Generator().manual_seed(0)
-    batch = sample(replay, prior, ratio, updates=3, batch_size=16, code=code, generator=generator)
+    batch = sample(replay, prior, int(16 * ratio), updates=3, batch_size=16, code=code, generator=generator)
     assert batch.states.shape == (3, 16, 77)
     assert batch.dones.sum(dim=1).tolist() == [prior_rows] * 3
 
@@ -224,6 +227,30 @@ def test_prior_data_of_many_tasks_carry_their_own_ids():
     ids = CODE.cut(prior.rows).next_states[:, COMPOSUITE.ids_slice].numpy()
     np.testing.assert_array_equal(ids[0], tasks[0].one_hot)
     np.testing.assert_array_equal(ids[7], tasks[1].one_hot)
+
+
+def test_normalised_states_are_magnified_at_most_tenfold():
+    code = ObservationCode(COMPOSUITE, task_ids=False, canonical=False)
+    states = np.random.default_rng(0).normal(3.0, np.linspace(0.01, 2.0, 77), (4000, 77)).astype(np.float32)
+    np.testing.assert_array_equal(code(states, TASK), states)
+    code.normalise_by(states)
+    seen = code(states, TASK)
+    np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-4)
+    expected = np.minimum(1.0, states.std(axis=0) / 0.1)
+    np.testing.assert_allclose(seen.std(axis=0), expected, rtol=1e-3)
+    code.normalise_by(states, hide_velocities=True)
+    hidden = code(states, TASK) == 0
+    for part in COMPOSUITE.velocities:
+        assert hidden[:, part].all()
+        hidden[:, part] = False
+    assert not hidden.any()
+
+
+def test_states_to_normalise_by_without_data_are_those_of_the_seed():
+    states = random_states(TASK, 0, steps=3, count=2)
+    assert states.shape == (6, 77)
+    np.testing.assert_array_equal(states, random_states(TASK, 0, steps=3, count=2))
+    assert (states[4:] != states[:2]).any(axis=1).all()
 
 
 def test_a_ring_is_read_back_from_its_increments_and_forgets_what_is_overwritten(tmp_path):
@@ -352,7 +379,7 @@ def test_the_published_defaults_and_flags_are_there():
         load_online_config(None, {"sac": {"target_critics": 5}}, VARIANTS["original"])
 
 
-@pytest.mark.parametrize("file", ["rlpd.yaml", "laptop.yaml"])
+@pytest.mark.parametrize("file", ["rlpd.yaml", "laptop.yaml", "bootstrap.yaml"])
 def test_the_configurations_of_online_learning_are_valid(file):
     from runtime.paths import PROJECT_ROOT
 
