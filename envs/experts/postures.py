@@ -29,7 +29,7 @@ USUAL = Posture()
 
 _BESIDE_WALLS = {
     ("IIWA", "GoalWall", "Plate"): Posture(roll=0.1),
-    ("Panda", "GoalWall", "Plate"): Posture(tilt=-0.5, roll=0.12, softness=0.15, lead=1.2),
+    ("Panda", "GoalWall", "Plate"): Posture(tilt=-0.6, roll=0.12, yaw=-0.4, softness=0.3, lead=1.2),
     ("Panda", "ObjectWall"): Posture(tilt=-0.3, softness=0.2, berth=0.04, lead=1.2),
     ("Panda", "ObjectDoor"): Posture(tilt=-0.3, softness=0.2, berth=0.03, lead=1.2),
     ("Panda", "ObjectWall", "Plate"): Posture(tilt=-0.35, softness=0.1, berth=0.04, lead=1.2),
@@ -41,7 +41,7 @@ _BESIDE_WALLS = {
     ("Kinova3", "ObjectDoor"): Posture(berth=0.03),
 }
 """By robot and obstacle, or also by object. Panda's wrist is wide and sits behind the hand, and where it knocks over a
-dumbbell beside the goal wall, its forearm comes down on that unless the hand rolls away. IIWA's forearm comes down on a
+dumbbell or a plate beside the goal wall, its forearm comes down on that unless the hand rolls and turns away. IIWA's forearm comes down on a
 post of the door. Kinova3's wrist is wide. A plate lies beside a post."""
 
 _ROUND_THE_GOAL_WALL = {
@@ -49,6 +49,7 @@ _ROUND_THE_GOAL_WALL = {
     ("IIWA", "Plate"): Posture(lead=1.0),
     ("Panda",): Posture(tilt=-0.35, yaw=-0.7, softness=3.0, lead=1.0),
     ("Panda", "Dumbbell"): Posture(tilt=-0.35, roll=-0.15, yaw=-0.7, softness=3.0, lead=1.0),
+    ("Panda", "Plate"): Posture(tilt=0.05, roll=-0.12, yaw=-0.3, lead=1.0),
 }
 """By robot, or also by object, for a hand that must stay low: it points ahead, so that the wrist comes after it, not
 beside it, and takes back the roll of its object's posture above. IIWA swings a plate up to where its episode would
