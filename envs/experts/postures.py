@@ -41,8 +41,8 @@ _BESIDE_WALLS = {
     ("Kinova3", "ObjectDoor"): Posture(berth=0.03),
 }
 """By robot and obstacle, or also by object. Panda's wrist is wide and sits behind the hand, and where it knocks over a
-dumbbell or a plate beside the goal wall, its forearm comes down on that unless the hand rolls and turns away. IIWA's forearm comes down on a
-post of the door. Kinova3's wrist is wide. A plate lies beside a post."""
+dumbbell or a plate beside the goal wall, its forearm comes down on that unless the hand rolls or turns away. IIWA's
+forearm comes down on a post of the door. Kinova3's wrist is wide. A plate lies beside a post."""
 
 _ROUND_THE_GOAL_WALL = {
     ("Jaco",): Posture(softness=0.2, lead=1.0),
