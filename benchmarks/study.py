@@ -56,13 +56,11 @@ def action_error(observations: np.ndarray, actions: np.ndarray, task: Task) -> f
 
 def training_flop(config: Any, rows: int) -> float:
     """FLOP of the products of a generator's whole training on a pool of so many rows."""
-    training = config.training
-    batch = training.batch_size if rows >= training.small_pool else training.small_batch_size
     network = build(COMPOSUITE, config.network)
     x, condition = torch.zeros(8, COMPOSUITE.transition_dim), torch.zeros(8, COMPOSUITE.condition_dim)
     with FlopCounterMode(display=False) as counter:
         network(x, torch.zeros(8), condition).sum().backward()
-    return counter.get_total_flops() / 8 * batch * training.steps
+    return counter.get_total_flops() / 8 * config.training.batch_size_for(rows) * config.training.steps
 
 
 def run_variant(name: str, study: Study, out: Path) -> list[dict[str, object]]:
@@ -106,6 +104,12 @@ def run_variant(name: str, study: Study, out: Path) -> list[dict[str, object]]:
     return rows
 
 
+def averages(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Success and action error over a variant's tasks."""
+    success = sum(row["solved"] for row in rows) / max(1, sum(row["trials"] for row in rows))
+    return success, float(np.mean([row["action_error"] for row in rows]))
+
+
 def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Success and action error, averaged over tasks, against the generator's training; a line where only steps vary."""
     import matplotlib
@@ -117,8 +121,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     points = []
     for name in dict.fromkeys(row["variant"] for row in rows):
         own = [row for row in rows if row["variant"] == name]
-        success = sum(row["solved"] for row in own) / max(1, sum(row["trials"] for row in own))
-        error = np.mean([row["action_error"] for row in own])
+        success, error = averages(own)
         points.append((own[0]["flop"] / 1e12, success, error, name, own[0]["only_steps"]))
     line = sorted(point for point in points if point[4])
     for axis, column, label in ((axes[0], 1, "success on held-out tasks"), (axes[1], 2, "action error (RMS)")):
@@ -155,8 +158,7 @@ def main(study: Path, out: Path, only: list[str] = []) -> None:  # noqa: B006 - 
         rows += own
         write_csv(out / "study.csv", COLUMNS, rows)
         plot(rows, out / "study.png")
-        success = sum(row["solved"] for row in own) / max(1, sum(row["trials"] for row in own))
-        error = np.mean([row["action_error"] for row in own])
+        success, error = averages(own)
         print(f"{name}: success {success:.2f}, action error {error:.3f}, {own[0]['flop'] / 1e12:.0f} TFLOP", flush=True)
 
 

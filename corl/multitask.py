@@ -19,7 +19,7 @@ from corl.factored import FACTORED, FactoredActor, FactoredCritic, FactoredValue
 from corl.iql import IQL, IQLConfig
 from corl.learner import Learner, Networks
 from corl.networks import Actor, GaussianActor, TwinCritic, Value
-from corl.replay import STATE_STD_OFFSET, Batch
+from corl.replay import STATE_STD_OFFSET, Batch, mean_and_std
 from corl.td3_bc import TD3BC, TD3BCConfig
 from offline_compositional_rl_datasets.hdf5 import EpisodeEnds
 from offline_compositional_rl_datasets.layout import FactoredLayout
@@ -187,12 +187,9 @@ class Normalisation:
                 np.ones(layout.state_dim, np.float32),
                 config.canonical_quaternions,
             )
-        mean = states.mean(axis=0, dtype=np.float64).astype(np.float32)
-        std = (states.std(axis=0, dtype=np.float64) + STATE_STD_OFFSET).astype(np.float32)
-        if config.hide_velocities:
-            for part in layout.velocities:
-                std[part] = np.inf
-        return cls(mean, std, config.canonical_quaternions)
+        mean, std = mean_and_std(states, layout, hide_velocities=config.hide_velocities)
+        std = (std + STATE_STD_OFFSET).astype(np.float32)
+        return cls(mean.astype(np.float32), std, config.canonical_quaternions)
 
     def observation(self, states: np.ndarray, task: Task, layout: FactoredLayout) -> np.ndarray:
         """Raw states (B, 77) to the agent's observations (B, 93)."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corl.replay import Batch
+from corl.replay import Batch, mean_and_std
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
@@ -32,7 +32,7 @@ class ObservationCode:
 
     def __init__(self, layout: FactoredLayout, *, task_ids: bool, canonical: bool) -> None:
         self.layout, self.task_ids, self.canonical = layout, task_ids, canonical
-        self._mean, self._std = np.zeros(layout.state_dim, np.float32), np.ones(layout.state_dim, np.float32)
+        self._scale: tuple[np.ndarray, np.ndarray] | None = None  # mean and standard deviation
         self.dim = layout.observation_dim if task_ids else layout.state_dim
         self.action_dim = layout.action_dim
         self.width = 2 * self.dim + self.action_dim + 2
@@ -42,22 +42,21 @@ class ObservationCode:
         states = np.asarray(states, np.float32)
         if self.canonical:
             states = canonical_quaternions(states, self.layout)
-        states = (states - self._mean) / self._std
+        if self._scale is not None:
+            mean, std = self._scale
+            states = (states - mean) / std
         return self.layout.join_ids(states, task.one_hot) if self.task_ids else states
 
     def normalise_by(self, states: np.ndarray, *, hide_velocities: bool = False) -> None:
         """Let the agent see states less the mean of raw states (N, 77), over their standard deviation or 0.1.
 
-        Hidden velocities read 0, as in `corl.replay.ReplayData`.
+        Hidden velocities read 0.
         """
         states = np.asarray(states, np.float32)
         if self.canonical:
             states = canonical_quaternions(states, self.layout)
-        self._mean = states.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self._std = states.std(axis=0, dtype=np.float64).clip(min=SMALLEST_STD).astype(np.float32)
-        if hide_velocities:
-            for part in self.layout.velocities:
-                self._std[part] = np.inf
+        mean, std = mean_and_std(states, self.layout, hide_velocities=hide_velocities)
+        self._scale = mean.astype(np.float32), std.clip(min=SMALLEST_STD).astype(np.float32)
 
     def rows(
         self,

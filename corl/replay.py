@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 STATE_STD_OFFSET = 1e-3
 
 
+def mean_and_std(states: np.ndarray, layout: FactoredLayout, *, hide_velocities: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Of states (N, 77), each (77,) float64; an infinite deviation makes a hidden velocity read 0."""
+    mean, std = states.mean(axis=0, dtype=np.float64), states.std(axis=0, dtype=np.float64)
+    if hide_velocities:
+        for part in layout.velocities:
+            std[part] = np.inf
+    return mean, std
+
+
 class Batch(NamedTuple):
     """states, next_states (B, S) normalised; actions (B, A); rewards, dones (B,)."""
 
@@ -53,11 +62,8 @@ class ReplayData:
             for part in (layout.observation, layout.next_observation):
                 matrix[:, part] = canonical_quaternions(matrix[:, part], layout)
         states = matrix[:, layout.observation]
-        self.mean = states.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self.std = (states.std(axis=0, dtype=np.float64) + STATE_STD_OFFSET).astype(np.float32)
-        if hide_velocities:
-            for part in layout.velocities:
-                self.std[part] = np.inf
+        mean, std = mean_and_std(states, layout, hide_velocities=hide_velocities)
+        self.mean, self.std = mean.astype(np.float32), (std + STATE_STD_OFFSET).astype(np.float32)
         for part in (layout.observation, layout.next_observation):
             matrix[:, part] = (matrix[:, part] - self.mean) / self.std
         self._matrix = torch.from_numpy(matrix).to(device)

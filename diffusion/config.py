@@ -116,6 +116,10 @@ class TrainConfig:
         if self.episode_ends not in ("drop", "self", "reference"):
             raise ConfigError(f"episode_ends {self.episode_ends!r}: expected drop, self or reference")
 
+    def batch_size_for(self, rows: int) -> int:
+        """The batch size for a pool of so many rows."""
+        return self.batch_size if rows >= self.small_pool else self.small_batch_size
+
 
 @dataclass(frozen=True)
 class SamplerConfig:

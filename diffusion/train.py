@@ -174,7 +174,7 @@ class Training:
         self.total_loss = torch.zeros((), device=device)  # since it was logged
         before = load_checkpoint(initial) if initial else None
         self.normalizer = _normalizer(pool, config, layout, before)
-        batch_size = config.batch_size if len(pool.matrix) >= config.small_pool else config.small_batch_size
+        batch_size = config.batch_size_for(len(pool.matrix))
         if batch_size % world.size:
             raise ConfigError(f"batch_size {batch_size}: expected a multiple of the {world.size} processes")
         with torch.random.fork_rng(devices=[]):

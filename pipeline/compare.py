@@ -15,7 +15,7 @@ from offline_compositional_rl_datasets.task import Task
 from pipeline.solving import write_steps
 from runtime.atomic import atomic_path, write_text
 from runtime.errors import ConfigError, DataError
-from runtime.metrics import write_csv
+from runtime.metrics import markdown_table, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,18 +140,19 @@ def compare(methods: Sequence[Method], folder: Path, tasks: Sequence[str] = ()) 
     if not chosen:
         raise ConfigError(f"tasks {', '.join(tasks)}: no method has a result of them")
     files = [folder / "table.csv", folder / "table.md", folder / "success.png"]
-    _write_tables(methods, chosen, files[0], files[1])
+    text = _write_table(methods, chosen, files[0])
     _save(files[2], lambda: _draw_success(methods, chosen))
     learned = [task for task in chosen if any(task in method.curves for method in methods)]
     if learned:
         files += [folder / "curves.png", folder / "steps.csv"]
         _save(files[-2], lambda: _draw_curves(methods, chosen))
-        steps = write_steps(methods, learned, files[-1])
-        write_text(files[1], files[1].read_text(encoding="utf-8") + "\n" + steps)
+        text += "\n" + write_steps(methods, learned, files[-1])
+    write_text(files[1], text)
     return files
 
 
-def _write_tables(methods: Sequence[Method], tasks: Sequence[str], as_csv: Path, as_markdown: Path) -> None:
+def _write_table(methods: Sequence[Method], tasks: Sequence[str], path: Path) -> str:
+    """Write the success of methods on tasks, and give it as Markdown."""
     columns = ["task"]
     for method in methods:
         columns += [method.name, f"{method.name}_low", f"{method.name}_high", f"{method.name}_seeds"]
@@ -180,11 +181,10 @@ def _write_tables(methods: Sequence[Method], tasks: Sequence[str], as_csv: Path,
         name = f"average of {len(shared)} shared tasks"
         rows.append({"task": name, **{m.name: f"{mean:.4f}" for m, mean in zip(methods, means, strict=True)}})
         lines.append([name, *(f"{mean:.2f}" for mean in means)])
-    write_csv(as_csv, columns, rows)
+    write_csv(path, columns, rows)
     header = ["task", *(method.name for method in methods)]
-    table = [header, ["---"] * len(header), *lines]
-    text = "".join("| " + " | ".join(cells) + " |\n" for cells in table)
-    write_text(as_markdown, text + "\nMean success over seeds; in brackets the 95 % bootstrap interval over seeds.\n")
+    table = markdown_table([header, *lines])
+    return f"{table}\nMean success over seeds; in brackets the 95 % bootstrap interval over seeds.\n"
 
 
 def _draw_success(methods: Sequence[Method], tasks: Sequence[str]) -> None:

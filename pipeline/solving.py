@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.metrics import write_csv
+from runtime.metrics import markdown_table, write_csv
 
 if TYPE_CHECKING:
     from pipeline.compare import Curve, Method
@@ -42,5 +42,5 @@ def write_steps(methods: Sequence[Method], tasks: Sequence[str], path: Path) -> 
         lines.append(cells)
     write_csv(path, ["task", "method", "seed", "solved_at", "steps"], rows)
     header = ["task", *(method.name for method in online)]
-    table = "".join("| " + " | ".join(cells) + " |\n" for cells in [header, ["---"] * len(header), *lines])
+    table = markdown_table([header, *lines])
     return f"Steps of the environment until an evaluation with a success of {SOLVED_AT}, seed by seed.\n\n{table}"

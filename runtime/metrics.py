@@ -52,3 +52,9 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """The rows' cells as a table in Markdown, the first row as its header."""
+    header, *others = rows
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in [header, ["---"] * len(header), *others])
