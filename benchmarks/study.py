@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from offline_compositional_rl_datasets.task import Task
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, run_main
 from runtime.metrics import write_csv
+
+if TYPE_CHECKING:
+    from pipeline.config import PipelineConfig
 
 COLUMNS = ("variant", "only_steps", "task", "flop", "solved", "trials", "mean_return", "action_error", "distance")
 _ROWS = 2000  # of a set are shown to the expert
@@ -54,7 +57,7 @@ def action_error(observations: np.ndarray, actions: np.ndarray, task: Task) -> f
     return float(np.sqrt(np.mean((np.clip(actions[chosen], -1.0, 1.0) - wanted) ** 2)))
 
 
-def training_flop(config: Any, rows: int) -> float:
+def training_flop(config: PipelineConfig, rows: int) -> float:
     """FLOP of the products of a generator's whole training on a pool of so many rows."""
     network = build(COMPOSUITE, config.network)
     x, condition = torch.zeros(8, COMPOSUITE.transition_dim), torch.zeros(8, COMPOSUITE.condition_dim)
@@ -63,20 +66,27 @@ def training_flop(config: Any, rows: int) -> float:
     return counter.get_total_flops() / 8 * config.training.batch_size_for(rows) * config.training.steps
 
 
-def run_variant(name: str, study: Study, out: Path) -> list[dict[str, object]]:
-    """Run the loop's first iteration, or find it done; a row per held-out task."""
+def configuration(name: str, study: Study, out: Path) -> PipelineConfig:
+    """A variant's configuration, with folders of its own. Raises `ConfigError` naming the variant."""
     from pipeline.config import load_pipeline_config
-    from pipeline.loop import Loop
-    from runtime.atomic import artifact_info
     from runtime.config import config_hash, merge
 
-    otherwise = study.variants[name]
-    config = load_pipeline_config(study.base, merge({"max_iterations": 1}, otherwise))
+    try:
+        config = load_pipeline_config(study.base, merge({"max_iterations": 1}, study.variants[name]))
+    except ConfigError as error:
+        raise ConfigError(f"variant {name!r} over {error}") from error
     folder = out / name.replace(" ", "_")
     paths = dataclasses.replace(config.paths, results_path=folder, logs_path=folder / "logs")
     if config.collect:  # variants that record in the same way share their recordings
         paths = dataclasses.replace(paths, data_path=out / f"data_{config_hash(config.collect)}")
-    config = dataclasses.replace(config, paths=paths)
+    return dataclasses.replace(config, paths=paths)
+
+
+def run_variant(name: str, otherwise: Mapping[str, Any], config: PipelineConfig) -> list[dict[str, object]]:
+    """Run the loop's first iteration, or find it done; a row per held-out task."""
+    from pipeline.loop import Loop
+    from runtime.atomic import artifact_info
+
     loop = Loop(config)
     state = loop.run()
     iteration = state.iterations[0]
@@ -152,9 +162,11 @@ def main(study: Path, out: Path, only: list[str] = []) -> None:  # noqa: B006 - 
     for name in only:
         if name not in plan.variants:
             raise ConfigError(f"only {name!r}: {study} has the variants {', '.join(plan.variants)}")
+    # All of them now: a mistake in the last must not show after hours.
+    configs = {name: configuration(name, plan, out) for name in only or plan.variants}
     rows: list[dict[str, object]] = []
-    for name in only or plan.variants:
-        own = run_variant(name, plan, out)
+    for name, config in configs.items():
+        own = run_variant(name, plan.variants[name], config)
         rows += own
         write_csv(out / "study.csv", COLUMNS, rows)
         plot(rows, out / "study.png")

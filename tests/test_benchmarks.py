@@ -17,6 +17,7 @@ from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import read_json
+from runtime.errors import ConfigError
 from runtime.paths import PROJECT_ROOT
 
 
@@ -100,3 +101,13 @@ def test_a_study_tells_its_variants_apart_and_goes_on_with_what_is_done(tmp_path
     assert all(float(row["action_error"]) > 0 and int(row["trials"]) > 0 for row in rows)
     assert model.stat().st_mtime_ns == trained
     assert (tmp_path / "out" / "study.png").stat().st_size > 1000
+
+
+def test_a_mistake_in_a_studys_last_variant_is_told_before_the_first_is_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(PROJECT_ROOT)
+    plan = tmp_path / "study.yaml"
+    plan.write_text("base: tests/tiny.yaml\nvariants: {as it is: {}, other: {training: {stesp: 3}}}\n")
+    expected = r"variant 'other' over tests/tiny.yaml: unknown key 'training.stesp'; did you mean 'steps'"
+    with pytest.raises(ConfigError, match=expected):
+        study.main(plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
