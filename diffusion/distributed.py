@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from runtime import interrupt
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,14 @@ class World:
             value /= self.size
         return value
 
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag is set in any of the processes; all get the same answer."""
+        if self.size == 1:
+            return flag
+        value = torch.tensor(float(flag), device=device)
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return bool(value)
+
     @contextlib.contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
         """Within, the processes can talk to one another; all leave together."""
@@ -73,14 +84,31 @@ ALONE = World()
 
 
 def spawn(function: Callable[..., None], size: int, *arguments: Any) -> None:
-    """Run function(*arguments) in `size` processes of this machine that find each other by the environment."""
+    """Run function(*arguments) in `size` processes of this machine that find each other by the environment.
+
+    A request to stop is passed on to them. Raises `Interrupted` when they have left.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_enter, (size, port, function, arguments), nprocs=size)
+    children = torch.multiprocessing.spawn(_enter, (size, port, function, arguments), nprocs=size, join=False)
+    passed_on = False
+    try:
+        while not children.join(timeout=0.5):
+            if interrupt.requested() and not passed_on:
+                passed_on = True
+                for process in children.processes:
+                    process.terminate()
+    except torch.multiprocessing.ProcessExitedException:
+        if not passed_on:  # else one was asked before it could answer
+            raise
+    if passed_on:
+        raise interrupt.Interrupted
 
 
 def _enter(rank: int, size: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
     os.environ |= {key: str(value) for key, value in places.items()} | {"MASTER_ADDR": "127.0.0.1"}
-    function(*arguments)
+    # A batch system may signal this process as well as its parent.
+    with interrupt.honoured(signal.SIGTERM), contextlib.suppress(interrupt.Interrupted):
+        function(*arguments)

@@ -138,15 +138,17 @@ def train(
                     if metrics:
                         metrics.log(step=done, loss=mean_loss, learning_rate=learning_rate(step, config))
                         bar.update(config.log_every, loss=mean_loss)
-                stop = interrupt.requested()
+                # Several processes have losses of their own until they are joined to be logged, and stop together.
+                if not (logged or world.size == 1):
+                    continue
+                stop = world.any(interrupt.requested(), device)
                 due = time.monotonic() - saved > config.checkpoint_seconds and not saver.busy
-                # Of several processes each has a loss of its own until they are joined to be logged.
-                if (stop or due) and world.leads and (logged or world.size == 1):
+                if (stop or due) and world.leads:
                     saver.save(run.state(done))
                     saved = time.monotonic()
-                    if stop:
-                        saver.wait()
-                        raise interrupt.Interrupted
+                if stop:
+                    saver.wait()
+                    raise interrupt.Interrupted
         if world.leads:
             state = run.state(config.steps)
             written = {"steps": config.steps, **(info or {})}

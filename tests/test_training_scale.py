@@ -1,5 +1,8 @@
 """Training over several processes, from streamed data and in bfloat16 is the same training."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from diffusion.feed import Feed
 from diffusion.normalizer import Normalizer
 from diffusion.train import Pool, train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
+from runtime import interrupt
 from runtime.errors import ConfigError
 from runtime.metrics import read_metrics
 from tests.test_diffusion import CPU, SMALL, TASKS, _random_transitions
@@ -31,8 +35,24 @@ def _losses(folder):
     return [row["loss"] for row in read_metrics(folder / "metrics.jsonl")]
 
 
-def test_two_processes_give_the_loss_curve_of_one(pool, tmp_path):
+def _run_until_one_is_asked(pool, folder):
+    update, calls = torch.optim.AdamW.step, []
+
+    def step(self, *arguments):
+        calls.append(None)
+        if len(calls) == 7 and World.of_environment().rank == 1:
+            interrupt.request(15)
+        return update(self, *arguments)
+
+    torch.optim.AdamW.step = step
+    _run(pool, folder)
+
+
+def test_two_processes_give_the_loss_curve_of_one_also_when_one_of_them_is_asked_to_stop(pool, tmp_path):
     _run(pool, tmp_path / "one")
+    spawn(_run_until_one_is_asked, 2, pool, tmp_path / "two")
+    resume = torch.load(tmp_path / "two" / "resume.pt", weights_only=True)
+    assert resume["step"] == 10, "they stop together, at the next step at which they are joined"
     spawn(_run, 2, pool, tmp_path / "two")
     one, two = _losses(tmp_path / "one"), _losses(tmp_path / "two")
     assert len(one) == 6
@@ -40,6 +60,29 @@ def test_two_processes_give_the_loss_curve_of_one(pool, tmp_path):
     a, b = (torch.load(tmp_path / name / "model.pt", weights_only=True)["ema"] for name in ("one", "two"))
     for key in a:
         torch.testing.assert_close(a[key], b[key], atol=1e-4, rtol=1e-3)
+
+
+def _wait_until_asked(folder):
+    (folder / f"ready{World.of_environment().rank}").touch()
+    deadline = time.monotonic() + 60
+    while not interrupt.requested():
+        assert time.monotonic() < deadline, "nobody asked"
+        time.sleep(0.02)
+    raise interrupt.Interrupted
+
+
+def test_a_request_to_stop_reaches_every_process(tmp_path):
+    def ask():
+        while len(list(tmp_path.glob("ready*"))) < 2:
+            time.sleep(0.02)
+        interrupt.request(15)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        with pytest.raises(interrupt.Interrupted):
+            spawn(_wait_until_asked, 2, tmp_path)
+    finally:
+        interrupt.clear()
 
 
 def test_processes_share_a_batch_without_overlap_and_must_divide_it(pool, tmp_path, monkeypatch):
