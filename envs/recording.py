@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from envs.composuite.objectives import OBJECTIVES
 from envs.composuite.robots import NUM_ARM_JOINTS
 from envs.composuite.simulation import ACTION_DIM
 from envs.vector import EnvGroup
@@ -22,6 +23,8 @@ _SLIP_STEPS = 12
 _GRIP_STEPS = 10  # an object slips only while it is being gripped,
 _MOST_SLIPS = 3  # and so many times a run
 _NUDGE = 0.6  # the arm's greatest command during a slip
+_BELOW_CEILING = 0.012  # no shove lifts an object that is so near to where the episode would end (m)
+_SPOT = 2.5  # times as long a run lingers at a goal that is a spot
 _LIFTED = 0.01  # an object less far above its first place rests (m)
 _OBJECT_HEIGHT = COMPOSUITE.factor_slices["object"].start + 2
 
@@ -36,7 +39,9 @@ class CollectConfig:
     the data shows how to come back from everywhere, with clean actions; that is what makes it clonable. Where the
     expert grips an object that still rests on its place, `slip` is the chance per step that the gripper opens and the
     arm moves a little instead, not recorded either: an expert closes within a few steps, too few to learn from that
-    open fingers about an object must close. Once it has been solved in `linger` steps a run is over.
+    open fingers about an object must close. Once it has been solved in `linger` steps a run is over; Push takes
+    two and a half times as many: its goal is a spot of 3 cm, and a clone that has seen little of how to stay there
+    glides past it.
 
     `random_share` makes worse policies of the expert: the share of its time that it acts at random (uniformly, each
     action held for 10 steps), from the first run's to the last one's.
@@ -85,8 +90,11 @@ class Run:
 class _Recorder:
     """Decides step by step whether a run records or shoves, and cuts it into episodes."""
 
-    def __init__(self, config: CollectConfig, generator: np.random.Generator, random_share: float = 0.0) -> None:
+    def __init__(
+        self, config: CollectConfig, generator: np.random.Generator, ceiling: float, random_share: float = 0.0
+    ) -> None:
         self.config, self.generator, self.random_share = config, generator, random_share
+        self.ceiling = ceiling - _BELOW_CEILING
         self.episodes: list[Episode] = []
         self.total_reward = 0.0
         self._steps: list[tuple] = []
@@ -122,6 +130,8 @@ class _Recorder:
             self._slips += 1
             self.close()
             self._start_shove(_SLIP_STEPS, np.append(self.generator.uniform(-_NUDGE, _NUDGE, NUM_ARM_JOINTS), -1.0))
+        if height > self.ceiling:
+            self._shove_left = 0
         if self._shove_left:
             noisy = np.where(self._free, noisy, self._shove)
         return np.clip(noisy, -1.0, 1.0).astype(np.float32)
@@ -171,9 +181,12 @@ def record(
 ) -> list[Run]:
     """Run the expert side by side; a run's start, noise and shoves depend on its number alone."""
     group = EnvGroup(task, len(numbers), {"horizon": config.horizon})
+    objective = OBJECTIVES[task.objective]
     recorders = [
-        _Recorder(config, rng("noise", config.seed, task.name, number), config.share_of(number)) for number in numbers
+        _Recorder(config, rng("noise", config.seed, task.name, number), objective.ceiling, config.share_of(number))
+        for number in numbers
     ]
+    linger = config.linger * (_SPOT if task.objective == "Push" else 1)
     observations = group.reset([derive_seed("start", config.seed, task.name, number) for number in numbers])
     ended = np.zeros(len(numbers), dtype=bool)
     while not ended.all():
@@ -184,7 +197,7 @@ def record(
         following, rewards, terminated, truncated, successes = group.step(actions)
         for i in np.flatnonzero(~ended):
             recorders[i].add(observations[i], actions[i], rewards[i], successes[i], bool(terminated[i]))
-        over = np.array([recorder.success and recorder.solved_for >= config.linger for recorder in recorders])
+        over = np.array([recorder.success and recorder.solved_for >= linger for recorder in recorders])
         ended |= terminated | truncated | over
         observations = following
     for recorder in recorders:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from envs.collect import collect
-from envs.experts import PublishedExpert, best_policy
+from envs.experts import PublishedExpert, best_policy, expert_for
 from envs.qualities import config_of_kind, medium_share
 from envs.recording import CollectConfig, record
 from offline_compositional_rl_datasets.check import check_folder, check_task
@@ -106,6 +106,15 @@ def test_a_collection_that_cannot_be_is_refused():
         CollectConfig(random_share=(0.0, 1.5))
     with pytest.raises(ConfigError, match="expected one of expert, medium"):
         config_of_kind("best", PUSH, CollectConfig(), still)
+
+
+def test_shoves_do_not_end_the_runs_of_push_by_lifting_and_they_stay_at_its_goal():
+    task = Task.parse("IIWA_Plate_GoalWall_Push")
+    config = CollectConfig(horizon=600)
+    runs = record(task, config, range(6), expert_for(task))
+    assert sum(run.success for run in runs) >= 3, "one, where shoves lift it"
+    solved = [sum(episode.successes.sum() for episode in run.episodes) for run in runs if run.success]
+    assert np.mean(solved) > config.linger, "recorded steps at the goal"
 
 
 def test_random_data_ignores_the_expert_and_holds_its_actions():

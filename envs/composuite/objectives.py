@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import acos, tanh
+from math import acos, inf, tanh
 
 import numpy as np
 
@@ -55,7 +55,9 @@ def _hover(s: Situation, lift: float, centre: tuple[float, ...], above: bool) ->
 
 
 class Objective(ABC):
-    """Success and the shaped stages of one objective."""
+    """Success and the shaped stages of one objective. An object above the `ceiling` ends the episode."""
+
+    ceiling = inf
 
     @abstractmethod
     def success(self, s: Situation) -> bool: ...
@@ -65,7 +67,7 @@ class Objective(ABC):
 
     def ends_episode(self, s: Situation) -> bool:
         """True where the objective forbids to go on."""
-        return False
+        return bool(s.obj[2] > self.ceiling)
 
     def reward(self, s: Situation, *, shaped: bool) -> tuple[float, bool]:
         if self.success(s):
@@ -95,6 +97,8 @@ class PickPlace(Objective):
 class Push(Objective):
     """Slide the object to the goal without lifting it."""
 
+    ceiling = _BIN_Z + 0.1
+
     def success(self, s: Situation) -> bool:
         away = float(np.hypot(s.obj[0] - s.goal[0], s.obj[1] - s.goal[1]))
         return away <= 0.03 and s.obj[2] <= 0.9
@@ -102,9 +106,6 @@ class Push(Objective):
     def stages(self, s: Situation) -> tuple[float, ...]:
         approach = 0.3 + 0.4 * (1 - tanh(5 * _distance(s.goal, s.obj))) if s.grasped else 0.0
         return (_reach(s), _grasp(s), approach)
-
-    def ends_episode(self, s: Situation) -> bool:
-        return s.obj[2] - _BIN_Z > 0.1
 
 
 class Shelf(Objective):
