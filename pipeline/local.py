@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import os
-from collections.abc import Sequence
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import submitit
@@ -16,7 +21,10 @@ from pipeline.failures import Evidence, Failure
 from pipeline.jobcall import JobCall, read_note, slug
 from runtime.cpus import cpu_count
 
+log = logging.getLogger(__name__)
+
 _TAIL_BYTES = 4096
+_STOP_SECONDS = 15.0  # that jobs have to save on Ctrl-C
 _SPINS = "3000"  # turns that an idle thread of OpenMP waits awake: libgomp's own 300,000 starve what runs beside
 
 
@@ -37,6 +45,19 @@ def tail(path: Path) -> str:
             return file.read().decode(errors="replace")
     except OSError:
         return ""
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started within ignore SIGINT: Ctrl-C in a terminal reaches all, and is for the loop to answer."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class LocalSite:
@@ -107,7 +128,8 @@ class LocalSite:
         call = JobCall(
             [stage], [group.job_name(stage)], [group.log_file(stage)], {"run": group.run, "group": group.name}
         )
-        return executor.submit(call)
+        with _deaf_to_ctrl_c():
+            return executor.submit(call)
 
     def over(self, running: Sequence[Attempt]) -> list[tuple[Attempt, Evidence]]:
         """Those that have ended, with what is known of them."""
@@ -118,5 +140,15 @@ class LocalSite:
         return Evidence(str(attempt.job.state), note, tail(attempt.job.paths.stderr))
 
     def cancel(self, running: Sequence[Attempt]) -> None:
-        for attempt in running:
-            attempt.job.cancel()
+        """Ask them to save and end, for as long as they may take; what still runs then holds its stage's lock."""
+        left = list(running)
+        if left:
+            log.info("stopping %d job%s", len(left), "s" if len(left) > 1 else "")
+        deadline = time.monotonic() + _STOP_SECONDS
+        while left and time.monotonic() < deadline:
+            for attempt in left:
+                # Again each time: submitit swallows the signal until the job listens for it.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(attempt.job.job_id), signal.SIGTERM)
+            time.sleep(self.poll_seconds)
+            left = [attempt for attempt in left if not attempt.job.done()]

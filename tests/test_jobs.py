@@ -2,12 +2,19 @@
 
 import dataclasses
 import logging
+import os
+import signal
+import subprocess
+import sys
+import time
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion.config import DenoiserConfig, TrainConfig
-from offline_compositional_rl_datasets.hdf5 import task_file
+from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
+from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from pipeline.attempts import Attempt, Group, Ledger
 from pipeline.config import ClusterConfig, Resources, RetryConfig
@@ -32,17 +39,24 @@ def _run(stage, tmp_path, **retry):
     return run_jobs([stage], resources, site, ledger, group, retry, lambda stage: "done")
 
 
-def _stage(tmp_path):
+def _stage(tmp_path, steps=1):
     return TrainGenerator(
         data_path=tmp_path,
         dataset_type="expert",
         expert_tasks=(TASK,),
         sources=(),
         network=DenoiserConfig(hidden=8, depth=1, heads=1),
-        training=TrainConfig(steps=1),
+        training=TrainConfig(steps=steps, small_batch_size=8, log_every=1),
         seed=0,
         checkpoint=tmp_path / "model" / "model-1.pt",
     )
+
+
+def _episode():
+    random = np.random.default_rng(0)
+    states = random.normal(size=(20, COMPOSUITE.state_dim)).astype(np.float32)
+    actions = random.uniform(-1, 1, (20, COMPOSUITE.action_dim)).astype(np.float32)
+    return Episode(states, actions, np.zeros(20, np.float32), np.zeros(20, np.float32), terminated=False)
 
 
 def _data(tmp_path, content):
@@ -74,6 +88,27 @@ def test_a_job_that_fails_by_a_fault_of_the_program_is_tried_once_more_and_its_t
     assert "log.out" not in reason
     assert "filelock" in caplog.text, "the traceback's last lines are in the loop's log"
     assert any(link.is_symlink() and link.exists() for link in (tmp_path / "logs").iterdir())
+
+
+def test_ctrl_c_in_a_terminal_stops_the_jobs_after_they_have_saved_and_prints_no_traceback(tmp_path):
+    write_expert(task_file(tmp_path, "expert", TASK), [_episode()], TASK)
+    loop = (
+        "import pathlib, sys; from runtime.errors import run_main; from tests import test_jobs as t\n"
+        "folder = pathlib.Path(sys.argv[1]); run_main(lambda: t._run(t._stage(folder, 1_000_000), folder) and 0)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", loop, str(tmp_path)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "model" / "metrics.jsonl").exists():
+        assert process.poll() is None and time.monotonic() < deadline, "the job did not begin"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert told.endswith("interrupted: the same command continues where this stopped\n")
+    assert "Traceback" not in told
+    assert (tmp_path / "model" / "resume.pt").exists()
 
 
 def test_a_lone_job_gets_all_cores_of_this_machine_and_many_get_what_they_ask(tmp_path):
