@@ -145,6 +145,7 @@ def test_a_good_file_is_fit_for_use_and_a_missing_one_is_named(tmp_path):
     assert (good.rows, good.episodes, good.faults) == (10, 2, ())
     rewards = read_arrays(good.path)["rewards"]
     assert good.mean_return == pytest.approx(rewards.sum() / 2)
+    assert (good.run_success, good.run_return) == (0.0, pytest.approx(rewards.sum() / 2)), "without shoves"
     assert missing.faults == ("missing",)
     with pytest.raises(DataError, match="no such folder"):
         check_folder(tmp_path / "none", "expert", [PUSH])
@@ -157,6 +158,7 @@ def test_a_good_file_is_fit_for_use_and_a_missing_one_is_named(tmp_path):
         ("actions", 2, 1.5, "row 2: action outside"),
         ("rewards", 4, -1.0, "row 4: reward outside"),
         ("timeouts", slice(None), False, "cut off"),
+        ("observations", (2, 10), 0.5, "row 2: quaternion at 10:14 of the state"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_told(tmp_path, key, row, value, fault):
@@ -164,6 +166,29 @@ def test_what_is_wrong_in_a_file_is_told(tmp_path, key, row, value, fault):
     with h5py.File(task_file(tmp_path, "expert", PUSH), "r+") as file:
         file[key][row] = value
     assert fault in check_task(tmp_path, "expert", PUSH).faults[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("rewards", np.float32(1.0), "rewards has shape ()"),
+        ("rewards", h5py.Empty("f"), "rewards has shape None"),
+        ("observations", np.float32(1.0), "observations has shape ()"),
+        ("terminals", np.full(5, np.nan), "row 0: terminals is neither 0 nor 1"),
+        ("successes", np.array([0.0, 1.0, 7.0, 0.0, 0.0]), "row 2: successes is neither 0 nor 1"),
+        ("actions", np.full((5, 8), b"x"), "actions has dtype |S1"),
+    ],
+)
+def test_an_array_of_another_kind_is_told_and_not_read(tmp_path, key, value, fault):
+    collect([PUSH], CollectConfig(episodes=1, horizon=5), tmp_path)
+    path = task_file(tmp_path, "expert", PUSH)
+    with h5py.File(path, "r+") as file:
+        del file[key]
+        file[key] = value
+    assert fault in check_task(tmp_path, "expert", PUSH).faults[0]
+    if "neither" not in fault:
+        with pytest.raises(DataError, match=f"{key} has|observations"):
+            read_expert(path, PUSH)
 
 
 def test_a_file_of_another_task_or_of_no_format_is_told(tmp_path):
