@@ -51,6 +51,8 @@ class CompoSuiteEnv(gymnasium.Env):
                 f"controller {controller!r}: expected 'joint'; the benchmark's 'osc' and 'osc_pose' are not "
                 "implemented (all published data and policies use 'joint')"
             )
+        if horizon < 1:
+            raise ConfigError(f"horizon {horizon}: expected at least 1")
         self.task = task if isinstance(task, Task) else Task.parse(task)
         self.horizon, self.task_ids, self.ignore_done = horizon, task_ids, ignore_done
         self.reward_shaping, self.reward_scale = reward_shaping, reward_scale
