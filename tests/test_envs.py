@@ -46,6 +46,8 @@ def test_an_environment_keeps_the_gymnasium_contract(name):
         assert not terminated
         assert truncated == (step == 3)
         assert isinstance(info["success"], bool)
+        assert isinstance(terminated, bool)
+        assert type(reward) is float
     env.close()
 
 

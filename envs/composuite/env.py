@@ -94,11 +94,11 @@ class CompoSuiteEnv(gymnasium.Env):
         self.steps += 1
         situation = self.situation(float(action[-1]))
         reward, success = self._objective.reward(situation, shaped=self.reward_shaping)
-        terminated = self._objective.ends_episode(situation)
+        terminated = bool(self._objective.ends_episode(situation))
         truncated = not self.ignore_done and self.steps >= self.horizon
         self._ended = terminated or truncated
-        info = {"success": success, "grasped": situation.grasped}
-        return self._observation(), reward * self.reward_scale, terminated, truncated, info
+        info = {"success": bool(success), "grasped": situation.grasped}
+        return self._observation(), float(reward) * self.reward_scale, terminated, truncated, info
 
     def situation(self, gripper_command: float = 0.0) -> Situation:
         """What the objective judges, at the present state."""
