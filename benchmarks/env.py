@@ -104,8 +104,9 @@ def measure_original(name: str, seconds: float) -> float | None:
         import composuite
     except ImportError:
         return None
-    robot, obj, obstacle, objective = name.split("_")
-    env = composuite.make(robot, obj, obstacle, objective, use_task_id_obs=False, ignore_done=True)
+    from offline_compositional_rl_datasets.task import Task
+
+    env = composuite.make(*Task.parse(name).elements, use_task_id_obs=False, ignore_done=True)
     env.reset()
     actions = np.random.default_rng(0).uniform(-1, 1, (1000, 8))
     start, steps = time.perf_counter(), 0
@@ -128,7 +129,10 @@ def main(
     """
     from runtime.atomic import write_json
     from runtime.cpus import cpu_count
+    from runtime.errors import ConfigError
 
+    if not tasks or seconds <= 0:
+        raise ConfigError(f"{len(tasks)} tasks, --seconds {seconds:g}: expected at least one, and more than 0")
     if quick:
         tasks, seconds = tasks[:1], 2.0
     rows = []

@@ -52,6 +52,9 @@ class Policy:
     def load(cls, path: Path, layout: FactoredLayout = COMPOSUITE) -> Policy:
         """A policy from a checkpoint of `save_checkpoint`. Raises `DataError` where it is not one."""
         checkpoint = load_checkpoint(path)
+        missing = [key for key in ("actor", "hidden", "state_mean", "state_std") if key not in checkpoint]
+        if missing:
+            raise DataError(f"{path}: lacks {', '.join(missing)}, expected a checkpoint of a trained policy")
         actor = make_actor(layout, checkpoint["actor"], checkpoint["hidden"])
         mean, std = checkpoint["state_mean"].numpy(), checkpoint["state_std"].numpy()
         return cls(actor, mean, std, layout, canonical=checkpoint.get("canonical", True))

@@ -45,7 +45,7 @@ class Feed:
         self.conditions = torch.from_numpy(pool.conditions).to(device)
         task_index = torch.from_numpy(pool.task_index)
         if self.resident:
-            self.data, self.task_index = normalizer.normalize(matrix).to(device), task_index.to(device)
+            self.data, self.task_index = normalizer.normalize_to(matrix, device), task_index.to(device)
         else:
             self.data, self.task_index = matrix, task_index
             self._rows = torch.Generator().manual_seed(seed)

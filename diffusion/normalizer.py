@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from offline_compositional_rl_datasets.layout import FactoredLayout
+
+BLOCK_ROWS = 65_536
+"""Rows of a pool that are worked on at a time: copies of a whole one would not fit in memory beside it."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,18 @@ class Normalizer:
 
         All but the positions of the state is then scaled by `follow_scale`.
         """
-        shifted = _to_delta(matrix, layout) if delta_next else matrix
-        mean = shifted.mean(dim=0, dtype=torch.float64)
-        std = shifted.double().std(dim=0) if len(shifted) > 1 else torch.zeros_like(mean)
-        std = std + std_offset
+        total, squares = (torch.zeros(layout.transition_dim, dtype=torch.float64) for _ in range(2))
+
+        def blocks() -> Iterator[Tensor]:
+            for block in matrix.split(BLOCK_ROWS):
+                yield (_to_delta(block, layout) if delta_next else block).double()
+
+        for block in blocks():
+            total += block.sum(dim=0)
+        mean = total / len(matrix)
+        for block in blocks():
+            squares += (block - mean).square_().sum(dim=0)
+        std = (squares / max(1, len(matrix) - 1)).sqrt() + std_offset
         if not standardise_terminal:
             mean[layout.terminal], std[layout.terminal] = 0.0, 1.0
         return cls(mean.float(), std.float() / scales(layout, follow_scale), layout, delta_next)
@@ -45,6 +57,13 @@ class Normalizer:
     def normalize(self, matrix: Tensor) -> Tensor:
         shifted = _to_delta(matrix, self.layout) if self.delta_next else matrix
         return (shifted - self.mean) / self.std
+
+    def normalize_to(self, matrix: Tensor, device: torch.device) -> Tensor:
+        """The same on a device, block by block: a large matrix needs its own size there, and little more here."""
+        normalized = torch.empty_like(matrix, device=device)
+        for block, given in zip(normalized.split(BLOCK_ROWS), matrix.split(BLOCK_ROWS), strict=True):
+            block.copy_(self.normalize(given))
+        return normalized
 
     def denormalize(self, x: Tensor) -> Tensor:
         matrix = x * self.std + self.mean

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,27 +48,36 @@ class Pool:
     @classmethod
     def of(
         cls,
-        parts: Sequence[Transitions],
+        parts: Iterable[Transitions],
         layout: FactoredLayout,
         *,
+        rows: int | None = None,
         canonical: bool = True,
         timeouts_as_terminals: bool = False,
     ) -> Pool:
-        """One matrix, allocated once and filled part by part. Raises `DataError` for an empty pool."""
-        rows = sum(len(part) for part in parts)
+        """One matrix, allocated once and filled part by part. Raises `DataError` for an empty pool.
+
+        `rows`: how many the parts have, where they are an iterator: then each may be let go once it has been copied
+        (the system hands out the matrix' memory as it is filled), and the pool is in memory once, not twice.
+        """
+        if rows is None:
+            parts = list(parts)
+            rows = sum(len(part) for part in parts)
         if not rows:
             raise DataError("the training pool is empty: expected at least one task with data")
         matrix = np.empty((rows, layout.transition_dim), dtype=np.float32)
         task_index = np.empty(rows, dtype=np.int64)
-        start = 0
+        start, conditions = 0, []
         for i, part in enumerate(parts):
             stop = start + len(part)
-            matrix[start:stop] = part.to_matrix(layout, timeouts_as_terminals=timeouts_as_terminals)
+            block = matrix[start:stop]
+            block[:] = part.to_matrix(layout, timeouts_as_terminals=timeouts_as_terminals)
+            for states in (layout.observation, layout.next_observation) if canonical else ():
+                block[:, states] = canonical_quaternions(block[:, states], layout)
             task_index[start:stop] = i
+            conditions.append(part.task.one_hot)
             start = stop
-        for states in (layout.observation, layout.next_observation) if canonical else ():
-            matrix[:, states] = canonical_quaternions(matrix[:, states], layout)
-        return cls(matrix, task_index, np.stack([part.task.one_hot for part in parts]))
+        return cls(matrix, task_index, np.stack(conditions))
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -9,8 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +28,7 @@ from offline_compositional_rl_datasets.hdf5 import join_expert, task_file, write
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import artifact_info, commit_artifact
 from runtime.config import to_dict
-from runtime.errors import StateError
+from runtime.errors import DataError, JobError, StateError
 from runtime.lease import waiting_lock
 from runtime.logs import progress
 
@@ -51,6 +56,11 @@ class _Part:
     def __call__(self) -> None:
         runs = record(self.task, self.config, self.numbers, expert_for(self.task, self.policy))
         episodes = [episode for run in runs for episode in run.episodes]
+        if not episodes:
+            raise DataError(
+                f"{self.task}: no episode of two steps or more in {len(runs)} runs of horizon {self.config.horizon} "
+                f"with shove_every {self.config.shove_every}: expected more of both"
+            )
         outcome = {
             "successes": [bool(run.success) for run in runs],
             "returns": [float(run.total_reward) for run in runs],
@@ -64,13 +74,63 @@ def _agrees(known: Mapping[str, Any], info: Mapping[str, Any]) -> bool:
     return {key: known.get(key) for key in info} == dict(info)
 
 
-def _run_part(part: _Part) -> _Part:
-    part()
-    return part
+def _different(known: Mapping[str, Any] | None, info: Mapping[str, Any]) -> str:
+    """Which settings a file was made with that are not those of `info`."""
+    if known is None:
+        return "it has no side file that says how it was made"
+    return ", ".join(f"{key} {known.get(key)}, not {value}" for key, value in info.items() if known.get(key) != value)
+
+
+def _run_all(parts: Sequence[_Part], workers: int) -> Iterator[_Part]:
+    """Record parts in processes of their own, in any order. Raises `JobError` where one of these is killed."""
+    pool = ProcessPoolExecutor(min(workers, len(parts)), multiprocessing.get_context("spawn"), _begin)
+    try:
+        futures = {pool.submit(part): part for part in parts}
+        for future in as_completed(futures):
+            future.result()
+            yield futures[future]
+    except BrokenProcessPool as error:
+        raise JobError(
+            "a recording process was killed, perhaps for want of memory; what was recorded is kept: the same command "
+            "continues, with fewer --workers it needs less"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """In each process: leave Ctrl-C to the parent, which lets parts under way be finished; end when it was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _parts_folder(path: Path) -> Path:
     return path.with_name(f".{path.stem}_parts")
+
+
+def _info(config: CollectConfig, policy: Path | None) -> dict[str, Any]:
+    """What a file's side file says of how it was made."""
+    return {**to_dict(config), "policy": None if policy is None else str(policy)}
+
+
+def recorded_share(path: Path, config: CollectConfig, policy: Path | None) -> tuple[float, float] | None:
+    """The share of random actions in what the same command has recorded for `path` before; None: nothing yet.
+
+    Finding it anew would cost more than to record a small set.
+    """
+    wanted = _info(config, policy)
+    del wanted["random_share"]
+    for place in (path, *sorted(_parts_folder(path).glob("*.hdf5"))):
+        known = artifact_info(place)
+        if known is not None and _agrees(known, wanted):
+            first, last = known["random_share"]
+            return first, last
+    return None
 
 
 def collect(
@@ -112,11 +172,11 @@ def _collect(
     parts: dict[Task, list[_Part]] = {}
     for task in tasks:
         path = task_file(data_path, dataset_type, task)
-        info = to_dict(config) | ({"policy": str(policies[task])} if task in policies else {})
+        info = _info(config, policies.get(task))
         if path.exists():
             known = artifact_info(path)
             if known is None or not _agrees(known, info):
-                raise StateError(f"{path}: made by another configuration ({known}), expected {info}; move it away")
+                raise StateError(f"{path}: made by another configuration ({_different(known, info)}); move it away")
             rates[task] = known["success_rate"]
             continue
         parts[task] = [
@@ -138,12 +198,11 @@ def _collect(
             rates[task] = _join(task_file(data_path, dataset_type, task), parts[task])
     if missing:
         done = sum(len(part.numbers) for part in every) - sum(len(part.numbers) for part in missing)
-        context = multiprocessing.get_context("spawn")
         with (
-            context.Pool(min(workers, len(missing))) as pool,
+            contextlib.closing(_run_all(missing, workers)) as recorded,
             progress(len(parts) * config.episodes, "runs", done=done) as bar,
         ):
-            for part in pool.imap_unordered(_run_part, missing):
+            for part in recorded:
                 bar.update(len(part.numbers), task=part.task.name)
                 left[part.task] -= 1
                 if not left[part.task]:

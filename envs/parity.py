@@ -22,7 +22,7 @@ import numpy as np
 from envs.composuite.env import CompoSuiteEnv
 from envs.composuite.simulation import ACTION_DIM
 from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.task import AXES, Task
 from runtime.errors import DataError, run_main
 
 TOLERANCE = 1e-6
@@ -61,6 +61,11 @@ def load_trace(path: Path) -> Trace:
     if missing:
         raise DataError(f"{path}: trace lacks {', '.join(missing)}")
     steps = len(arrays["actions"])
+    if arrays["task"].shape != (len(AXES),):
+        raise DataError(f"{path}: task has shape {arrays['task'].shape}, expected ({len(AXES)},), a name per axis")
+    for key in ("reward", "success", "qpos", "qvel", "warmstart", "gripper_state"):
+        if len(arrays[key]) != steps:
+            raise DataError(f"{path}: {key} has {len(arrays[key])} steps, expected {steps}, as many as actions")
     for key, shape in (("actions", (steps, ACTION_DIM)), ("obs", (steps, COMPOSUITE.observation_dim))):
         if arrays[key].shape != shape:
             raise DataError(f"{path}: {key} has shape {arrays[key].shape}, expected {shape}")

@@ -25,11 +25,16 @@ _HALVINGS = 6
 
 
 def config_of_kind(
-    kind: str, task: Task, config: CollectConfig, expert: Callable[[np.ndarray], np.ndarray]
+    kind: str,
+    task: Task,
+    config: CollectConfig,
+    expert: Callable[[np.ndarray], np.ndarray],
+    known: Callable[[CollectConfig], tuple[float, float] | None] = lambda _: None,
 ) -> CollectConfig:
     """How to record a kind of data of a task. Raises `ConfigError` for an unknown kind.
 
-    Only expert data is disturbed by shoves and slips, and only its runs end soon after they succeed.
+    `known` tells the shares of random actions in what was already recorded in this way, if anything was. Only expert
+    data is disturbed by shoves and slips, and only its runs end soon after they succeed.
     """
     if kind not in KINDS:
         raise ConfigError(f"--dataset_type {kind!r}: expected one of {', '.join(KINDS)}")
@@ -38,6 +43,9 @@ def config_of_kind(
     plain = replace(config, shove_every=0, slip=0.0, linger=config.horizon)
     if kind == "random":
         return replace(plain, random_share=(1.0, 1.0))
+    shares = known(plain)
+    if shares is not None:
+        return replace(plain, random_share=shares)
     share = medium_share(task, plain, expert)
     return replace(plain, random_share=(share, share) if kind == "medium" else (1.0, share))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import mujoco
 import numpy as np
 
@@ -12,26 +14,38 @@ class RenderError(UserError):
     """No picture can be made on this machine."""
 
 
+class _OffScreen(mujoco.Renderer):
+    """MuJoCo's, but quiet when it goes away half made: its destructor asks for what was never set."""
+
+    _gl_context = _mjr_context = None
+
+
 class Renderer:
     """Draws a model at given positions through a named camera into (height, width, 3) uint8."""
 
     def __init__(self, model: mujoco.MjModel, camera: str = "frontview", width: int = 256, height: int = 256) -> None:
         """`camera` is one of the model's, or `film`: a view from the front that both tables fill.
 
-        Raises `RenderError` for another camera and where the machine has no off-screen OpenGL (no EGL, no OSMesa).
+        Raises `RenderError` for another camera, an empty picture and where the machine has no off-screen OpenGL (no
+        EGL, no OSMesa).
         """
         cameras = [model.camera(i).name for i in range(model.ncam)]
         if camera != "film" and camera not in cameras:
             raise RenderError(f"camera {camera!r}: expected film or one of {', '.join(cameras)}")
+        if width < 1 or height < 1:
+            raise RenderError(f"picture of {width} x {height} pixels: expected at least 1 x 1")
         self._model = without_hidden_copies(model)
         self._model.vis.global_.offwidth = max(width, self._model.vis.global_.offwidth)
         self._model.vis.global_.offheight = max(height, self._model.vis.global_.offheight)
         self._camera: str | mujoco.MjvCamera = film_camera() if camera == "film" else camera
         try:
-            self._renderer = mujoco.Renderer(self._model, height, width)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # GLFW's, on the way to its failure
+                self._renderer = _OffScreen(self._model, height, width)
         except Exception as error:  # the binding raises whatever its OpenGL loader does
             raise RenderError(
-                f"cannot render off screen ({type(error).__name__}: {error}); install EGL or OSMesa and set MUJOCO_GL"
+                f"cannot render off screen ({type(error).__name__}: {error}); install EGL or OSMesa (Debian: libegl1 "
+                "or libosmesa6) and set MUJOCO_GL to egl or osmesa"
             ) from error
         self._data = mujoco.MjData(self._model)
         self._options = mujoco.MjvOption()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -12,7 +12,8 @@ import numpy as np
 from offline_compositional_rl_datasets.hdf5 import KEYS, find_task_file
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.task import Task
-from runtime.errors import DataError
+from runtime.atomic import artifact_info
+from runtime.errors import DataError, one_line
 
 _ROWS = 65_536  # read at a time, so that a file of any size needs little memory
 _UNIT_TOLERANCE = 1e-3
@@ -23,7 +24,8 @@ class FileReport:
     """What was found in a task's file; `faults` is empty where it is fit for use.
 
     `success` is the share of episodes that succeed at their last step, `mean_return` the mean sum of rewards per
-    episode.
+    episode. An episode of data recorded here is what lies between two shoves, so that both say little: `run_success`
+    and `run_return` are those of whole runs, from the file's side file (not a number where there is none).
     """
 
     task: Task
@@ -32,6 +34,8 @@ class FileReport:
     episodes: int = 0
     success: float = float("nan")
     mean_return: float = float("nan")
+    run_success: float = float("nan")
+    run_return: float = float("nan")
     faults: tuple[str, ...] = ()
 
 
@@ -46,15 +50,21 @@ def check_task(data_path: Path, dataset_type: str, task: Task, layout: FactoredL
             faults = _wrong_shapes(file, layout)
             if faults:
                 return FileReport(task, path, faults=tuple(faults))
-            return _check_rows(file, path, task, layout)
+            report = _check_rows(file, path, task, layout)
     except (OSError, RuntimeError) as error:
-        return FileReport(task, path, faults=(f"not a readable HDF5 file ({error})",))
+        return FileReport(task, path, faults=(f"not a readable HDF5 file ({one_line(error)})",))
+    info = artifact_info(path) or {}
+    if "success_rate" not in info or "mean_return" not in info:
+        return report
+    return replace(report, run_success=info["success_rate"], run_return=info["mean_return"])
 
 
 def _wrong_shapes(file: h5py.File, layout: FactoredLayout) -> list[str]:
     missing = [key for key in KEYS if not isinstance(file.get(key), h5py.Dataset)]
     if missing:
         return [f"lacks {', '.join(missing)}"]
+    if file["rewards"].ndim != 1:
+        return [f"rewards has shape {file['rewards'].shape}, expected one number per row"]
     rows = len(file["rewards"])
     if not rows:
         return ["has no rows"]
@@ -70,9 +80,15 @@ def _wrong_shapes(file: h5py.File, layout: FactoredLayout) -> list[str]:
 
 
 def _check_rows(file: h5py.File, path: Path, task: Task, layout: FactoredLayout) -> FileReport:
-    rewards, successes = file["rewards"][()].astype(np.float64), file["successes"][()].astype(bool)
-    ends = file["terminals"][()].astype(bool) | file["timeouts"][()].astype(bool)
-    rows, faults = len(rewards), []
+    rewards, rows = file["rewards"][()].astype(np.float64), file["rewards"].shape[0]
+    marks = {key: file[key][()] for key in ("successes", "terminals", "timeouts")}
+    faults = [
+        f"row {int(wrong.argmax())}: {key} is neither 0 nor 1"
+        for key, wrong in ((key, (mark != 0) & (mark != 1)) for key, mark in marks.items())
+        if wrong.any()
+    ]
+    successes, terminals, timeouts = (mark.astype(bool) for mark in marks.values())
+    ends = terminals | timeouts
     for start in range(0, rows, _ROWS):
         part = slice(start, start + _ROWS)
         faults += _faults_of_rows(file["observations"][part], file["actions"][part], rewards[part], task, layout, start)
@@ -113,9 +129,11 @@ def _faults_of_rows(
     report((np.abs(actions) > 1 + 1e-6).any(axis=1), "action outside [-1, 1]")
     report((rewards < -1e-6) | (rewards > 1 + 1e-6), "reward outside [0, 1]")
     for part in layout.relative_quaternions:
-        norms = np.linalg.norm(states[:, part], axis=1)
+        with np.errstate(over="ignore"):  # too long to square is too long
+            norms = np.linalg.norm(states[:, part], axis=1)
         report(
-            (np.abs(norms - 1) > _UNIT_TOLERANCE) & (norms > _UNIT_TOLERANCE), f"quaternion {part} is not of length 1"
+            (np.abs(norms - 1) > _UNIT_TOLERANCE) & (norms > _UNIT_TOLERANCE),
+            f"quaternion at {part.start}:{part.stop} of the state is not of length 1",
         )
     return faults
 

@@ -125,6 +125,13 @@ def _opened(path: Path, layout: FactoredLayout) -> Iterator[h5py.File]:
             groups = [key for key in KEYS if not isinstance(file[key], h5py.Dataset)]
             if groups:
                 raise DataError(f"{path}: {groups[0]} is a group, expected a data set")
+            for key in KEYS:
+                if file[key].dtype.kind not in "fbiu":
+                    raise DataError(f"{path}: {key} has dtype {file[key].dtype}, expected numbers")
+            if file["observations"].ndim != 2:
+                raise DataError(
+                    f"{path}: observations has shape {file['observations'].shape}, expected rows of numbers"
+                )
             rows = len(file["observations"])
             if rows == 0:
                 raise DataError(f"{path}: observations has no rows")

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,14 +102,14 @@ class TrainGenerator:
         parts = [self._expert(task) for task in self.expert_tasks]
         parts += [read_samples(path, task) for task, path in self.sources]
         training = self.training
+        tasks, rows = len(parts), sum(len(part) for part in parts)
         pool = Pool.of(
-            parts,
+            _given_up(parts),
             COMPOSUITE,
+            rows=rows,
             canonical=training.canonical_quaternions,
             timeouts_as_terminals=training.timeouts_as_terminals,
         )
-        tasks = len(parts)
-        del parts  # as large as the pool
         if leads:
             save_marginals(marginals_file(self.checkpoint), Marginals.of(pool.matrix, pool.task_index, pool.conditions))
         started = time.monotonic()
@@ -128,6 +129,12 @@ class TrainGenerator:
     def _expert(self, task: Task) -> Transitions:
         path = find_task_file(self.data_path, self.dataset_type, task)
         return read_expert(path, task, episode_ends=self.training.episode_ends)
+
+
+def _given_up(parts: list[Transitions]) -> Iterator[Transitions]:
+    """The parts one after another, out of a list that is empty in the end."""
+    while parts:
+        yield parts.pop(0)
 
 
 @dataclass(frozen=True)

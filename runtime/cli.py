@@ -37,12 +37,24 @@ def parse_flags(main: Callable[..., Any], argv: Sequence[str] | None = None) -> 
     complaint = io.StringIO()
     try:
         with contextlib.nullcontext() if asks_for_help else contextlib.redirect_stderr(complaint):
-            call = tyro.cli(_deferred(main), args=arguments, use_underscores=True, config=(tyro.conf.OmitArgPrefixes,))
+            call = tyro.cli(
+                _deferred(main),
+                prog=_command(),
+                args=arguments,
+                use_underscores=True,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise ConfigError(_one_line(complaint.getvalue())) from None
     return call()
+
+
+def _command() -> str | None:
+    """How this process was started, for `--help`: `python -m scripts.x`. None: by a file."""
+    spec = sys.modules["__main__"].__spec__
+    return f"python -m {spec.name}" if spec else None
 
 
 def _deferred(main: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:

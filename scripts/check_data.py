@@ -24,6 +24,8 @@ def main(
 ) -> int:
     """Print a table: rows, episodes, success at an episode's end, mean return, and what is wrong; exit 1 on a fault.
 
+    Data of `collect_expert_data` has an episode from one shove to the next; for it, the figures of whole runs follow.
+
     Args:
         robot: check all tasks of this robot
         tasks: or just these
@@ -53,6 +55,8 @@ def main(
     print(f"{'task':38s} {'rows':>9s} {'episodes':>8s} {'success':>7s} {'return':>6s}  verdict")
     for report in reports:
         verdict = "; ".join(report.faults) or "fit for use"
+        if report.run_success == report.run_success:
+            verdict += f" (whole runs: success {report.run_success:.2f}, return {report.run_return:.0f})"
         figures = f"{report.rows:9,d} {report.episodes:8,d} {report.success:7.2f} {report.mean_return:6.0f}"
         print(f"{report.task.name:38s} {figures if report.episodes else '':33s}  {verdict}", flush=True)
     missing = [report.task.name for report in reports if report.path is None]

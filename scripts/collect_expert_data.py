@@ -48,10 +48,13 @@ def main(
         workers: processes (0: one per core)
         data_path: root of the data; default: data_path of config/paths.yaml
     """
-    from envs.collect import collect
+    import functools
+
+    from envs.collect import collect, recorded_share
     from envs.experts import best_policy, expert_for
     from envs.qualities import config_of_kind
     from envs.recording import CollectConfig
+    from offline_compositional_rl_datasets.hdf5 import task_file
     from offline_compositional_rl_datasets.task import Task, tasks_of
     from runtime.cpus import cpu_count
     from runtime.errors import ConfigError
@@ -73,12 +76,14 @@ def main(
         linger=linger,
         seed=seed,
     )
+    root = data_path or machine_settings().data_path
     for task in [Task.parse(name) for name in tasks] or tasks_of(robot):
         policy = best_policy(policies, task) if policies else None
+        known = functools.partial(recorded_share, task_file(root, dataset_type, task), policy=policy)
         rates = collect(
             [task],
-            config_of_kind(dataset_type, task, config, expert_for(task, policy)),
-            data_path or machine_settings().data_path,
+            config_of_kind(dataset_type, task, config, expert_for(task, policy), known),
+            root,
             dataset_type=dataset_type,
             workers=workers or cpu_count(),
             policies={task: policy} if policy else {},

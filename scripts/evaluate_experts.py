@@ -49,9 +49,12 @@ def main(
     from pipeline.experts import CloneConfig, score_experts
     from runtime.atomic import write_json
     from runtime.cpus import cpu_count
+    from runtime.errors import ConfigError
     from runtime.logs import configure_logging
     from runtime.paths import machine_settings
 
+    if episodes < 1 or clone_runs < 1 or workers < 0:
+        raise ConfigError(f"episodes {episodes}, clone_runs {clone_runs}, workers {workers}: expected at least 1, 1, 0")
     configure_logging()
     chosen = [Task.parse(name) for name in tasks] or tasks_of(robot)
     cloning = None

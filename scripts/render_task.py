@@ -1,13 +1,15 @@
 """Film an expert or a trained policy at a task, or draw the starts of all tasks of a robot; needs no screen.
 
 Examples:
-    python -m scripts.render_task --task IIWA_Box_None_PickPlace --out pick.mp4
-    python -m scripts.render_task --task IIWA_Plate_None_Shelf --checkpoint POLICY.pt --out shelf.gif
+    python -m scripts.render_task IIWA_Box_None_PickPlace --out pick.mp4
+    python -m scripts.render_task IIWA_Plate_None_Shelf --checkpoint POLICY.pt --out shelf.gif
     python -m scripts.render_task --robot IIWA --out tasks.png
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,7 @@ def main(
 
     Args:
         out: file to write; its ending decides
-        task: name such as IIWA_Box_None_PickPlace
+        task: name such as IIWA_Box_None_PickPlace; it may stand first, without the flag
         robot: or a picture of the starts of all tasks of this robot
         checkpoint: a trained policy's checkpoint; default: the scripted expert
         policy: or a published CompoSuite policy's state_dicts.pt
@@ -56,6 +58,12 @@ def main(
 
     if bool(task) == bool(robot):
         raise ConfigError("expected either --task or --robot")
+    if (checkpoint and policy) or (robot and (checkpoint or policy)):
+        raise ConfigError("expected one of --checkpoint and --policy at most, and with --task")
+    if horizon < 1 or seed < 0 or width < 1 or height < 1:
+        raise ConfigError(
+            f"horizon {horizon}, seed {seed}, width {width}, height {height}: expected at least 1, 0, 1 and 1"
+        )
     if out.suffix not in VIDEOS + PICTURES or (robot and out.suffix not in PICTURES):
         raise ConfigError(
             f"--out {out}: expected a name ending in {', '.join(PICTURES if robot else VIDEOS + PICTURES)}"
@@ -92,5 +100,10 @@ def _write_picture(out: Path, picture: np.ndarray) -> None:
         imageio.imwrite(temporary, picture)
 
 
+def _with_flag(given: Sequence[str]) -> list[str]:
+    """`TASK ...` is `--task TASK ...`."""
+    return ["--task", *given] if given and not given[0].startswith("-") else list(given)
+
+
 if __name__ == "__main__":
-    run_main(lambda: parse_flags(main))
+    run_main(lambda: parse_flags(main, _with_flag(sys.argv[1:])))

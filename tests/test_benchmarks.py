@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import data, sample, study, train, validate
+from benchmarks import data, env, sample, study, train, validate
 from benchmarks.limits import Measurement
 from diffusion.elements import ElementLinear
 from envs.collect import collect
@@ -19,6 +19,7 @@ from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import read_json
 from runtime.errors import ConfigError
 from runtime.paths import PROJECT_ROOT
+from scripts import evaluate_experts
 
 
 def test_the_naive_network_computes_what_the_fast_one_does():
@@ -42,6 +43,13 @@ def test_recorded_rewards_agree_with_their_states_and_altered_ones_do_not(shared
 
 def test_a_ratio_is_of_the_limit_measured_beside_it():
     assert Measurement("x", "y", 2.0, achieved=30.0, limit=40.0, unit="FLOP/s").ratio == 0.75
+
+
+def test_sizes_that_cannot_be_are_refused():
+    with pytest.raises(ConfigError, match="--seconds 0"):
+        env.main(seconds=0.0)
+    with pytest.raises(ConfigError, match="episodes 0"):
+        evaluate_experts.main(episodes=0)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Recording data sets: kinds, parts, resumption, checks, published policies."""
 
+import functools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -10,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from envs.collect import collect
+from corl.policy import Policy
+from envs.collect import collect, recorded_share
 from envs.experts import PublishedExpert, best_policy, expert_for
 from envs.qualities import config_of_kind, medium_share
 from envs.recording import CollectConfig, record
@@ -58,8 +61,57 @@ def test_a_finished_file_is_kept_and_another_configuration_refused(tmp_path):
     before = task_file(tmp_path, "expert", PUSH).stat().st_mtime_ns
     collect([PUSH], config, tmp_path)
     assert task_file(tmp_path, "expert", PUSH).stat().st_mtime_ns == before
-    with pytest.raises(StateError, match="made by another configuration"):
+    with pytest.raises(StateError, match=r"made by another configuration \(episodes 2, not 3\)"):
         collect([PUSH], CollectConfig(episodes=3, horizon=4), tmp_path)
+
+
+def test_what_a_published_policy_recorded_is_not_taken_for_the_scripted_expert(tmp_path):
+    policy = tmp_path / "s0/pyt_save/state_dicts.pt"
+    _network(policy)
+    config = CollectConfig(episodes=2, horizon=4)
+    collect([PUSH], config, tmp_path, policies={PUSH: policy})
+    with pytest.raises(StateError, match=r"policy .*state_dicts.pt, not None"):
+        collect([PUSH], config, tmp_path)
+
+
+def test_a_killed_recording_process_is_told_and_costs_no_other_part(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import os, envs.collect as c\n"
+        "from pathlib import Path\n"
+        "from envs.recording import CollectConfig\n"
+        "from offline_compositional_rl_datasets.task import Task\n"
+        "from runtime.errors import run_main\n"
+        "record = c.record\n"
+        "c.record = lambda task, config, numbers, expert: (\n"
+        "    record(task, config, numbers, expert) if numbers[0] == 0 else os._exit(9))\n"
+        f"task, config = Task.parse({PUSH.name!r}), CollectConfig(episodes=10, horizon=6)\n"
+        "if __name__ == '__main__':\n"
+        f"    run_main(lambda: c.collect([task], config, Path({str(tmp_path)!r})))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], env=_environment(), check=False, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: a recording process was killed"), done.stderr
+    parts = task_file(tmp_path, "expert", PUSH).parent / ".data_parts"
+    assert [path.name for path in parts.glob("0*.hdf5")] == ["000000.hdf5"]
+
+
+def test_the_share_of_random_actions_is_not_sought_again_for_what_is_recorded(tmp_path):
+    path = task_file(tmp_path, "medium", PUSH)
+    plain = CollectConfig(episodes=2, horizon=4, linger=4, shove_every=0, slip=0.0)
+    assert recorded_share(path, plain, None) is None
+    collect([PUSH], replace(plain, random_share=(0.25, 0.25)), tmp_path, dataset_type="medium")
+    assert recorded_share(path, plain, None) == (0.25, 0.25)
+    assert recorded_share(path, replace(plain, seed=1), None) is None, "another start is another set"
+
+    def never(observations):
+        raise AssertionError("the expert was asked")
+
+    known = functools.partial(recorded_share, path, policy=None)
+    found = config_of_kind("medium", PUSH, plain, never, known)
+    assert found.random_share == (0.25, 0.25)
 
 
 def test_a_killed_collection_goes_on_with_the_parts_that_were_done(tmp_path):
@@ -154,6 +206,7 @@ def test_a_good_file_is_fit_for_use_and_a_missing_one_is_named(tmp_path):
     assert (good.rows, good.episodes, good.faults) == (10, 2, ())
     rewards = read_arrays(good.path)["rewards"]
     assert good.mean_return == pytest.approx(rewards.sum() / 2)
+    assert (good.run_success, good.run_return) == (0.0, pytest.approx(rewards.sum() / 2)), "without shoves"
     assert missing.faults == ("missing",)
     with pytest.raises(DataError, match="no such folder"):
         check_folder(tmp_path / "none", "expert", [PUSH])
@@ -166,6 +219,7 @@ def test_a_good_file_is_fit_for_use_and_a_missing_one_is_named(tmp_path):
         ("actions", 2, 1.5, "row 2: action outside"),
         ("rewards", 4, -1.0, "row 4: reward outside"),
         ("timeouts", slice(None), False, "cut off"),
+        ("observations", (2, 10), 0.5, "row 2: quaternion at 10:14 of the state"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_told(tmp_path, key, row, value, fault):
@@ -173,6 +227,29 @@ def test_what_is_wrong_in_a_file_is_told(tmp_path, key, row, value, fault):
     with h5py.File(task_file(tmp_path, "expert", PUSH), "r+") as file:
         file[key][row] = value
     assert fault in check_task(tmp_path, "expert", PUSH).faults[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("rewards", np.float32(1.0), "rewards has shape ()"),
+        ("rewards", h5py.Empty("f"), "rewards has shape None"),
+        ("observations", np.float32(1.0), "observations has shape ()"),
+        ("terminals", np.full(5, np.nan), "row 0: terminals is neither 0 nor 1"),
+        ("successes", np.array([0.0, 1.0, 7.0, 0.0, 0.0]), "row 2: successes is neither 0 nor 1"),
+        ("actions", np.full((5, 8), b"x"), "actions has dtype |S1"),
+    ],
+)
+def test_an_array_of_another_kind_is_told_and_not_read(tmp_path, key, value, fault):
+    collect([PUSH], CollectConfig(episodes=1, horizon=5), tmp_path)
+    path = task_file(tmp_path, "expert", PUSH)
+    with h5py.File(path, "r+") as file:
+        del file[key]
+        file[key] = value
+    assert fault in check_task(tmp_path, "expert", PUSH).faults[0]
+    if "neither" not in fault:
+        with pytest.raises(DataError, match=f"{key} has|observations"):
+            read_expert(path, PUSH)
 
 
 def test_a_file_of_another_task_or_of_no_format_is_told(tmp_path):
@@ -227,6 +304,12 @@ def test_a_published_policy_acts_through_the_modules_of_its_task(tmp_path):
     arm = layer(layer(layer(robot, 3, "pre", 2, 0), 3, "pre", 2, 2), 3, "pre", 2, 4)
     expected = layer(np.concatenate([x, arm], 1), 3, "post", 2, 0)
     np.testing.assert_allclose(PublishedExpert(path, task)(state), expected, atol=1e-6)
+
+
+def test_a_published_policy_is_no_checkpoint_of_a_trained_one(tmp_path):
+    _network(tmp_path / "published.pt")
+    with pytest.raises(DataError, match="lacks actor"):
+        Policy.load(tmp_path / "published.pt")
 
 
 def test_a_file_that_is_no_published_policy_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import weakref
 
 import numpy as np
 import pytest
@@ -201,6 +202,33 @@ def test_normalising_and_back_gives_the_same_transitions(pool):
         torch.testing.assert_close(x[:, COMPOSUITE.terminal], matrix[:, COMPOSUITE.terminal])
         others = [i for i in range(164) if i != COMPOSUITE.terminal]
         assert x[:, others].mean(dim=0).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("delta", [False, True])
+def test_normalising_in_blocks_is_normalising_the_whole(pool, delta, monkeypatch):
+    matrix = torch.from_numpy(pool.matrix)
+    shifted = matrix.clone()
+    if delta:
+        shifted[:, COMPOSUITE.next_observation] -= matrix[:, COMPOSUITE.observation]
+    monkeypatch.setattr("diffusion.normalizer.BLOCK_ROWS", 7)
+    normalizer = Normalizer.fit(matrix, COMPOSUITE, delta_next=delta, standardise_terminal=True)
+    torch.testing.assert_close(normalizer.mean, shifted.double().mean(dim=0).float())
+    torch.testing.assert_close(normalizer.std, (shifted.double().std(dim=0) + 1e-5).float())
+    assert torch.equal(normalizer.normalize_to(matrix, CPU), normalizer.normalize(matrix))
+
+
+def test_a_pool_of_parts_that_are_given_up_is_the_same_and_keeps_none(pool):
+    parts = [_random_transitions(task, 60, i) for i, task in enumerate(TASKS)]
+    kept = [weakref.ref(part) for part in parts]
+
+    def given_up():
+        while parts:
+            yield parts.pop(0)
+
+    other = Pool.of(given_up(), COMPOSUITE, rows=120)
+    for name in ("matrix", "task_index", "conditions"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(pool, name))
+    assert all(part() is None for part in kept)
 
 
 def test_the_average_copies_first_and_then_lags_behind():

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import gymnasium
 import mujoco
 import numpy as np
@@ -10,7 +15,9 @@ from envs.recording import CollectConfig, record
 from envs.vector import VectorEnv
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, DataError
+from runtime.paths import PROJECT_ROOT
+from scripts import render_task
 
 # Every element of every axis at least once.
 SOME = [
@@ -39,6 +46,8 @@ def test_an_environment_keeps_the_gymnasium_contract(name):
         assert not terminated
         assert truncated == (step == 3)
         assert isinstance(info["success"], bool)
+        assert isinstance(terminated, bool)
+        assert type(reward) is float
     env.close()
 
 
@@ -101,6 +110,16 @@ def test_traces_of_the_original_simulator_are_reproduced(shared):
     assert len(traces) == 12
     # Two of the twelve here, of different robots and arenas; `make parity` runs all.
     assert main([str(traces[2]), str(traces[9])]) == 0
+
+
+def test_a_trace_of_another_form_is_refused(tmp_path):
+    from envs.parity import _ARRAYS, load_trace
+
+    arrays = dict.fromkeys(_ARRAYS, np.zeros(5)) | {"task": np.array(SOME[0].split("_")), "actions": np.zeros((5, 8))}
+    for change, message in (({"task": np.array(["IIWA"])}, "a name per axis"), ({"qpos": np.zeros(4)}, "qpos has 4")):
+        np.savez(tmp_path / "trace.npz", **(arrays | {"obs": np.zeros((5, 93))} | change))
+        with pytest.raises(DataError, match=message):
+            load_trace(tmp_path / "trace.npz")
 
 
 def test_not_a_number_never_agrees_with_a_record():
@@ -173,6 +192,56 @@ def test_an_ended_episode_stays_where_it_ended_without_reward():
         again, rewards, *_ = env.step(np.ones((2, 8)))
         np.testing.assert_array_equal(again, last)
         assert (rewards == 0).all()
+
+
+def test_an_expert_refuses_observations_with_task_ids_or_without_a_batch():
+    expert = expert_for(Task.parse(SOME[0]))
+    for shape in ((1, 93), (77,)):
+        with pytest.raises(ValueError, match=r"expected \(B, 77\)"):
+            expert(np.zeros(shape))
+
+
+def test_physics_goes_without_an_opengl_that_is_half_there(tmp_path):
+    # Where OSMesa is installed it is taken; where it is not, this is what a half installed library looks like.
+    program = (
+        "import ctypes.util; ctypes.util.find_library = lambda name: name == 'OSMesa'\n"
+        f"import envs; env = envs.make({SOME[0]!r}); env.reset(seed=0); env.step([0.0] * 8)"
+    )
+    clean = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "DISPLAY")}
+    done = subprocess.run([sys.executable, "-c", program], env=clean, cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("named", "told"), [("none", "MUJOCO_GL=none"), ("disable", "cannot render off screen")])
+def test_a_machine_that_cannot_draw_says_so_in_one_line(tmp_path, named, told):
+    command = [sys.executable, "-m", "scripts.render_task", SOME[0], "--out", str(tmp_path / "a.png"), "--horizon", "1"]
+    done = subprocess.run(
+        command, env={**os.environ, "MUJOCO_GL": named}, cwd=PROJECT_ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert told in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"width": 0}, "width 0"),
+        ({"horizon": 0}, "horizon 0"),
+        ({"seed": -1}, "seed -1"),
+        ({"checkpoint": Path("a.pt"), "policy": Path("b.pt")}, "one of --checkpoint and --policy"),
+        ({"task": "", "robot": "IIWA", "policy": Path("b.pt")}, "with --task"),
+    ],
+)
+def test_a_film_that_cannot_be_is_refused(tmp_path, options, told):
+    with pytest.raises(ConfigError, match=told):
+        render_task.main(tmp_path / "a.png", **({"task": SOME[0]} | options))
+
+
+def test_the_task_to_film_may_stand_first():
+    assert render_task._with_flag(["T", "--out", "a.png"]) == ["--task", "T", "--out", "a.png"]
+    assert render_task._with_flag(["--out", "a.png"]) == ["--out", "a.png"]
 
 
 def test_the_experts_see_a_batch_as_its_rows():

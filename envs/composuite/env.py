@@ -51,6 +51,8 @@ class CompoSuiteEnv(gymnasium.Env):
                 f"controller {controller!r}: expected 'joint'; the benchmark's 'osc' and 'osc_pose' are not "
                 "implemented (all published data and policies use 'joint')"
             )
+        if horizon < 1:
+            raise ConfigError(f"horizon {horizon}: expected at least 1")
         self.task = task if isinstance(task, Task) else Task.parse(task)
         self.horizon, self.task_ids, self.ignore_done = horizon, task_ids, ignore_done
         self.reward_shaping, self.reward_scale = reward_shaping, reward_scale
@@ -92,11 +94,11 @@ class CompoSuiteEnv(gymnasium.Env):
         self.steps += 1
         situation = self.situation(float(action[-1]))
         reward, success = self._objective.reward(situation, shaped=self.reward_shaping)
-        terminated = self._objective.ends_episode(situation)
+        terminated = bool(self._objective.ends_episode(situation))
         truncated = not self.ignore_done and self.steps >= self.horizon
         self._ended = terminated or truncated
-        info = {"success": success, "grasped": situation.grasped}
-        return self._observation(), reward * self.reward_scale, terminated, truncated, info
+        info = {"success": bool(success), "grasped": situation.grasped}
+        return self._observation(), float(reward) * self.reward_scale, terminated, truncated, info
 
     def situation(self, gripper_command: float = 0.0) -> Situation:
         """What the objective judges, at the present state."""

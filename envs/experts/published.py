@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from envs.composuite.simulation import ACTION_DIM
+from envs.experts.batch import check_batch
 from envs.vector import EnvGroup
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
@@ -64,6 +65,7 @@ class PublishedExpert:
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         state = np.asarray(observations, dtype=np.float32)
+        check_batch(state)
         x = np.empty((len(state), 0), dtype=np.float32)
         for node in self._nodes:
             own = _tanh_layers(state[:, node.part], node.pre)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from envs.composuite.robots import BASE_POS, NUM_ARM_JOINTS, ROBOT_SPECS
+from envs.experts.batch import check_batch
 from envs.experts.gates import blend, gate, near
 from envs.experts.grasps import GRASPS, Grasp, Way
 from envs.experts.kinematics import arm_of, hand_rotation
@@ -57,6 +58,7 @@ class Scene:
     @classmethod
     def of(cls, observations: np.ndarray) -> Scene:
         obs = np.asarray(observations, dtype=np.float64)
+        check_batch(obs)
         proprio = obs[:, _FACTORS["proprioception"]]
         thing = obs[:, _FACTORS["object"]]
         return cls(
