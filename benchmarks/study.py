@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -114,6 +115,16 @@ def run_variant(name: str, otherwise: Mapping[str, Any], config: PipelineConfig)
     return rows
 
 
+def earlier_rows(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Variant -> its rows of a `study.csv`, if there is one. Raises `ConfigError` if it is another table."""
+    if not path.exists():
+        return {}
+    table = pd.read_csv(path, keep_default_na=False, float_precision="round_trip")
+    if tuple(table.columns) != COLUMNS:
+        raise ConfigError(f"{path}: has the columns {', '.join(table.columns)}, expected {', '.join(COLUMNS)}")
+    return {name: own.to_dict("records") for name, own in table.groupby("variant")}
+
+
 def averages(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """Success and action error over a variant's tasks."""
     success = sum(row["solved"] for row in rows) / max(1, sum(row["trials"] for row in rows))
@@ -149,6 +160,8 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 def main(study: Path, out: Path, only: list[str] = []) -> None:  # noqa: B006 - tyro reads the default
     """Run the variants one after the other; `study.csv` and `study.png` in `out` grow with them.
 
+    Variants of the study that `study.csv` has already and that are not run now stay in it.
+
     Args:
         study: YAML file with base and variants, see config/study/
         out: folder of the runs and their figures
@@ -164,10 +177,10 @@ def main(study: Path, out: Path, only: list[str] = []) -> None:  # noqa: B006 - 
             raise ConfigError(f"only {name!r}: {study} has the variants {', '.join(plan.variants)}")
     # All of them now: a mistake in the last must not show after hours.
     configs = {name: configuration(name, plan, out) for name in only or plan.variants}
-    rows: list[dict[str, object]] = []
+    measured = earlier_rows(out / "study.csv")
     for name, config in configs.items():
-        own = run_variant(name, plan.variants[name], config)
-        rows += own
+        own = measured[name] = run_variant(name, plan.variants[name], config)
+        rows = [row for variant in plan.variants for row in measured.get(variant, ())]
         write_csv(out / "study.csv", COLUMNS, rows)
         plot(rows, out / "study.png")
         success, error = averages(own)

@@ -109,6 +109,12 @@ def test_a_study_tells_its_variants_apart_and_goes_on_with_what_is_done(tmp_path
     assert all(float(row["action_error"]) > 0 and int(row["trials"]) > 0 for row in rows)
     assert model.stat().st_mtime_ns == trained
     assert (tmp_path / "out" / "study.png").stat().st_size > 1000
+    table = (tmp_path / "out" / "study.csv").read_text()
+    study.main(plan, tmp_path / "out", only=["as it is"])
+    assert (tmp_path / "out" / "study.csv").read_text() == table
+    (tmp_path / "out" / "study.csv").write_text("task,steps\n")
+    with pytest.raises(ConfigError, match=r"study.csv: has the columns task, steps, expected variant"):
+        study.main(plan, tmp_path / "out", only=["as it is"])
 
 
 def test_a_mistake_in_a_studys_last_variant_is_told_before_the_first_is_run(tmp_path, monkeypatch):
