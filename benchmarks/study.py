@@ -4,11 +4,13 @@ Example: python -m benchmarks.study --study config/study/demo.yaml --out results
 
 The study file names a configuration (`base`) and what each variant sets otherwise. A variant is a run of the loop in a
 folder of its own: it goes on where it was when the command is run again, on the cluster that its configuration names.
+Variants that train the same generator (they differ in sampling or in policies) share it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +26,12 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from runtime.cli import parse_flags
-from runtime.errors import ConfigError, run_main
+from runtime.errors import ConfigError, DataError, run_main
 from runtime.metrics import write_csv
 
 if TYPE_CHECKING:
     from pipeline.config import PipelineConfig
+    from pipeline.generator_stages import TrainGenerator
 
 COLUMNS = ("variant", "only_steps", "task", "flop", "solved", "trials", "mean_return", "action_error", "distance")
 _ROWS = 2000  # of a set are shown to the expert
@@ -83,15 +86,38 @@ def configuration(name: str, study: Study, out: Path) -> PipelineConfig:
     return dataclasses.replace(config, paths=paths)
 
 
-def run_variant(name: str, otherwise: Mapping[str, Any], config: PipelineConfig) -> list[dict[str, object]]:
-    """Run the loop's first iteration, or find it done; a row per held-out task."""
+def take_generator(stage: TrainGenerator, trained: Mapping[str, Path]) -> None:
+    """Copy the stage's model from a variant that trained the same on the same data (`trained`: key -> its folder)."""
+    folder = stage.checkpoint.parent
+    try:
+        same = trained.get(stage.key())
+    except DataError:  # not recorded yet
+        return
+    if same is None or folder.exists():
+        return
+    copy = folder.with_name(f"{folder.name}.copy")
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True)
+    for file in same.iterdir():
+        if file.is_file():  # folders are the other variant's sets
+            shutil.copy2(file, copy)
+    copy.replace(folder)
+
+
+def run_variant(
+    name: str, otherwise: Mapping[str, Any], config: PipelineConfig, trained: dict[str, Path]
+) -> list[dict[str, object]]:
+    """Run the loop's first iteration, or find it done; a row per held-out task. Its generator is added to `trained`."""
     from pipeline.loop import Loop
+    from pipeline.state import Iteration
     from runtime.atomic import artifact_info
 
     loop = Loop(config)
+    take_generator(loop.generator_stage(Iteration(0, targets=(), sources={}, phase=None)), trained)
     state = loop.run()
     iteration = state.iterations[0]
     generator = loop.generator_stage(iteration)
+    trained[generator.key()] = generator.checkpoint.parent
     flop = training_flop(config, artifact_info(generator.checkpoint)["rows"])
     only_steps = set(otherwise) <= {"training"} and set(otherwise.get("training", {})) <= {"steps"}
     rows = []
@@ -177,9 +203,9 @@ def main(study: Path, out: Path, only: list[str] = []) -> None:  # noqa: B006 - 
             raise ConfigError(f"only {name!r}: {study} has the variants {', '.join(plan.variants)}")
     # All of them now: a mistake in the last must not show after hours.
     configs = {name: configuration(name, plan, out) for name in only or plan.variants}
-    measured = earlier_rows(out / "study.csv")
+    measured, trained = earlier_rows(out / "study.csv"), dict[str, Path]()
     for name, config in configs.items():
-        own = measured[name] = run_variant(name, plan.variants[name], config)
+        own = measured[name] = run_variant(name, plan.variants[name], config, trained)
         rows = [row for variant in plan.variants for row in measured.get(variant, ())]
         write_csv(out / "study.csv", COLUMNS, rows)
         plot(rows, out / "study.png")

@@ -96,7 +96,10 @@ def test_recorded_actions_have_no_error_against_the_expert_and_altered_ones_have
 def test_a_study_tells_its_variants_apart_and_goes_on_with_what_is_done(tmp_path, monkeypatch):
     monkeypatch.chdir(PROJECT_ROOT)
     plan = tmp_path / "study.yaml"
-    plan.write_text("base: tests/tiny.yaml\nvariants: {as it is: {}, wider: {network: {hidden: 32}}}\n")
+    plan.write_text(
+        "base: tests/tiny.yaml\n"
+        "variants: {as it is: {}, wider: {network: {hidden: 32}}, solved: {sampling: {steps: 3}}}\n"
+    )
     study.main(plan, tmp_path / "out", only=["as it is"])
     model = next((tmp_path / "out" / "as_it_is").rglob("model-40.pt"))
     trained = model.stat().st_mtime_ns
@@ -104,10 +107,13 @@ def test_a_study_tells_its_variants_apart_and_goes_on_with_what_is_done(tmp_path
     with (tmp_path / "out" / "study.csv").open() as file:
         rows = list(csv.DictReader(file))
     work = {row["variant"]: float(row["flop"]) for row in rows}
-    assert set(work) == {"as it is", "wider"}
+    assert set(work) == {"as it is", "wider", "solved"}
     assert work["wider"] > 2 * work["as it is"]
+    assert work["solved"] == work["as it is"]
     assert all(float(row["action_error"]) > 0 and int(row["trials"]) > 0 for row in rows)
     assert model.stat().st_mtime_ns == trained
+    shared = next((tmp_path / "out" / "solved").rglob("model-40.pt"))
+    assert shared.read_bytes() == model.read_bytes() and shared.stat().st_mtime_ns == trained
     assert (tmp_path / "out" / "study.png").stat().st_size > 1000
     table = (tmp_path / "out" / "study.csv").read_text()
     study.main(plan, tmp_path / "out", only=["as it is"])
