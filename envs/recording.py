@@ -24,7 +24,7 @@ _GRIP_STEPS = 10  # an object slips only while it is being gripped,
 _MOST_SLIPS = 3  # and so many times a run
 _NUDGE = 0.6  # the arm's greatest command during a slip
 _BELOW_CEILING = 0.012  # no shove lifts an object that is so near to where the episode would end (m)
-_SPOT = 2.5  # times as long a run lingers at a goal that is a spot
+_HELD = {"PickPlace": 2.5, "Push": 2.5}  # times as long a run lingers where the object is held at its goal in the open
 _LIFTED = 0.01  # an object less far above its first place rests (m)
 _OBJECT_HEIGHT = COMPOSUITE.factor_slices["object"].start + 2
 
@@ -39,9 +39,9 @@ class CollectConfig:
     the data shows how to come back from everywhere, with clean actions; that is what makes it clonable. Where the
     expert grips an object that still rests on its place, `slip` is the chance per step that the gripper opens and the
     arm moves a little instead, not recorded either: an expert closes within a few steps, too few to learn from that
-    open fingers about an object must close. Once it has been solved in `linger` steps a run is over; Push takes
-    two and a half times as many: its goal is a spot of 3 cm, and a clone that has seen little of how to stay there
-    glides past it.
+    open fingers about an object must close. Once it has been solved in `linger` steps a run is over; PickPlace and Push
+    take two and a half times as many: their objects are held at the goal for good, and a clone that has seen little of
+    that glides past the spot of Push, or opens its fingers over the edge of the bin.
 
     `random_share` makes worse policies of the expert: the share of its time that it acts at random (uniformly, each
     action held for 10 steps), from the first run's to the last one's.
@@ -186,7 +186,7 @@ def record(
         _Recorder(config, rng("noise", config.seed, task.name, number), objective.ceiling, config.share_of(number))
         for number in numbers
     ]
-    linger = config.linger * (_SPOT if task.objective == "Push" else 1)
+    linger = config.linger * _HELD.get(task.objective, 1.0)
     observations = group.reset([derive_seed("start", config.seed, task.name, number) for number in numbers])
     ended = np.zeros(len(numbers), dtype=bool)
     while not ended.all():

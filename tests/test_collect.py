@@ -169,6 +169,17 @@ def test_shoves_do_not_end_the_runs_of_push_by_lifting_and_they_stay_at_its_goal
     assert np.mean(solved) > config.linger, "recorded steps at the goal"
 
 
+@pytest.mark.parametrize(("objective", "longer"), [("PickPlace", True), ("Trashcan", False)])
+def test_runs_stay_longer_where_the_object_is_held_at_its_goal(objective, longer):
+    task, config = Task.parse(f"IIWA_Box_None_{objective}"), CollectConfig(horizon=600)
+    solved = [
+        sum(episode.successes.sum() for episode in run.episodes)
+        for run in record(task, config, [0, 1], expert_for(task))
+    ]
+    assert min(solved) > 0
+    assert (np.mean(solved) > 1.5 * config.linger) == longer
+
+
 def test_random_data_ignores_the_expert_and_holds_its_actions():
     config = config_of_kind("random", PUSH, CollectConfig(episodes=1, horizon=30, noise=0.0), still)
     (run,) = record(PUSH, config, [0], still)
