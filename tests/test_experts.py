@@ -13,6 +13,7 @@ from envs.experts import expert_for
 from envs.experts.grasps import GRASPS
 from envs.experts.kinematics import SOFTNESS, STRIDE, arm_of, hand_rotation, orientation_error
 from envs.experts.targets import AIMS
+from envs.recording import CollectConfig, record
 from envs.vector import EnvGroup
 from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
 
@@ -131,3 +132,9 @@ def test_an_object_that_dropped_into_the_can_is_left_alone_wherever_in_it_it_lie
     assert aim.release(end, lying, grasp.slack)[0] > 0.9
     carried = end - np.array([0.0, 0.15, 0.0])
     assert aim.release(end, carried, grasp.slack)[0] < 0.01
+
+
+def test_a_dumbbell_thrown_off_its_path_round_the_goal_wall_still_gets_onto_the_shelf():
+    task = Task.parse("IIWA_Dumbbell_GoalWall_Shelf")
+    runs = record(task, CollectConfig(horizon=600), [8, 10, 14], expert_for(task))
+    assert all(run.success for run in runs)

@@ -22,7 +22,7 @@ from envs.experts.grasps import GRASPS, Grasp, Way
 from envs.experts.kinematics import arm_of, hand_rotation
 from envs.experts.paths import APPROACH, CARRY, Passage
 from envs.experts.postures import Posture, beside_walls, round_the_goal_wall
-from envs.experts.targets import AIMS, Aim
+from envs.experts.targets import Aim, aim_of
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 
@@ -120,7 +120,7 @@ class ScriptedExpert:
         self.posture: Posture = beside_walls(task)
         self.carry_posture: Posture = round_the_goal_wall(task)
         self.grasp: Grasp = GRASPS[task.object]
-        self.aim: Aim = AIMS[task.objective]
+        self.aim: Aim = aim_of(task)
         approach = APPROACH.get(task.obstacle)
         self.approach_passage: Passage | None = approach and replace(approach, end=approach.end + self.grasp.behind)
         self.lead = min(self.posture.lead, self.carry_posture.lead)
