@@ -17,6 +17,7 @@ from typing import Any
 
 import h5py
 
+from benchmarks.limits import expect_sizes
 from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import write_json
@@ -79,6 +80,7 @@ def main(
     from runtime.cpus import cpu_count
 
     chosen, workers = Task.parse(task), workers or cpu_count()
+    expect_sizes(transitions=transitions, workers=workers)
     transitions = 2_000 if quick else transitions
     small = measure(chosen, 10, workers)
     per_run = small["transitions"] / small["runs"]

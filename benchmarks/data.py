@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import torch
 
-from benchmarks.limits import Measurement, copy_rate, report
+from benchmarks.limits import Measurement, copy_rate, expect_sizes, report
 from offline_compositional_rl_datasets.hdf5 import read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
@@ -44,6 +44,7 @@ def main(rows: int = 1_000_000, quick: bool = False, json: Path | None = None) -
         quick: 20,000 rows
         json: file for the figures
     """
+    expect_sizes(rows=rows)
     rows = 20_000 if quick else rows
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.hdf5"

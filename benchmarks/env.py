@@ -127,12 +127,14 @@ def main(
         quick: two seconds per task, the first task only
         json: file for the figures
     """
+    from benchmarks.limits import expect_sizes
+    from offline_compositional_rl_datasets.task import Task
     from runtime.atomic import write_json
     from runtime.cpus import cpu_count
-    from runtime.errors import ConfigError
+    from runtime.errors import distinct
 
-    if not tasks or seconds <= 0:
-        raise ConfigError(f"{len(tasks)} tasks, --seconds {seconds:g}: expected at least one, and more than 0")
+    expect_sizes(seconds=seconds)
+    distinct("--tasks", [Task.parse(name) for name in tasks])
     if quick:
         tasks, seconds = tasks[:1], 2.0
     rows = []

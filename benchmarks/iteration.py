@@ -8,14 +8,17 @@ trained (50,000 steps of 1024) and evaluated 10 times over 10 episodes of 500 st
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from benchmarks import data, env, sample, train, validate
+from benchmarks.limits import expect_sizes
 from runtime.atomic import read_json, write_json
 from runtime.cli import parse_flags
 from runtime.cpus import cpu_count
-from runtime.errors import run_main
+from runtime.errors import ConfigError, run_main
 
 _EXPERTS, _TARGETS, _POLICIES = 14, 50, 178
 _CONTROL_STEPS = _POLICIES * 10 * 10 * 500
@@ -24,7 +27,7 @@ _CONTROL_STEPS = _POLICIES * 10 * 10 * 500
 def main(
     cores: int = 0,
     env_steps: float = 0.0,
-    solver: str = "dpmpp_2m_16",
+    solver: Literal["dpmpp_2m_16", "heun_churn_128"] = "dpmpp_2m_16",
     device: str = "auto",
     quick: bool = False,
     json: Path | None = None,
@@ -40,6 +43,9 @@ def main(
         json: file for the figures
     """
     cores = cores or cpu_count()
+    expect_sizes(cores=cores)
+    if not 0 <= env_steps < math.inf:
+        raise ConfigError(f"--env_steps {env_steps}: expected 0 (measured here) or more")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         train.main(device=device, quick=quick, json=folder / "train.json")

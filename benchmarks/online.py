@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.limits import Measurement, matmul_rate, report
+from benchmarks.limits import Measurement, expect_sizes, matmul_rate, report
 from corl.online import OnlineRun
 from corl.online_config import OnlineConfig
 from corl.online_replay import ObservationCode
@@ -170,6 +170,7 @@ def main(
         quick: small networks, two seconds
         json: file for the figures
     """
+    expect_sizes(num_envs=num_envs, seconds=seconds)
     where, parsed = pick_device(device), Task.parse(task)
     sac = SACConfig()
     if rlpd:

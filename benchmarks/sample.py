@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.limits import Measurement, matmul_rate, report
-from diffusion.config import DENOISERS, SamplerConfig
+from benchmarks.limits import Measurement, expect_sizes, matmul_rate, report
+from diffusion.config import SamplerConfig, denoiser_named
 from diffusion.denoisers import build
 from diffusion.generate import generate
 from diffusion.model import DiffusionModel
@@ -151,6 +151,7 @@ def main(
         quick: a batch of 100
         json: file for the figures
     """
+    expect_sizes(batch_size=batch_size, rows=rows, seeds=seeds)
     where = pick_device(device)
     if checkpoint:
         if data_path is None or not task:
@@ -167,7 +168,7 @@ def main(
 
     batch_size = 100 if quick else batch_size * (25 if where.type == "cuda" else 1)
     torch.manual_seed(0)
-    network = build(COMPOSUITE, DENOISERS[denoiser]).to(where).eval().requires_grad_(False)
+    network = build(COMPOSUITE, denoiser_named(denoiser)).to(where).eval().requires_grad_(False)
     dim = COMPOSUITE.transition_dim
     normalizer = Normalizer(torch.zeros(dim), torch.ones(dim), COMPOSUITE, False).to(where)
     model = DiffusionModel(network, normalizer, torch.ones((), device=where), 0)

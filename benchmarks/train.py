@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.limits import Measurement, matmul_rate, report, seconds_of
+from benchmarks.limits import Measurement, expect_sizes, matmul_rate, report, seconds_of
 from diffusion import dit
-from diffusion.config import DENOISERS, TrainConfig
+from diffusion.config import TrainConfig, denoiser_named
 from diffusion.denoisers import build
 from diffusion.elements import ElementLinear
 from diffusion.ema import EMA
@@ -72,7 +72,8 @@ def main(
         quick: a batch of 64 and two steps
         json: file for the figures
     """
-    where = pick_device(device)
+    expect_sizes(batch_size=batch_size, steps=steps)
+    where, network_config = pick_device(device), denoiser_named(denoiser)
     batch_size, steps = (64, 2) if quick else (batch_size, steps * (10 if where.type == "cuda" else 1))
     torch.manual_seed(0)
     y = torch.randn(batch_size, COMPOSUITE.transition_dim, device=where)
@@ -83,7 +84,7 @@ def main(
 
     def seconds(precision: str) -> tuple[float, int]:
         config = TrainConfig(precision=precision, compile=compile)
-        network = build(COMPOSUITE, DENOISERS[denoiser]).to(where)
+        network = build(COMPOSUITE, network_config).to(where)
         groups = parameter_groups(network, config.weight_decay)
         optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, fused=True)
         ema = EMA(network, decay=config.ema_decay, every=config.ema_every)

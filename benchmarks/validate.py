@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.limits import Measurement, matmul_rate, report, seconds_of
+from benchmarks.limits import Measurement, expect_sizes, matmul_rate, report, seconds_of
 from corl.bulk import Bulk
 from corl.config import PolicyConfig
 from corl.replay import ReplayData
@@ -47,6 +47,7 @@ def main(
         quick: two members, a batch of 64, four steps
         json: file for the figures
     """
+    expect_sizes(members=members, batch_size=batch_size, steps=steps)
     where = pick_device(device)
     members, batch_size, steps = (2, 64, 4) if quick else (members, batch_size, steps)
     rng = np.random.default_rng(0)

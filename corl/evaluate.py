@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from runtime.errors import DataError
+
 
 class VectorEnvironment(Protocol):
     """What evaluation needs of a vectorised environment; ended episodes stay ended until `reset`."""
@@ -42,6 +44,13 @@ class Evaluation:
     @property
     def mean_return(self) -> float:
         return float(self.returns.mean())
+
+
+def finite(actions: np.ndarray, whose: str) -> np.ndarray:
+    """The actions. Raises `DataError` where some are not numbers: learning has diverged, or weights are damaged."""
+    if not np.isfinite(actions).all():
+        raise DataError(f"{whose} gives actions that are not finite; learn with smaller learning rates")
+    return actions
 
 
 def evaluate(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from corl.evaluate import finite
 from corl.factored import FACTORED, FactoredActor, FactoredCritic, FactoredValue
 from corl.iql import IQL, IQLConfig
 from corl.learner import Learner, Networks
@@ -251,4 +252,5 @@ class TaskPolicy:
     @torch.no_grad()
     def __call__(self, states: np.ndarray) -> np.ndarray:
         observations = self.normalisation.observation(states, self.task, self.layout)
-        return self.actor(torch.from_numpy(observations).to(self.device)).cpu().numpy()
+        actions = self.actor(torch.from_numpy(observations).to(self.device)).cpu().numpy()
+        return finite(actions, f"the multitask agent in {self.task}")

@@ -17,6 +17,7 @@ from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import write_json
 from runtime.checkpoint import replace_torch
 from runtime.config import from_mapping, to_dict
+from runtime.errors import DataError
 from runtime.logs import progress
 from runtime.metrics import MetricsWriter
 from runtime.seeds import derive_seed
@@ -141,8 +142,12 @@ def load_policy(path: Path, layout: FactoredLayout = COMPOSUITE) -> PolicyOf:
 
 
 def load_config(path: Path) -> tuple[MultitaskConfig, dict[str, Any]]:
-    """A checkpoint's configuration, and all of it."""
+    """A checkpoint's configuration, and all of it. Raises `DataError` where it is not one of a multitask agent."""
     checkpoint = load_checkpoint(path)
+    needed = ("config", "actor", "state_mean", "state_std", "canonical")
+    missing = [key for key in needed if key not in checkpoint] if isinstance(checkpoint, dict) else needed
+    if missing:
+        raise DataError(f"{path}: lacks {', '.join(missing)}, expected a checkpoint of a multitask agent")
     return from_mapping(MultitaskConfig, checkpoint["config"], source=str(path)), checkpoint
 
 

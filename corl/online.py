@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from corl.episodes import Episodes, RestartableEnvironment
-from corl.evaluate import Evaluation
+from corl.evaluate import Evaluation, finite
 from corl.online_config import OnlineConfig
 from corl.online_replay import ObservationCode, OnlineReplay
 from corl.policy import load_checkpoint
@@ -86,7 +86,7 @@ class OnlinePolicy:
 
     def __call__(self, states: np.ndarray) -> np.ndarray:
         observations = torch.from_numpy(self.code(states, self.task)).to(self.device)
-        return self.agent.greedy(observations).cpu().numpy()
+        return finite(self.agent.greedy(observations).cpu().numpy(), f"the online agent of {self.task}")
 
 
 class OnlineRun:
@@ -119,7 +119,7 @@ class OnlineRun:
         self.best = {"return": -math.inf, "solved": -1}
         resume_file = folder / RESUME_FILE
         state = load_checkpoint(resume_file) if resume_file.exists() else None
-        if state and state["key"] != key:
+        if state and state.get("key") != key:
             log.warning("%s: made from other inputs or settings; learning starts anew", resume_file)
             state = None
         if state:
@@ -187,7 +187,8 @@ class OnlineRun:
         if self.config.random_start and self.step < self.config.learning_starts:
             shape = (len(observations), self.code.action_dim)
             return (2 * torch.rand(shape, generator=self.random, device=self.device) - 1).cpu().numpy()
-        return self.agent.explore(torch.from_numpy(observations).to(self.device)).cpu().numpy()
+        actions = self.agent.explore(torch.from_numpy(observations).to(self.device)).cpu().numpy()
+        return finite(actions, f"{self.folder}: the agent at step {self.step}")
 
     def evaluation_seeds(self) -> list[int]:
         return [derive_seed("evaluation", self.seed, episode) for episode in range(self.config.n_eval_episodes)]

@@ -49,6 +49,10 @@ class OnlineConfig:
         for name in (*positive, "checkpoint_freq", "log_freq"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
+        if self.buffer_size < self.num_envs:
+            raise ConfigError(
+                f"buffer_size {self.buffer_size}: expected at least {self.num_envs} (num_envs), the rows of one step"
+            )
         if self.learning_starts < 0 or not 0 <= self.stop_success <= 1:
             raise ConfigError(
                 f"learning_starts {self.learning_starts}, stop_success {self.stop_success}: expected 0 or more, 0 to 1"

@@ -57,8 +57,8 @@ class SACConfig:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
         if not 1 <= self.target_critics <= self.critics:
             raise ConfigError(f"target_critics {self.target_critics}: expected 1 to {self.critics} (critics)")
-        if not self.cloning >= 0:
-            raise ConfigError(f"cloning {self.cloning}: expected 0 or more")
+        if not self.cloning >= 0 or not self.alpha > 0:
+            raise ConfigError(f"cloning {self.cloning}, alpha {self.alpha}: expected 0 or more, and above 0")
         if self.layer_norm not in LAYER_NORMS:
             raise ConfigError(f"layer_norm {self.layer_norm!r}: expected one of {', '.join(LAYER_NORMS)}")
         if not (self.policy_lr > 0 and self.q_lr > 0 and 0 <= self.gamma <= 1 and 0 < self.tau <= 1 and self.hidden):

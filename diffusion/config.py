@@ -54,6 +54,14 @@ DENOISERS: dict[str, DenoiserConfig] = {
 }
 """The published networks by the name that `--denoiser` takes and that folders bear."""
 
+
+def denoiser_named(name: str) -> DenoiserConfig:
+    """Raises `ConfigError` for an unknown name."""
+    if name not in DENOISERS:
+        raise ConfigError(f"denoiser {name!r}: expected one of {', '.join(DENOISERS)}")
+    return DENOISERS[name]
+
+
 MLP_SETTINGS = {"training": {"learning_rate": 3e-4, "weight_decay": 0.0}, "sampling": {"batch_size": 100_000}}
 """What the published code sets otherwise for its two perceptrons than for its transformers."""
 

@@ -7,6 +7,7 @@ Example:
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import shutil
 import sys
@@ -25,7 +26,7 @@ from envs.robomimic_task import PROPRIO_DIMS, RobomimicTask
 from runtime.atomic import artifact_info, atomic_path, commit_artifact
 from runtime.cli import parse_flags
 from runtime.config import to_dict
-from runtime.errors import ConfigError, DataError, StateError, run_main
+from runtime.errors import ConfigError, DataError, StateError, distinct, run_main
 from runtime.logs import progress
 from runtime.seeds import derive_seed, rng
 
@@ -55,7 +56,7 @@ class CollectConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_demos < 1 or self.horizon < 1 or not self.noise >= 0:
+        if self.num_demos < 1 or self.horizon < 1 or not 0 <= self.noise < math.inf:
             raise ConfigError(
                 f"num_demos {self.num_demos}, horizon {self.horizon}, noise {self.noise}: expected at least 1, 1 and 0"
             )
@@ -120,6 +121,7 @@ def collect(task: RobomimicTask, config: CollectConfig, path: Path, *, workers: 
         if known is None or {key: known.get(key) for key in info} != info:
             raise StateError(f"{path}: made by another configuration ({known}), expected {info}; move it away")
         return known["success_rate"]
+    path.parent.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is told before the work
     demos: list[Demonstration] = []
     tried = 0
     chunks = ((task, config, list(range(start, start + _CHUNK))) for start in range(0, 2 * config.num_demos, _CHUNK))
@@ -153,7 +155,12 @@ def collect(task: RobomimicTask, config: CollectConfig, path: Path, *, workers: 
 
 def fetch(name: str, path: Path, url: str = PUBLISHED) -> None:
     """Fetch a published data set and check that it is one. Raises `DataError` where the network does not give it."""
-    address = url.format(task=name)
+    try:
+        address = url.format(task=name)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(f"--url {url!r}: expected an address with {{task}} in place of the task's name") from error
+    if "://" not in address:
+        raise ConfigError(f"--url {url!r}: expected an address such as {PUBLISHED}")
     try:
         with urllib.request.urlopen(address, timeout=60) as answer, atomic_path(path) as temporary:
             with temporary.open("wb") as file:
@@ -197,6 +204,7 @@ def main(
     configure_logging()
     if workers < 0:
         raise ConfigError(f"--workers {workers}: expected 0 or more")
+    distinct("--tasks", tasks)
     for name in tasks:
         RobomimicTask.standard(name)  # raises for an unknown name before anything is recorded
     for name in tasks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class BCConfig:
                 f"spacing {self.spacing!r}, relative_quaternion {self.relative_quaternion!r}: "
                 f"expected one of {', '.join(SPACINGS)}, and of {', '.join(RELATIVE_QUATERNION)}"
             )
-        if not self.learning_rate > 0 or not 0 <= self.ema_decay < 1 or self.num_demos < 0:
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.ema_decay < 1 or self.num_demos < 0:
             raise ConfigError(
                 f"learning_rate {self.learning_rate}, ema_decay {self.ema_decay}, num_demos {self.num_demos}: "
                 "expected above 0, 0 to below 1, and at least 0"
@@ -146,21 +147,45 @@ class DSRLConfig:
         RobomimicTask.standard(self.task)
         if self.algorithm not in ("sac", "na"):
             raise ConfigError(f"algorithm {self.algorithm!r}: expected sac or na")
+        if self.spacing not in ("", *SPACINGS):
+            raise ConfigError(f"spacing {self.spacing!r}: expected one of {', '.join(SPACINGS)}, or none")
         for name in ("initial_steps", "train_steps", "utd", "num_envs", "horizon", "batch_size", "eval_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
-        for name in ("eval_episodes", "fresh_episodes", "distill_steps", "policy_delay", "decisions_ahead"):
+        numbers = ("eval_episodes", "fresh_episodes", "distill_steps", "policy_delay", "decisions_ahead", "ddim_steps")
+        for name in numbers:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
-        if not self.action_magnitude > 0 or not 0 < self.discount <= 1 or not self.reward_scale > 0:
+        for name in ("action_magnitude", "reward_scale", "learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected a number above 0")
+        for name in ("discount", "tau"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected above 0 to 1")
+        if not 0 <= self.least_base_rate <= 1 or not math.isfinite(self.target_entropy):
             raise ConfigError(
-                f"action_magnitude {self.action_magnitude}, discount {self.discount}, reward_scale "
-                f"{self.reward_scale}: expected above 0, 0 to 1, and above 0"
+                f"least_base_rate {self.least_base_rate}, target_entropy {self.target_entropy}: expected 0 to 1, and a "
+                "finite number"
             )
+        if not self.hidden_dims or min(self.hidden_dims) < 1:
+            raise ConfigError(f"hidden_dims {self.hidden_dims}: expected positive widths")
+        if not _is_entropy_weight(self.ent_coef):
+            raise ConfigError(f"ent_coef {self.ent_coef!r}: expected auto, auto_NUMBER (where it starts) or a number")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed {self.seed}: expected 0 to {2**32 - 1}")
 
     @property
     def save_folder(self) -> Path:
         return Path(self.save_dir or f"checkpoints/dsrl/{self.task}")
+
+
+def _is_entropy_weight(text: str) -> bool:
+    """Whether stable-baselines3 reads it as one: `auto`, `auto_1.0` or a number."""
+    try:
+        start = 1.0 if text == "auto" else float(text.removeprefix("auto_"))
+    except ValueError:
+        return False
+    return 0 < start < math.inf or text == "0"
 
 
 def load_task_config(cls: type[T], stage: str, task: str, file: Path | None, overrides: Mapping[str, Any]) -> T:

@@ -15,7 +15,7 @@ if not __package__:  # run as a plain script from this folder
 
 from runtime.atomic import atomic_path
 from runtime.cli import parse_flags
-from runtime.errors import DataError, run_main
+from runtime.errors import ConfigError, DataError, distinct, run_main
 from runtime.metrics import read_metrics, write_csv
 
 _COLUMNS = (
@@ -49,6 +49,9 @@ def draw_steering(folder: Path, title: str) -> Path:
 def draw_runs(folders: list[Path], path: Path, title: str) -> Path:
     """One curve for each run's fixed episodes, dashed what its cloned policy solves of them; `path` with .csv too."""
     figure, axes = _axes(title)
+    known = figure.canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".") not in known:
+        raise ConfigError(f"{path}: expected a picture's name, ending in one of {', '.join(sorted(known))}")
     table = []
     for folder in folders:
         rows = _rows(folder)
@@ -96,6 +99,7 @@ def main(runs: tuple[Path, ...], output: Path, title: str = "steering") -> None:
         output: picture; the figures go beside it as CSV
         title: of the picture
     """
+    distinct("--runs", runs)
     print(draw_runs(list(runs), output, title))
 
 

@@ -136,20 +136,14 @@ def _read(file: h5py.File, path: Path, keys: tuple[str, ...], filter_key: str, n
     for name in names:
         if name not in data:
             raise DataError(f"{path}: mask/{filter_key} names {name}, which is not there")
-        group = data[name]
-        for part in ("actions", *(f"obs/{key}" for key in keys)):
-            if part not in group:
-                found = sorted(group["obs"]) if "obs" in group else sorted(group)
-                raise DataError(f"{path}: {name} has no {part!r}; found {', '.join(found)}")
-        action = group["actions"][:]
-        if action.ndim != 2 or action.shape[1] != ACTION_DIM or not len(action):
-            raise DataError(f"{path}: {name}/actions has the shape {action.shape}, expected (N, {ACTION_DIM})")
-        columns = [group["obs"][key][:].reshape(len(group["obs"][key]), -1) for key in keys]
-        for key, column in zip(keys, columns, strict=True):
-            if len(column) != len(action):
-                raise DataError(f"{path}: {name}/obs/{key} has {len(column)} rows, actions have {len(action)}")
-        observations.append(np.concatenate(columns, axis=1, dtype=np.float32))
-        actions.append(action.astype(np.float32))
+        seen, action = _episode(data[name], f"{path}: {name}", keys)
+        observations.append(seen)
+        if observations[-1].shape[1] != observations[0].shape[1]:
+            raise DataError(
+                f"{path}: observations of {name} have {observations[-1].shape[1]} numbers, those of {names[0]} "
+                f"{observations[0].shape[1]}"
+            )
+        actions.append(action)
     result = DemonstrationSet(
         keys=keys,
         observations=np.concatenate(observations),
@@ -167,6 +161,28 @@ def _read(file: h5py.File, path: Path, keys: tuple[str, ...], filter_key: str, n
     return result
 
 
+def _episode(group: h5py.Group | h5py.Dataset, source: str, keys: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Observations (N, D) and actions (N, 7) float32 of a demonstration."""
+    if not isinstance(group, h5py.Group):
+        raise DataError(f"{source} is an array, expected a group with actions and obs")
+    parts = {}
+    for part in ("actions", *(f"obs/{key}" for key in keys)):
+        if not isinstance(group.get(part), h5py.Dataset):
+            found = sorted(group["obs"]) if "obs" in group else sorted(group)
+            raise DataError(f"{source} has no {part!r}; found {', '.join(found)}")
+        parts[part] = group[part][()]
+    action = parts["actions"]
+    if action.ndim != 2 or action.shape[1] != ACTION_DIM or not len(action):
+        raise DataError(f"{source}/actions has the shape {action.shape}, expected (N, {ACTION_DIM})")
+    for part, array in parts.items():
+        if array.dtype.kind not in "fiu" or not array.ndim:
+            raise DataError(f"{source}/{part} holds {array.dtype} of shape {array.shape}, expected numbers")
+        if len(array) != len(action):
+            raise DataError(f"{source}/{part} has {len(array)} rows, actions have {len(action)}")
+    columns = [parts[f"obs/{key}"].reshape(len(action), -1) for key in keys]
+    return np.concatenate(columns, axis=1, dtype=np.float32), action.astype(np.float32)
+
+
 def _chosen(file: h5py.File, path: Path, filter_key: str) -> list[str]:
     """Names of the chosen demonstrations in the order of their numbers; the numbering may have holes."""
     if not filter_key:
@@ -178,7 +194,9 @@ def _chosen(file: h5py.File, path: Path, filter_key: str) -> list[str]:
 
 
 def _number(name: str) -> int:
-    return int(name.rsplit("_", 1)[-1])
+    """Of `demo_<i>`; -1 for another name."""
+    number = name.rsplit("_", 1)[-1]
+    return int(number) if number.isdecimal() else -1
 
 
 def _text(value: bytes | str) -> str:

@@ -71,8 +71,10 @@ class DiffusionPolicy:
         self.device = device or torch.device("cpu")
         self.keys = tuple(contents["obs_keys"])
         self.chunk, self.action_dim = args["pred_horizon"], args["pred_horizon"] * ACTION_DIM
-        self.ddim_steps, self.spacing = ddim_steps or args["ddim_steps"], spacing or args["spacing"]
-        self.eta = eta
+        self.ddim_steps = args["ddim_steps"] if ddim_steps is None else ddim_steps
+        self.spacing, self.eta = spacing or args["spacing"], eta
+        if not 0 <= eta <= 1:
+            raise ConfigError(f"eta {eta}: expected 0 (no noise between steps) to 1 (DDPM's)")
         self.obs_normalizer = MinMax(**contents["obs_normalizer"]).to(self.device)
         self.action_normalizer = MinMax(**contents["action_normalizer"]).to(self.device)
         self.feature_dim = len(self.obs_normalizer.low)

@@ -52,7 +52,7 @@ def main(
         workers: processes to step them (0: this one)
         seed: of start states and noise
         device: auto, cpu or cuda[:N]
-        output: folder of episodes.csv and summary.json; default: evaluation/ beside the checkpoint
+        output: folder of episodes.csv and summary.json; default: evaluation/<what is evaluated> beside the checkpoint
     """
     from dsrl.diffusion_policy import Checkpoint, DiffusionPolicy
     from dsrl.rollout import episode_seeds, open_environments, run_episodes
@@ -66,6 +66,10 @@ def main(
     for name, value in (("n_episodes", n_episodes), ("horizon", horizon), ("num_envs", num_envs)):
         if value < 1:
             raise ConfigError(f"--{name} {value}: expected at least 1")
+    if workers < 0:
+        raise ConfigError(f"--workers {workers}: expected 0 or more")
+    if deterministic and not sac:
+        raise ConfigError("--deterministic: expected --sac too, whose mean it takes")
     configure_logging()
     opened = Checkpoint.read(checkpoint)
     opened.expect_task(task)
@@ -86,11 +90,12 @@ def main(
         progress(n_episodes, f"episodes of {policy.task}") as bar,
     ):
         episodes = run_episodes(policy, environments, seeds, choose, bar.update)
-    folder = output or checkpoint.parent / "evaluation"
+    folder = output or checkpoint.parent / "evaluation" / _name(checkpoint, sac, deterministic, use_ema)
     summary = {
         "task": policy.task.name,
         "checkpoint": checkpoint.name,
-        "steered_by": sac.name if sac else None,
+        "steered_by": str(sac) if sac else None,
+        "deterministic": deterministic,
         "weights": "ema" if use_ema else "last",
         "data": opened.contents.get("data"),
         **episodes.summary(),
@@ -109,6 +114,17 @@ def main(
         f"{summary['low']:.1%} to {summary['high']:.1%}){kept}; DDIM {policy.ddim_steps} steps, "
         f"{summary['weights']} weights, {folder}"
     )
+
+
+def _name(checkpoint: Path, sac: Path | None, deterministic: bool, use_ema: bool) -> str:
+    """What is evaluated, so that one policy's figures do not take the place of another's: `state_3000_lift_sac_best`.
+
+    Models of all steering runs have the same file name; their folder tells them apart.
+    """
+    parts = [checkpoint.stem] if use_ema else [checkpoint.stem, "last_weights"]
+    if sac:
+        parts += [sac.resolve().parent.name, sac.stem]
+    return "_".join([*parts, "mean"] if deterministic else parts)
 
 
 if __name__ == "__main__":

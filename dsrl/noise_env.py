@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 from dsrl.diffusion_policy import DiffusionPolicy
 from dsrl.rollout import ChooseNoise
 from envs.robomimic_task import RobomimicTask
+from runtime.atomic import checksum, read_json
 from runtime.errors import DataError
 from runtime.seeds import rng
 
@@ -139,12 +139,12 @@ def open_noise_environments(
 
 
 def load_actor(path: Path, policy: DiffusionPolicy, *, deterministic: bool = False) -> ChooseNoise:
-    """The noise that a saved SAC chooses. Raises `DataError` unless it is one for this policy's observations."""
+    """The noise that a saved SAC chooses. Raises `DataError` unless it is one that steers this policy."""
     if not Path(path).is_file():
         raise DataError(f"{path}: no such SAC model; train one with `python -m dsrl.train_dsrl`")
     try:
         model = SAC.load(path, device=policy.device)
-    except (zipfile.BadZipFile, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # whatever its archive and torch's unpickler meet
         raise DataError(f"{path}: not a SAC model of stable-baselines3 ({type(error).__name__})") from error
     found = (model.observation_space.shape, model.action_space.shape)
     expected = ((policy.feature_dim,), (policy.action_dim,))
@@ -152,6 +152,10 @@ def load_actor(path: Path, policy: DiffusionPolicy, *, deterministic: bool = Fal
         raise DataError(
             f"{path}: steers observations and noise of {found}, the policy {policy.checkpoint.path} has {expected}"
         )
+    # Policies of Can and Square see as many numbers: which one is steered stands beside the model.
+    asked = Path(path).parent / "config.json"
+    if asked.is_file() and read_json(asked).get("policy") != checksum(policy.checkpoint.path):
+        raise DataError(f"{path}: steers another policy than {policy.checkpoint.path}, by the checksum in {asked}")
     return actor_noise(model, deterministic=deterministic)
 
 

@@ -24,6 +24,8 @@ def draw_split(kind: str, seed: int, holdout_elem: str | None = None, *, robot: 
     it are held out. `component-wise`: 32 and 32 tasks of one robot, such that the first 14 training tasks show every
     element of the other axes. Raises `ConfigError` for an unknown family, or a holdout without its element.
     """
+    if holdout_elem and kind in FAMILIES and kind != "holdout":
+        raise ConfigError(f"holdout_elem {holdout_elem!r}: a split of the kind {kind} holds out no element")
     if kind == "default":
         return sample_tasks("default", _TRAIN, shuffling_seed=seed)
     if kind == "compositional":

@@ -20,6 +20,12 @@ class Split:
     test: tuple[Task, ...]
     expert: tuple[Task, ...] = ()
 
+    def first(self, num_train: int) -> tuple[Task, ...]:
+        """The first `num_train` training tasks. Raises `ConfigError` where there are not so many."""
+        if not 1 <= num_train <= len(self.train):
+            raise ConfigError(f"--num_train {num_train}: expected 1 to {len(self.train)}, the split's train tasks")
+        return self.train[:num_train]
+
 
 def split_file(tasks_path: Path, kind: str, seed: int, holdout_elem: str | None = None) -> Path:
     prefix = f"{holdout_elem}_" if holdout_elem else ""
@@ -51,6 +57,9 @@ def load_split(tasks_path: Path, kind: str, seed: int, holdout_elem: str | None 
     both = set(lists["train"]) & set(lists["test"])
     if both:
         raise DataError(f"{path}: {min(both)} is in train and in test")
+    both = set(lists["expert"]) & set(lists["test"])
+    if both:
+        raise DataError(f"{path}: {min(both)} is in expert and in test")
     return Split(**lists)
 
 

@@ -75,12 +75,11 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
         from pipeline.config import ClusterConfig, Resources, RetryConfig
         from pipeline.multitask import TrainMultitask, run_seeds
         from runtime.config import from_mapping, given, merge, read_yaml
-        from runtime.errors import ConfigError
+        from runtime.errors import distinct
         from runtime.logs import configure_logging
         from runtime.paths import machine_settings
 
-        if not seeds:
-            raise ConfigError("--seeds: expected at least one")
+        distinct("--seeds", seeds)
         defaults = {"algorithm": f"{network}_td3_bc", "batch_size": published_batch}
         flags = {
             "max_timesteps": max_timesteps,
@@ -92,10 +91,8 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
         settings = from_mapping(MultitaskConfig, values, source=str(config) if config else "flags")
         machine = machine_settings()
         split = load_split(task_list_path or machine.tasks_path, experiment_type, task_list_seed)
-        if not 1 <= num_train <= len(split.train):
-            raise ConfigError(f"--num_train {num_train}: the split has {len(split.train)} train tasks")
         root = data_path or machine.data_path
-        data = tuple((task, find_task_file(root, dataset_type, task)) for task in split.train[:num_train])
+        data = tuple((task, find_task_file(root, dataset_type, task)) for task in split.first(num_train))
         name = f"{network}_baseline"
         folder = (results_path or machine.results_path) / name
         configure_logging()

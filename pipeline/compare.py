@@ -14,7 +14,7 @@ import numpy as np
 from offline_compositional_rl_datasets.task import Task
 from pipeline.solving import write_steps
 from runtime.atomic import atomic_path, write_text
-from runtime.errors import ConfigError, DataError
+from runtime.errors import ConfigError, DataError, TaskError, distinct
 from runtime.metrics import markdown_table, write_csv
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _RESAMPLES = 2000
 _SEED_COLUMN = re.compile(r"success_seed(\d+)")
-_RUN_FOLDER = re.compile(r"composuite_(?P<task>[A-Za-z0-9]+_[A-Za-z]+_[A-Za-z]+_[A-Za-z]+)__.*?__(?P<seed>\d+)")
+_RUN_FOLDER = re.compile(r"composuite_(?P<task>[A-Za-z0-9]+_[A-Za-z]+_[A-Za-z]+_[A-Za-z]+)__.*?__(?P<seed>\d+)(?=__|$)")
 _AVERAGES = ("OVERALL_AVERAGE", "AVERAGE_BEST_RATE")
 Curve = dict[int, float]
 """Environment steps -> success."""
@@ -41,12 +41,14 @@ def read_method(name: str, path: Path) -> Method:
     """Read a result of this project: a table, a folder of tables, a run's folder or a folder of runs.
 
     Known are the tables of the loop (per seed, and the final one), of the multitask baselines, of sweeps and of
-    offline evaluation, and the histories of online runs. Raises `DataError` where there is none of them.
+    offline evaluation, and the histories of online runs. Raises `DataError` where there is none of them, and where two
+    tell of the same task and seed: they are then of more than one method.
     """
     method = Method(name)
     files = [path] if path.is_file() else _tables_in(path)
     for file in files:
         _read_table(method, file)
+    method.success = {task: seeds for task, seeds in method.success.items() if seeds}
     if not method.success and not method.curves:
         raise DataError(f"{path}: no table of results and no eval_history.csv of a run in it")
     # Of an online run without a table the last evaluation counts.
@@ -69,32 +71,57 @@ def _tables_in(folder: Path) -> list[Path]:
 
 
 def _read_table(method: Method, path: Path) -> None:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    columns = list(rows[0]) if rows else []
     try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        columns = list(rows[0]) if rows else []
         if "global_step" in columns:
-            for row in rows:
-                task, seed = _of_run(row, path)
-                curve = method.curves.setdefault(task, {}).setdefault(seed, {})
-                curve[int(float(row["global_step"]))] = float(row["success_rate"])
+            _read_curves(method, rows, path)
             return
         for row in rows:
             task = row["task"] if "task" in row else Task(*(row[name] for name in columns[:4])).name
             if task in _AVERAGES:
                 continue
-            values = _success_of(row)
-            if values:
-                method.success.setdefault(task, {}).update(values)
-    except (KeyError, ValueError, TypeError) as error:
+            known = method.success.setdefault(task, {})
+            for seed, value in _success_of(row).items():
+                if seed in known:
+                    raise DataError(f"{path}: {task} with seed {seed} is there twice, expected results of one method")
+                known[seed] = value
+    except KeyError as error:
+        raise DataError(f"{path}: not a table of results of this project, it has no column {error}") from error
+    except (ValueError, TypeError, TaskError, csv.Error) as error:
         raise DataError(f"{path}: not a table of results of this project ({error})") from error
+
+
+def _read_curves(method: Method, rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    curves: dict[tuple[str, int], Curve] = {}
+    for row in rows:
+        curve, step = curves.setdefault(_of_run(row, path), {}), int(float(row["global_step"]))
+        if step in curve:
+            raise DataError(f"{path}: two evaluations at step {step} of one run")
+        curve[step] = _rate(row["success_rate"])
+    for (task, seed), curve in curves.items():
+        known = method.curves.setdefault(task, {})
+        if seed in known:
+            raise DataError(
+                f"{path}: a second run of {task} with seed {seed}; expected one method's runs, which are a folder of "
+                "their own or a sweep's tables"
+            )
+        known[seed] = curve
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(f"success {text}, expected 0 to 1")
+    return value
 
 
 def _of_run(row: Mapping[str, str], path: Path) -> tuple[str, int]:
     """Task and seed of a history's row: of a sweep's in the row, of a run's in its folder's name."""
     if "task" in row:
         return row["task"], int(row["seed"])
-    match = _RUN_FOLDER.match(path.parent.name)
+    match = _RUN_FOLDER.match(path.resolve().parent.name)
     if match is None:
         raise DataError(
             f"{path}: its folder's name does not tell task and seed, expected composuite_<task>__..__<seed>"
@@ -106,7 +133,7 @@ def _success_of(row: Mapping[str, str]) -> dict[int, float]:
     seeds = {int(m[1]): row[name] for name in row if (m := _SEED_COLUMN.fullmatch(name))}
     if not seeds:
         seeds = {0: row["best_rate"] if "best_rate" in row else row["success_rate"]}
-    return {seed: float(value) for seed, value in seeds.items() if value != ""}
+    return {seed: _rate(value) for seed, value in seeds.items() if value != ""}
 
 
 def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -133,12 +160,15 @@ def compare(methods: Sequence[Method], folder: Path, tasks: Sequence[str] = ()) 
     """Write `table.csv`, `table.md`, `success.png` and, where there are curves, `curves.png` and `steps.csv`.
 
     Tasks are those that some method knows, in the first one's order; or those given. Raises `ConfigError` where no
-    method knows any of them.
+    method has a result of one of these.
     """
     known = list(dict.fromkeys(task for method in methods for task in method.success))
-    chosen = [task for task in (tasks or known) if task in known]
-    if not chosen:
-        raise ConfigError(f"tasks {', '.join(tasks)}: no method has a result of them")
+    if tasks:
+        distinct("--tasks", tasks)
+    unknown = [task for task in tasks if task not in known]
+    if unknown:
+        raise ConfigError(f"--tasks {', '.join(unknown)}: no method has a result of it; there are {', '.join(known)}")
+    chosen = tasks or known
     files = [folder / "table.csv", folder / "table.md", folder / "success.png"]
     text = _write_table(methods, chosen, files[0])
     _save(files[2], lambda: _draw_success(methods, chosen))
@@ -151,11 +181,16 @@ def compare(methods: Sequence[Method], folder: Path, tasks: Sequence[str] = ()) 
     return files
 
 
+def _columns(name: str) -> list[str]:
+    """A method's in the table."""
+    return [name, *(f"{name}_{what}" for what in ("low", "high", "seeds"))]
+
+
 def _write_table(methods: Sequence[Method], tasks: Sequence[str], path: Path) -> str:
     """Write the success of methods on tasks, and give it as Markdown."""
     columns = ["task"]
     for method in methods:
-        columns += [method.name, f"{method.name}_low", f"{method.name}_high", f"{method.name}_seeds"]
+        columns += _columns(method.name)
     rows, lines = [], []
     for task in tasks:
         row: dict[str, object] = {"task": task}
@@ -200,7 +235,10 @@ def _draw_success(methods: Sequence[Method], tasks: Sequence[str]) -> None:
         bands = [band(v) or (v.mean(), v.mean()) for v in there]
         errors = np.array([[m - b[0], b[1] - m] for m, b in zip(means, bands, strict=True)]).T.clip(min=0)
         axes.bar(places, means, width, yerr=errors if len(means) else None, capsize=2, label=method.name)
-    labels = [task.split("_", 1)[1].replace("_", "\n") for task in tasks]
+    robots = {task.split("_")[0] for task in tasks}
+    # The robot is left out where it is the same in all.
+    names = [task.split("_", 1)[-1] for task in tasks] if len(robots) == 1 else tasks
+    labels = [name.replace("_", "\n") for name in names]
     axes.set_xticks(range(len(tasks)), labels, fontsize=7)
     axes.set(ylabel="success", ylim=(0, 1.05))
     _tidy(axes)
@@ -253,7 +291,10 @@ def _save(path: Path, draw) -> None:
 
 
 def parse_methods(items: Sequence[str]) -> list[Method]:
-    """`NAME=PATH` each. Raises `ConfigError` for an item of another form or a name twice."""
+    """`NAME=PATH` each. Raises `ConfigError` for none, an item of another form or a name that tables cannot hold."""
+    if not items:
+        raise ConfigError("--results: expected at least one NAME=PATH, for example loop=results/loops/...")
+    taken = {"task"}
     methods: list[Method] = []
     for item in items:
         name, equals, path = item.partition("=")
@@ -261,5 +302,10 @@ def parse_methods(items: Sequence[str]) -> list[Method]:
             raise ConfigError(f"--results {item!r}: expected NAME=PATH, for example loop=results/loops/...")
         if name in [method.name for method in methods]:
             raise ConfigError(f"--results {item!r}: the name {name} is given twice")
+        if taken & set(_columns(name)):
+            raise ConfigError(f"--results {item!r}: the table has a column {name} already, expected another name")
+        if "|" in name or not name.isprintable():
+            raise ConfigError(f"--results {item!r}: expected a name of printable characters without |")
+        taken |= set(_columns(name))
         methods.append(read_method(name, Path(path).expanduser()))
     return methods

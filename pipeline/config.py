@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from diffusion.config import (
     QualityConfig,
     SamplerConfig,
     TrainConfig,
+    denoiser_named,
 )
 from envs.recording import CollectConfig
 from runtime.config import dict_without, from_mapping, given, merge, read_yaml, to_dict
@@ -34,7 +36,7 @@ class Resources:
     gpus: int = 1
 
     def __post_init__(self) -> None:
-        if self.memory_gb < 1 or not self.hours > 0 or self.cpus < 0 or self.gpus < 0:
+        if self.memory_gb < 1 or not 0 < self.hours < math.inf or self.cpus < 0 or self.gpus < 0:
             raise ConfigError(f"{self}: expected memory and hours above 0, cpus and gpus of 0 or more")
 
 
@@ -91,6 +93,15 @@ class RetryConfig:
     max_memory_gb: int = 400
     max_time_hours: float = 72
 
+    def __post_init__(self) -> None:
+        if self.max_retries < 0 or not 0 <= self.retry_delay < math.inf:
+            raise ConfigError(
+                f"max_retries {self.max_retries}, retry_delay {self.retry_delay}: expected 0 or more, and 0 s or more"
+            )
+        for name in ("retry_memory_multiplier", "retry_time_multiplier"):
+            if not 1 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected 1 or more")
+
 
 @dataclass(frozen=True)
 class PathConfig:
@@ -145,9 +156,7 @@ class PipelineConfig:
     retry: RetryConfig = field(default_factory=RetryConfig)
 
     def __post_init__(self) -> None:
-        if self.denoiser not in DENOISERS:
-            raise ConfigError(f"denoiser {self.denoiser!r}: expected one of {', '.join(DENOISERS)}")
-        kind = DENOISERS[self.denoiser].kind
+        kind = denoiser_named(self.denoiser).kind
         if self.network.kind != kind:
             raise ConfigError(f"denoiser {self.denoiser!r}: its network has the kind {kind}, not {self.network.kind}")
         for name, least in (("max_iterations", 1), ("num_train", 1), ("threshold_reduction_cycle", 1)):

@@ -17,7 +17,7 @@ from pipeline.attempts import Attempt, Group, Ledger
 from pipeline.config import ClusterConfig, Resources, RetryConfig
 from pipeline.failures import Decision, Failure, classify, decide
 from pipeline.local import LocalSite
-from pipeline.slurm import SlurmSite
+from pipeline.slurm import SlurmSite, expect_cluster
 from pipeline.stages import Stage, is_done
 from runtime.errors import JobError
 from runtime.logs import Progress, duration, progress
@@ -30,12 +30,11 @@ _STATUS_SECONDS = 20.0
 
 
 def resolve_cluster(kind: str) -> str:
-    """`auto` becomes `slurm` where sbatch is found, else `local`. Raises `JobError` for slurm without sbatch."""
-    found = shutil.which("sbatch") is not None
+    """`auto` becomes `slurm` where sbatch is found, else `local`. Raises `JobError` for slurm that cannot be used."""
     if kind == "auto":
-        return "slurm" if found else "local"
-    if kind == "slurm" and not found:
-        raise JobError("cluster slurm: sbatch is not on the PATH of this machine; use --cluster local")
+        kind = "local" if shutil.which("sbatch") is None else "slurm"
+    if kind == "slurm":
+        expect_cluster()
     return kind
 
 

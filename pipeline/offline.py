@@ -18,7 +18,7 @@ from envs.vector import VectorEnv
 from offline_compositional_rl_datasets.families import get_partial_task_list, get_task_list
 from offline_compositional_rl_datasets.hdf5 import find_task_file
 from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.task import AXES, Task
 from pipeline.online import Tracking, finish, learn, online_progress
 from pipeline.places import RESULT_FILE
 from pipeline.stage import StageProgress, held, key_of
@@ -26,6 +26,7 @@ from runtime.atomic import read_json
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
+from runtime.errors import ConfigError
 from runtime.metrics import write_csv
 from runtime.seeds import derive_seed
 
@@ -46,6 +47,16 @@ class DatasetConfig:
     partial_remove_elems: tuple[str, ...] = ("IIWA",)
     partial_n_tasks: int = 64
 
+    def __post_init__(self) -> None:
+        if not self.partial_use:
+            return
+        known = [element for elements in AXES.values() for element in elements]
+        unknown = [element for element in self.partial_remove_elems if element not in known]
+        if unknown:
+            raise ConfigError(f"partial_remove_elems {', '.join(unknown)}: expected some of {', '.join(known)}")
+        if self.partial_n_tasks < 1:
+            raise ConfigError(f"partial_n_tasks {self.partial_n_tasks}: expected at least 1")
+
     def tasks(self) -> dict[str, list[Task]]:
         """`train`, `expert` (empty in most families) and `test`."""
         _, train, expert, test = get_task_list(self.task_list_path, self.type, self.split, self.holdout_elem, self.seed)
@@ -57,6 +68,8 @@ class DatasetConfig:
     def files(self) -> tuple[tuple[Task, Path], ...]:
         """The data of all training tasks. Raises `DataError` for the first that is missing."""
         tasks = self.tasks()
+        if not tasks["train"] and not tasks["expert"]:
+            raise ConfigError(f"dataset split {self.split}: no training task is left to learn from")
         kinds = [(task, self.type) for task in tasks["train"]] + [(task, "expert") for task in tasks["expert"]]
         return tuple((task, find_task_file(self.dir, kind, task)) for task, kind in kinds)
 

@@ -180,7 +180,7 @@ def sac_command(variant: Variant) -> Callable[..., None]:
                 raise ConfigError("--base_synthetic_data_path is missing: expected a folder with <TASK>/samples_0.npz")
             prior, root = synthetic_prior(base_synthetic_data_path, task), base_synthetic_data_path
         elif variant.prior == "real":
-            tasks = load_split(machine.tasks_path, experiment_type, task_list_seed).train[:num_train]
+            tasks = load_split(machine.tasks_path, experiment_type, task_list_seed).first(num_train)
             prior = real_prior(data_path or machine.data_path, dataset_type, tasks)
         configure_logging()
         torch.backends.cudnn.deterministic = torch_deterministic

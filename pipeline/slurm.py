@@ -6,10 +6,12 @@ on a site without it (or where it is behind) the artifact and the job's own note
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 import re
+import shutil
 import subprocess
 import time
 import uuid
@@ -27,7 +29,7 @@ from pipeline.failures import Cause, Evidence, Failure
 from pipeline.jobcall import JobCall, read_note
 from pipeline.local import tail
 from pipeline.stages import is_done
-from runtime.errors import one_line
+from runtime.errors import JobError, one_line
 from runtime.paths import machine_settings
 from runtime.provenance import provenance
 
@@ -38,6 +40,7 @@ _ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPP
 _QUERY_SECONDS = 60
 _SUBMISSION_SECONDS = 3
 _AWAY = re.compile(r"[Uu]nable to contact|[Ss]ocket timed out|[Cc]onnection (refused|timed out)|timed out after")
+_UNCONFIGURED = re.compile(r"[Cc]ould not establish a configuration source|resolve_ctls_from_dns_srv")
 _MISSES = 3  # answered polls without a job before it counts as vanished
 _MAX_TIMEOUTS = 3  # requeues at the limit before more time is asked for
 _REFUSED = (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, subprocess.SubprocessError)
@@ -103,7 +106,26 @@ def batches(ready: Sequence[Attempt], tasks_per_job: int, limit: int) -> list[li
 
 def refusal(message: str) -> Failure:
     """What sbatch's complaint means: a wrong partition stays wrong, a controller that is away comes back."""
-    return Failure(Cause.SYSTEM if _AWAY.search(message) else Cause.REFUSED, message)
+    comes_back = _AWAY.search(message) or _UNCONFIGURED.search(message)  # a name service that is away for a while
+    return Failure(Cause.SYSTEM if comes_back else Cause.REFUSED, message)
+
+
+def expect_cluster() -> None:
+    """Raises `JobError` where a command of SLURM is missing, or SLURM is installed but knows no cluster."""
+    missing = [command for command in ("sbatch", "srun", "squeue") if shutil.which(command) is None]
+    if "sbatch" not in missing:
+        # It reads the configuration before anything else, and does not ask the controller, which may be away.
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            command = ["sbatch", "--version"]
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_SECONDS, check=False)
+            if answer.returncode:
+                words = " ".join(answer.stderr.split()) or f"exit status {answer.returncode}"
+                raise JobError(f"cluster slurm: sbatch cannot be used here ({words}); use --cluster local")
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
+        raise JobError(
+            f"cluster slurm: {', '.join(missing)} {are} not on the PATH of this machine; use --cluster local"
+        )
 
 
 def ask(*command: str) -> str | None:

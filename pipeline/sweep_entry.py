@@ -86,12 +86,11 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
         from pipeline.online import LearnOnline, Tracking, real_prior, run_name, synthetic_prior
         from pipeline.online_entry import load_online_config
         from pipeline.sweep import run_sweep
-        from runtime.errors import ConfigError
+        from runtime.errors import ConfigError, distinct
         from runtime.logs import configure_logging
         from runtime.paths import machine_settings
 
-        if not seeds:
-            raise ConfigError("--seeds: expected at least one")
+        distinct("--seeds", seeds)
         machine = machine_settings()
         flags = {
             "total_timesteps": total_timesteps,
@@ -101,12 +100,13 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
         }
         online = load_online_config(config, flags, variant)
         split = load_split(machine.tasks_path, experiment_type, task_list_seed)
-        chosen = [Task.parse(name) for name in tasks] or list(split.test)
+        chosen = [Task.parse(name) for name in tasks] if tasks else list(split.test)
+        distinct("--tasks", chosen)
         if variant.prior == "synthetic" and base_synthetic_data_path is None:
             raise ConfigError("--base_synthetic_data_path is missing: expected a folder with <TASK>/samples_0.npz")
         real = ()
         if variant.prior == "real":
-            real = real_prior(data_path or machine.data_path, dataset_type, split.train[:num_train])
+            real = real_prior(data_path or machine.data_path, dataset_type, split.first(num_train))
         synthetic = variant.prior == "synthetic"
         root = base_synthetic_data_path if synthetic else None
         configure_logging()

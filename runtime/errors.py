@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from runtime import interrupt
 
@@ -47,6 +47,13 @@ class StateError(UserError):
 
 class JobError(UserError):
     """A job failed for good."""
+
+
+def distinct(flag: str, values: Sequence[object]) -> None:
+    """Raises `ConfigError` unless a flag has one value or more, and none of them twice."""
+    if not values or len(set(values)) < len(values):
+        given = ", ".join(map(str, values)) or "nothing"
+        raise ConfigError(f"{flag} {given}: expected one or more, none of them twice")
 
 
 def one_line(error: BaseException) -> str:

@@ -44,6 +44,9 @@ def main(
     from runtime.logs import configure_logging
     from runtime.paths import machine_settings
 
+    for name, value, least in (("n_steps", n_steps, 1), ("n_trajs", n_trajs, 1), ("task_id", task_id, -1)):
+        if value < least:
+            raise ConfigError(f"--{name} {value}: expected at least {least}")
     configure_logging()
     dataset = split.config()
     tasks = dataset.tasks()
@@ -53,6 +56,8 @@ def main(
         if task_id >= len(tasks["test"]):
             raise ConfigError(f"--task_id {task_id}: the split has {len(tasks['test'])} test tasks")
         tasks = {"test": [tasks["test"][task_id]]}
+    if not any(tasks.values()):
+        raise ConfigError("--no_get_train_results: the split has no other tasks than training tasks")
     root = results_path or machine_settings().results_path
     checkpoint = newest_checkpoint(dataset.folder(root / base_path, exp, algo), seed)
     folder = dataset.folder(root / "_evaluation" / base_path, exp, algo) / f"task_{task_id}"

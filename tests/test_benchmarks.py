@@ -1,23 +1,25 @@
 """The benchmarks compare what is equal, and each runs at its quick size."""
 
 import csv
+import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import data, env, sample, study, train, validate
+from benchmarks import collect, data, env, iteration, online, robomimic, sample, study, train, validate
 from benchmarks.limits import Measurement
 from diffusion.elements import ElementLinear
-from envs.collect import collect
+from envs.collect import collect as record
 from envs.recording import CollectConfig
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import read_json
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, DataError
 from runtime.paths import PROJECT_ROOT
 from scripts import evaluate_experts
 
@@ -45,11 +47,30 @@ def test_a_ratio_is_of_the_limit_measured_beside_it():
     assert Measurement("x", "y", 2.0, achieved=30.0, limit=40.0, unit="FLOP/s").ratio == 0.75
 
 
-def test_sizes_that_cannot_be_are_refused():
+def test_sizes_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="--seconds 0"):
         env.main(seconds=0.0)
     with pytest.raises(ConfigError, match="episodes 0"):
         evaluate_experts.main(episodes=0)
+    for main, options, message in (
+        (env.main, {"tasks": ()}, "--tasks nothing"),
+        (online.main, {"num_envs": 0}, "--num_envs 0: expected at least 1"),
+        (online.main, {"seconds": math.nan}, "--seconds nan"),
+        (robomimic.main, {"data_path": Path("x"), "seconds": -1.0}, "--seconds -1"),
+        (collect.main, {"transitions": 0}, "--transitions 0"),
+        (collect.main, {"workers": -1}, "--workers -1"),
+        (data.main, {"rows": 0}, "--rows 0"),
+        (train.main, {"steps": 0}, "--steps 0"),
+        (train.main, {"denoiser": "dito"}, "denoiser 'dito': expected one of dit"),
+        (sample.main, {"batch_size": -1}, "--batch_size -1"),
+        (validate.main, {"members": 0}, "--members 0"),
+        (iteration.main, {"cores": -1}, "--cores -1"),
+        (iteration.main, {"env_steps": -1.0}, "--env_steps -1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            main(**options)
+    with pytest.raises(DataError, match="no such file"):
+        robomimic.main(tmp_path / "absent.hdf5")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +105,7 @@ def test_measurements_for_a_gpu_need_torch_numpy_and_h5py_alone(tmp_path):
 
 def test_recorded_actions_have_no_error_against_the_expert_and_altered_ones_have_theirs(tmp_path):
     task = Task.parse("IIWA_Box_None_Push")
-    collect([task], CollectConfig(episodes=1, horizon=30, noise=0.0), tmp_path, workers=1)
+    record([task], CollectConfig(episodes=1, horizon=30, noise=0.0), tmp_path, workers=1)
     recorded = read_expert(find_task_file(tmp_path, "expert", task), task)
     actions = np.clip(recorded.actions, -0.5, 0.5)
     assert study.action_error(recorded.observations, recorded.actions, task) < 1e-5

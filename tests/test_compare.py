@@ -1,12 +1,13 @@
 """Results of all kinds in one table and one picture."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
 
 from corl.online import HISTORY_COLUMNS
-from pipeline.compare import aligned, band, compare, parse_methods, read_method
+from pipeline.compare import Method, _draw_success, aligned, band, compare, parse_methods, read_method
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError
 from runtime.metrics import write_csv
@@ -72,6 +73,83 @@ def test_the_loops_table_per_seed_and_offline_evaluation_are_read_too(tmp_path):
     assert read_method("a", tmp_path / "loop.csv").success == {PUSH: {0: 0.7}}
     write_csv(tmp_path / "test_success.csv", ["task", "success_rate"], [{"task": PUSH, "success_rate": "0.3"}])
     assert read_method("a", tmp_path).success == {PUSH: {0: 0.3}}
+
+
+def test_two_results_of_a_task_and_seed_are_refused_not_mixed(tmp_path):
+    for variant in ("original", "rlpd"):
+        _history(tmp_path / "runs" / f"composuite_{PUSH}__{variant}__0" / "eval_history.csv", [0.5])
+    with pytest.raises(DataError, match=f"rlpd__0/eval_history.csv: a second run of {PUSH} with seed 0"):
+        parse_methods([f"SAC={tmp_path / 'runs'}"])
+    table = tmp_path / "table.csv"
+    write_csv(table, ["task", "success_rate"], [{"task": PUSH, "success_rate": rate} for rate in (0.1, 0.2)])
+    with pytest.raises(DataError, match=f"{PUSH} with seed 0 is there twice"):
+        parse_methods([f"SAC={table}"])
+    history = tmp_path / f"composuite_{PUSH}__x__0" / "eval_history.csv"
+    row = {"global_step": 5, "success_rate": 0.5}
+    write_csv(history, list(row), [row, row])
+    with pytest.raises(DataError, match="two evaluations at step 5"):
+        parse_methods([f"SAC={history}"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no table of results"),
+        (b"task,success_rate\n", "no table of results"),
+        (b"task,success_seed0,success_seed1\nIIWA_Box_None_Push,,\n", "no table of results"),
+        (b"task,success_rate\nIIWA_Box_None_Push,nan\n", "success nan, expected 0 to 1"),
+        (b"task,success_rate\nIIWA_Box_None_Push,80\n", "success 80, expected 0 to 1"),
+        (b"task,success_rate\nIIWA_Box_None_Push\n", "not a table of results"),
+        (b"task,score\nIIWA_Box_None_Push,1\n", "it has no column 'success_rate'"),
+        (b"task,seed,global_step\nIIWA_Box_None_Push,0,5\n", "it has no column 'success_rate'"),
+        (b"robot,object,obstacle,subtask\nIIWA,Cup,None,Push\n", "unknown object 'Cup'"),
+        (b"\xff\xfe\x00", "not a table of results"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_named(tmp_path, content, message):
+    (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        read_method("a", tmp_path / "x.csv")
+    assert "x.csv" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "expected at least one NAME=PATH"),
+        (["SAC", "SAC"], "the name SAC is given twice"),
+        (["SAC", "SAC_low"], "the table has a column SAC_low already"),
+        (["SAC_low", "SAC"], "the table has a column SAC already"),
+        (["task"], "the table has a column task already"),
+        (["a|b"], "without |"),
+    ],
+)
+def test_names_that_a_table_cannot_hold_are_refused(tmp_path, names, message):
+    write_csv(tmp_path / "x.csv", ["task", "success_rate"], [{"task": PUSH, "success_rate": 1}])
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_methods([f"{name}={tmp_path / 'x.csv'}" for name in names])
+
+
+def test_tasks_that_nobody_has_are_named_even_beside_known_ones(tmp_path):
+    methods = parse_methods(_everything(tmp_path))
+    with pytest.raises(ConfigError, match=f"--tasks IIWA_Box_None_Pusch: .* there are {PUSH}, {SHELF}"):
+        compare(methods, tmp_path / "out", [PUSH, "IIWA_Box_None_Pusch"])
+    with pytest.raises(ConfigError, match="none of them twice"):
+        compare(methods, tmp_path / "out", [PUSH, PUSH])
+
+
+def test_the_picture_names_the_robot_where_tasks_differ_by_it(tmp_path):
+    from matplotlib import pyplot
+
+    def labels(tasks):
+        _draw_success([Method("a", {task: {0: 1.0} for task in tasks})], tasks)
+        texts = [label.get_text() for label in pyplot.gca().get_xticklabels()]
+        pyplot.close()
+        return texts
+
+    assert labels([PUSH, SHELF]) == ["Box\nNone\nPush", "Box\nNone\nShelf"]
+    assert labels([PUSH, "Panda_Box_None_Push"]) == ["IIWA\nBox\nNone\nPush", "Panda\nBox\nNone\nPush"]
+    assert labels(["mine"]) == ["mine"]
 
 
 def test_a_run_that_ended_early_keeps_its_last_value():

@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,12 +20,13 @@ from offline_compositional_rl_datasets.task import Task
 from pipeline.attempts import Attempt, Group, Ledger
 from pipeline.config import ClusterConfig, Resources, RetryConfig
 from pipeline.failures import Cause
-from pipeline.jobs import make_site, run_jobs
+from pipeline.jobs import make_site, resolve_cluster, run_jobs
 from pipeline.local import LocalSite
 from pipeline.slurm import JobInfo, batches, cancelled_by_user, parse_queue, refusal, room
 from pipeline.stages import TrainGenerator
 from pipeline.status import count, eta_seconds, under_way
 from runtime.atomic import commit_artifact
+from runtime.errors import JobError
 from runtime.metrics import MetricsWriter
 
 TASK = Task.parse("IIWA_Box_None_Push")
@@ -178,7 +180,31 @@ def test_who_cancelled_a_job_is_known_where_the_accounting_names_somebody():
 def test_a_controller_that_is_away_is_no_refusal():
     away = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
     assert refusal(away).cause is Cause.SYSTEM
+    assert refusal("sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host").cause is Cause.SYSTEM
     assert refusal("sbatch: error: invalid partition specified: gpuu").cause is Cause.REFUSED
+
+
+@pytest.mark.parametrize("kind", ["auto", "slurm"])
+def test_slurm_without_a_configuration_ends_with_a_line_before_anything_is_submitted(tmp_path, monkeypatch, kind):
+    complaint = "sbatch: fatal: Could not establish a configuration source"
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\necho '{complaint}' >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(JobError, match=f"{complaint}.*use --cluster local"):
+        resolve_cluster(kind)
+    (tmp_path / "sbatch").write_text("#!/bin/sh\nexit 0\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(JobError, match="srun, squeue are not on the PATH"):
+        resolve_cluster(kind)
+    for command in ("srun", "squeue"):
+        (tmp_path / command).write_text("")
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert resolve_cluster(kind) == "slurm"
+    (tmp_path / "sbatch").unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(JobError, match="sbatch is not on the PATH"):
+        resolve_cluster("slurm")
 
 
 def test_status_counts_by_artifact_ledger_and_scheduler(tmp_path):

@@ -147,6 +147,34 @@ def test_an_agent_is_trained_offline_evaluated_and_fine_tuned(tmp_path, monkeypa
         parse_flags(train_finetune.main, key_values([*where, "--task_id", "1"]))
 
 
+def test_what_cannot_be_evaluated_or_trained_on_is_refused(tmp_path):
+    _prepare(tmp_path)
+    where = [f"dataset.task_list_path={tmp_path / 'splits'}", "--results_path", str(tmp_path)]
+    evaluation, training = evaluate_offline.main, train_offline.main
+    for main, flags, message in (
+        (evaluation, ["--n_steps", "0"], "--n_steps 0: expected at least 1"),
+        (evaluation, ["--n_trajs", "-1"], "--n_trajs -1: expected at least 1"),
+        (evaluation, ["--task_id", "-2"], "--task_id -2: expected at least -1"),
+        (training, ["dataset.holdout_elem=IIWA"], "a split of the kind default holds out no element"),
+        (training, ["--dataset_partial_use", "--dataset_partial_n_tasks", "0"], "partial_n_tasks 0"),
+        (training, ["dataset.partial.use=True", "dataset.partial.remove_elems=[IIWO]"], "partial_remove_elems IIWO"),
+        (training, ["dataset.partial.use=True", "dataset.dir=x"], "no training task is left"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            parse_flags(main, key_values([*where, *flags]))
+    save_split(split_file(tmp_path / "splits", "default", 0), Split(tuple(TASKS), ()))
+    with pytest.raises(ConfigError, match="--no_get_train_results: the split has no other tasks"):
+        parse_flags(evaluation, key_values([*where, "--no_get_train_results"]))
+
+
+def test_a_checkpoint_of_another_kind_is_not_fine_tuned(tmp_path):
+    torch.save({"actor": {}, "hidden": [8]}, tmp_path / "policy.pt")
+    torch.save([1], tmp_path / "list.pt")
+    for name in ("policy.pt", "list.pt"):
+        with pytest.raises(DataError, match=rf"{name}: lacks config, .*expected a checkpoint of a multitask agent"):
+            load_agent(tmp_path / name, COMPOSUITE, seed=0, device=torch.device("cpu"))
+
+
 def test_behaviour_cloning_cannot_be_fine_tuned_and_iql_keeps_its_weights_and_rate(tmp_path):
     _prepare(tmp_path)
     with pytest.raises(ConfigError, match="learns nothing from rewards"):

@@ -141,6 +141,25 @@ def test_flags_take_both_dashes_and_underscores():
         parse_flags(main, [])
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], (False, True, None)),
+        (["--track", "--no_tune", "--no_env_check"], (True, False, False)),
+        (["--no-track", "--no-tune", "--no-env-check"], (False, False, False)),
+        (["--track", "True", "--tune=false", "--env_check"], (True, False, True)),
+        (["--track=False", "--tune", "--env-check", "False"], (False, True, False)),
+    ],
+)
+def test_switches_take_their_negation_and_words_with_underscores_and_dashes(flags, expected):
+    def main(track: bool = False, tune: bool = True, env_check: bool | None = None, steps: int = 1) -> tuple:
+        return track, tune, env_check
+
+    assert parse_flags(main, [*flags, "--steps", "3"]) == expected
+    with pytest.raises(ConfigError, match="--env_check 'maybe': expected a switch, --env_check or --no_env_check"):
+        parse_flags(main, ["--env_check=maybe"])
+
+
 WORK = """
 import logging, math
 from runtime.logs import configure_logging, progress

@@ -359,6 +359,12 @@ def test_a_run_made_otherwise_starts_anew(tmp_path):
         assert not list((tmp_path / "replay").iterdir())
 
 
+def test_an_agent_that_diverged_is_named_with_its_step(tmp_path):
+    fast = SACConfig(batch_size=16, hidden=(16, 16), critics=3, policy_lr=1e30, q_lr=1e30)
+    with pytest.raises(DataError, match=r"the agent at step \d+ gives actions that are not finite"):
+        _run(tmp_path, _config(sac=fast))
+
+
 def test_a_run_may_end_at_the_success_that_is_wanted(tmp_path):
     config = _config(stop_success=0.8, total_timesteps=600)
     agent = SAC(CODE.dim, CODE.action_dim, config.sac, seed=0, device=CPU)
@@ -377,6 +383,10 @@ def test_the_published_defaults_and_flags_are_there():
     assert load_online_config(None, {}, VARIANTS["original"]).task_ids
     with pytest.raises(ConfigError, match="target_critics"):
         load_online_config(None, {"sac": {"target_critics": 5}}, VARIANTS["original"])
+    with pytest.raises(ConfigError, match=r"alpha 0\.0: .* above 0"):
+        load_online_config(None, {"sac": {"autotune": False, "alpha": 0.0}}, VARIANTS["original"])
+    with pytest.raises(ConfigError, match=r"buffer_size 3: expected at least 4 \(num_envs\)"):
+        load_online_config(None, {"buffer_size": 3, "num_envs": 4}, VARIANTS["original"])
 
 
 @pytest.mark.parametrize("file", ["rlpd.yaml", "laptop.yaml", "bootstrap.yaml"])

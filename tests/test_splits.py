@@ -85,6 +85,14 @@ def test_a_split_file_reads_back(tmp_path):
         ('{"train": [["IIWA", "Box"]], "test": []}', "train must list"),
         ('{"train": [["IIWA", "Cup", "None", "Push"]], "test": []}', "unknown object 'Cup'"),
         ('{"train": [["IIWA", "Box", "None", "Push"]], "test": [["IIWA", "Box", "None", "Push"]]}', "in train and in"),
+        (
+            '{"train": [], "expert": [["IIWA", "Box", "None", "Push"]], "test": [["IIWA", "Box", "None", "Push"]]}',
+            "expert",
+        ),
+        ('{"train": 5, "test": []}', "train must list"),
+        ('{"train": ["IIWA_Box_None_Push"], "test": []}', "train must list"),
+        ('{"train": [["IIWA", "Box", "None", ["Push"]]], "test": []}', "unknown objective"),
+        ('{"train": [["IIWA", "Box", "None", "Push"], ["IIWA", "Box", "None", "Push"]], "test": []}', "a task twice"),
     ],
 )
 def test_a_malformed_split_file_is_named(tmp_path, content, message):
@@ -94,6 +102,14 @@ def test_a_malformed_split_file_is_named(tmp_path, content, message):
     with pytest.raises(DataError, match=message) as error:
         load_split(tmp_path, "kind", 0)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("num_train", [-1, 0, 4])
+def test_so_many_first_tasks_as_a_split_does_not_have_are_refused(num_train):
+    split = Split(tuple(all_tasks()[:3]), ())
+    assert split.first(2) == split.train[:2]
+    with pytest.raises(ConfigError, match=f"--num_train {num_train}: expected 1 to 3"):
+        split.first(num_train)
 
 
 def test_a_missing_split_lists_the_kinds_there_are():

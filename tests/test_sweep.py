@@ -78,3 +78,16 @@ def test_a_sweep_runs_its_jobs_once_and_collects_them(tmp_path):
 def test_what_a_sweep_lacks_is_said_before_anything_runs(tmp_path):
     with pytest.raises(ConfigError, match="base_synthetic_data_path"):
         parse_flags(sweep_command(VARIANTS["rlpd_synthdata"], "x"), [])
+    original = sweep_command(VARIANTS["original"], "x")
+    for flags, message in (
+        (["--seeds"], "--seeds nothing: expected one or more"),
+        (["--seeds", "1", "1"], "--seeds 1, 1: expected one or more, none of them twice"),
+        (["--tasks", *2 * [TASKS[0].name]], "--tasks .*: expected one or more, none of them twice"),
+        (["--time", "inf"], "hours=inf.*: expected memory and hours above 0"),
+        (["--max_retries", "-1"], "max_retries -1"),
+        (["--retry_delay", "nan"], "retry_delay nan"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            parse_flags(original, flags)
+    with pytest.raises(ConfigError, match="--num_train 0: expected 1 to"):
+        parse_flags(sweep_command(VARIANTS["rlpd_14realdata"], "x"), ["--num_train", "0"])

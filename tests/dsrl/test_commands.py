@@ -1,7 +1,11 @@
+import math
+
 import pytest
 
+from dsrl import collect_demos, curves, evaluate, record_eval
 from dsrl.config import BCConfig, DSRLConfig, load_task_config
 from dsrl.curves import draw_runs
+from runtime.atomic import read_json
 from runtime.errors import ConfigError, DataError
 from runtime.metrics import MetricsWriter
 from tests.dsrl.conftest import ROOT, run_command
@@ -19,6 +23,58 @@ def test_flags_go_over_the_task_s_file_over_defaults(tmp_path):
         BCConfig(hidden_dims=())
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ddim_steps", 0),
+        ("action_magnitude", math.inf),
+        ("learning_rate", -1.0),
+        ("discount", math.nan),
+        ("tau", 0.0),
+        ("target_entropy", math.nan),
+        ("least_base_rate", 2.0),
+        ("hidden_dims", ()),
+        ("ent_coef", "high"),
+        ("ent_coef", "auto_x"),
+        ("ent_coef", "-1"),
+        ("spacing", "odd"),
+        ("seed", -1),
+        ("seed", 2**32),
+    ],
+)
+def test_settings_of_steering_that_cannot_be_are_named(name, value):
+    with pytest.raises(ConfigError, match=name):
+        DSRLConfig(**{name: value})
+
+
+@pytest.mark.parametrize("weight", ["auto", "auto_0.02", "auto_1e-3", "0", "0.1"])
+def test_the_weight_of_the_entropy_may_be_learned_or_given(weight):
+    assert DSRLConfig(ent_coef=weight).ent_coef == weight
+
+
+def test_flags_of_the_commands_that_cannot_be_are_refused(cloned, tmp_path):
+    for main, options, message in (
+        (evaluate.main, {"checkpoint": cloned, "workers": -1}, "--workers -1"),
+        (evaluate.main, {"checkpoint": cloned, "deterministic": True}, "--deterministic: expected --sac"),
+        (evaluate.main, {"checkpoint": cloned, "ddim_steps": 0}, "ddim_steps 0"),
+        (evaluate.main, {"checkpoint": cloned, "eta": -1.0}, "eta -1"),
+        (evaluate.main, {"checkpoint": cloned, "eta": math.nan}, "eta nan"),
+        (record_eval.main, {"checkpoint": cloned, "n_episodes": 0}, "--n_episodes 0"),
+        (record_eval.main, {"checkpoint": cloned, "horizon": 0}, "--horizon 0"),
+        (record_eval.main, {"checkpoint": cloned, "deterministic": True}, "--deterministic: expected --sac"),
+        (collect_demos.main, {"tasks": ()}, "--tasks nothing"),
+        (collect_demos.main, {"tasks": ("lift", "lift")}, "--tasks lift, lift: .* none of them twice"),
+        (collect_demos.main, {"noise": math.inf}, "noise inf"),
+        (collect_demos.main, {"download": True, "url": "ftp"}, "--url 'ftp'"),
+        (collect_demos.main, {"download": True, "url": "http://x/{y}"}, "--url 'http://x/{y}'"),
+        (curves.main, {"runs": (), "output": tmp_path / "x.png"}, "--runs nothing"),
+        (curves.main, {"runs": (tmp_path,), "output": tmp_path / "x.xyz"}, "x.xyz: expected a picture's name"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            main(**options)
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_commands_run_one_after_the_other(demos, tmp_path):
     small = ["--hidden_dims", 32, 32, "--epochs", 2, "--device", "cpu"]
     bc = run_command("-m", "dsrl.train_bc", "--task", "lift", "--data_path", demos, "--save_dir", tmp_path, *small)
@@ -29,7 +85,11 @@ def test_the_commands_run_one_after_the_other(demos, tmp_path):
     done = run_command("evaluate.py", "--checkpoint", checkpoint, *few, cwd=ROOT / "dsrl")
     assert done.returncode == 0, done.stderr
     assert "of 2 solved" in done.stdout
-    assert (tmp_path / "evaluation" / "episodes.csv").read_text().count("\n") == 3
+    assert (tmp_path / "evaluation" / "state_2" / "episodes.csv").read_text().count("\n") == 3
+    # Another checkpoint's figures stand beside them.
+    evaluate.main(tmp_path / "state_2.pt", use_ema=False, n_episodes=1, horizon=4, ddim_steps=2)
+    for name, weights in (("state_2", "ema"), ("state_2_last_weights", "last")):
+        assert read_json(tmp_path / "evaluation" / name / "summary.json")["weights"] == weights
     wrong = run_command("-m", "dsrl.evaluate", "--checkpoint", checkpoint, "--task", "square")
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1

@@ -16,6 +16,12 @@ def _changed(path, to, change):
     return to
 
 
+def _narrow(file):
+    values = file["data/demo_1/obs/object"][:, 1:]
+    del file["data/demo_1/obs/object"]
+    file["data/demo_1/obs/object"] = values
+
+
 def test_a_recorded_file_has_the_groups_of_the_published_ones(demos):
     with h5py.File(demos) as file:
         assert RobomimicTask.from_env_args(file["data"].attrs["env_args"], "x") == RobomimicTask.standard("lift")
@@ -81,6 +87,22 @@ def test_faults_of_a_file_are_named(demos, tmp_path):
     spoil("c", lambda f: f["data/demo_0/actions"].__setitem__((3, 1), np.nan), "actions of demo_0 are not finite")
     spoil("d", lambda f: None, "no mask 'best'; found train", filter_key="best")
     spoil("e", lambda f: None, "4 demonstrations, but num_demos is 9", num_demos=9)
+
+    def replace(name, value):
+        def change(file):
+            del file[name]
+            file[name] = value
+
+        return change
+
+    spoil(
+        "h", replace("mask/train", np.array([b"demo_0", b"best"])), "names best, which is not there", filter_key="train"
+    )
+    spoil("i", replace("data/demo_1", np.zeros(3)), "demo_1 is an array")
+    spoil("j", replace("data/demo_1/actions", 1.0), r"demo_1/actions has the shape \(\)")
+    spoil("k", replace("data/demo_1/obs/object", np.array([b"a"] * 50)), "demo_1/obs/object holds")
+    spoil("l", replace("data/demo_1/obs/object", 1.0), r"demo_1/obs/object holds float64 of shape \(\)")
+    spoil("m", _narrow, "observations of demo_1 have 18 numbers, those of demo_0 19")
     (tmp_path / "f").write_bytes(demos.read_bytes()[:5000])
     with pytest.raises(DataError, match="not a whole HDF5 file"):
         read_demonstrations(tmp_path / "f")

@@ -11,6 +11,7 @@ from dsrl.noise_sac import stacked
 from dsrl.rollout import Episodes
 from dsrl.steering import BEST, Steering, steer
 from runtime import interrupt
+from runtime.atomic import read_json, write_json
 from runtime.errors import DataError, StateError
 from runtime.metrics import read_metrics
 from tests.dsrl.conftest import tiny_steering
@@ -189,6 +190,12 @@ def test_steering_writes_a_model_that_stock_sac_loads(policy, tmp_path, algorith
     (tmp_path / "bad.zip").write_text("no")
     with pytest.raises(DataError, match="not a SAC model"):
         load_actor(tmp_path / "bad.zip", policy)
+    with pytest.raises(DataError, match="not a SAC model"):
+        load_actor(policy.checkpoint.path, policy)
+    asked = read_json(tmp_path / "config.json")
+    write_json(tmp_path / "config.json", {**asked, "policy": "0" * 64})
+    with pytest.raises(DataError, match="steers another policy than"):
+        load_actor(tmp_path / BEST, policy)
 
 
 def test_a_policy_that_solves_nothing_is_not_steered(policy, tmp_path):
