@@ -17,12 +17,11 @@ from typing import Any
 
 import h5py
 
-from benchmarks.limits import expect_sizes
 from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import write_json
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.errors import expect_sizes, run_main
 from runtime.paths import PROJECT_ROOT
 
 

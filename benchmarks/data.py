@@ -14,12 +14,12 @@ import h5py
 import numpy as np
 import torch
 
-from benchmarks.limits import Measurement, copy_rate, expect_sizes, report
+from benchmarks.limits import Measurement, copy_rate, report
 from offline_compositional_rl_datasets.hdf5 import read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.errors import expect_sizes, run_main
 
 TASK = Task.parse("IIWA_Box_None_Push")
 

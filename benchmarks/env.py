@@ -127,11 +127,10 @@ def main(
         quick: two seconds per task, the first task only
         json: file for the figures
     """
-    from benchmarks.limits import expect_sizes
     from offline_compositional_rl_datasets.task import Task
     from runtime.atomic import write_json
     from runtime.cpus import cpu_count
-    from runtime.errors import distinct
+    from runtime.errors import distinct, expect_sizes
 
     expect_sizes(seconds=seconds)
     distinct("--tasks", [Task.parse(name) for name in tasks])

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks import data, env, sample, train, validate
-from benchmarks.limits import expect_sizes
 from runtime.atomic import read_json, write_json
 from runtime.cli import parse_flags
 from runtime.cpus import cpu_count
-from runtime.errors import ConfigError, run_main
+from runtime.errors import ConfigError, expect_sizes, run_main
 
 _EXPERTS, _TARGETS, _POLICIES = 14, 50, 178
 _CONTROL_STEPS = _POLICIES * 10 * 10 * 500

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,6 @@ from typing import Any
 import torch
 
 from runtime.atomic import write_json
-from runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -45,15 +43,6 @@ def report(measurements: Sequence[Measurement], json: Path | None, **figures: An
     if json:
         rows = [asdict(m) | {"ratio": m.ratio} for m in measurements]
         write_json(json, {"measurements": rows, "torch": torch.__version__, **figures})
-
-
-def expect_sizes(**sizes: float) -> None:
-    """Raises `ConfigError` unless each is a number that can be measured with: a count of 1 or more, seconds above 0."""
-    for name, value in sizes.items():
-        if isinstance(value, int) and value < 1:
-            raise ConfigError(f"--{name} {value}: expected at least 1")
-        if not 0 < value < math.inf:
-            raise ConfigError(f"--{name} {value:g}: expected a number above 0")
 
 
 def seconds_of(function: Callable[[], Any], device: torch.device, *, repeats: int, warmup: int = 1) -> float:

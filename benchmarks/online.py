@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.limits import Measurement, expect_sizes, matmul_rate, report
+from benchmarks.limits import Measurement, matmul_rate, report
 from corl.online import OnlineRun
 from corl.online_config import OnlineConfig
 from corl.online_replay import ObservationCode
@@ -33,7 +33,7 @@ from offline_compositional_rl_datasets.task import Task
 from runtime.cli import parse_flags
 from runtime.cpus import cpu_count
 from runtime.device import autocast_dtype, pick_device
-from runtime.errors import run_main
+from runtime.errors import expect_sizes, run_main
 
 _OBS, _ACTION = COMPOSUITE.state_dim, COMPOSUITE.action_dim
 

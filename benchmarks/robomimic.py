@@ -166,11 +166,10 @@ def main(data_path: Path, seconds: float = 6.0, json: Path | None = None) -> Non
     """
     import torch
 
-    from benchmarks.limits import expect_sizes
     from dsrl.demos import read_demonstrations
     from envs.robomimic_task import RobomimicTask
     from runtime.atomic import write_json
-    from runtime.errors import DataError
+    from runtime.errors import DataError, expect_sizes
 
     expect_sizes(seconds=seconds)
     recorded = RobomimicTask.from_env_args(read_demonstrations(data_path).env_args, str(data_path))

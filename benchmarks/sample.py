@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.limits import Measurement, expect_sizes, matmul_rate, report
+from benchmarks.limits import Measurement, matmul_rate, report
 from diffusion.config import SamplerConfig, denoiser_named
 from diffusion.denoisers import build
 from diffusion.generate import generate
@@ -28,7 +28,7 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
 from runtime.cli import parse_flags
 from runtime.device import autocast_dtype, pick_device
-from runtime.errors import ConfigError, run_main
+from runtime.errors import ConfigError, expect_sizes, run_main
 from runtime.metrics import write_csv
 
 SOLVERS = [

@@ -26,7 +26,7 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from runtime.cli import parse_flags
-from runtime.errors import ConfigError, DataError, run_main
+from runtime.errors import ConfigError, DataError, one_line, run_main
 from runtime.metrics import write_csv
 
 if TYPE_CHECKING:
@@ -145,7 +145,10 @@ def earlier_rows(path: Path) -> dict[str, list[dict[str, Any]]]:
     """Variant -> its rows of a `study.csv`, if there is one. Raises `ConfigError` if it is another table."""
     if not path.exists():
         return {}
-    table = pd.read_csv(path, keep_default_na=False, float_precision="round_trip")
+    try:
+        table = pd.read_csv(path, keep_default_na=False, float_precision="round_trip")
+    except ValueError as error:  # empty, not a table, not text
+        raise ConfigError(f"{path}: not a table of a study ({one_line(error)})") from error
     if tuple(table.columns) != COLUMNS:
         raise ConfigError(f"{path}: has the columns {', '.join(table.columns)}, expected {', '.join(COLUMNS)}")
     return {name: own.to_dict("records") for name, own in table.groupby("variant")}

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.limits import Measurement, expect_sizes, matmul_rate, report, seconds_of
+from benchmarks.limits import Measurement, matmul_rate, report, seconds_of
 from diffusion import dit
 from diffusion.config import TrainConfig, denoiser_named
 from diffusion.denoisers import build
@@ -26,7 +26,7 @@ from diffusion.train import parameter_groups, train_step
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from runtime.cli import parse_flags
 from runtime.device import autocast_dtype, pick_device
-from runtime.errors import run_main
+from runtime.errors import expect_sizes, run_main
 
 
 def masked_loop(layer: ElementLinear, x: Tensor, one_hot: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.limits import Measurement, expect_sizes, matmul_rate, report, seconds_of
+from benchmarks.limits import Measurement, matmul_rate, report, seconds_of
 from corl.bulk import Bulk
 from corl.config import PolicyConfig
 from corl.replay import ReplayData
@@ -22,7 +22,7 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.cli import parse_flags
 from runtime.device import autocast_dtype, pick_device
-from runtime.errors import run_main
+from runtime.errors import expect_sizes, run_main
 
 _POLICIES, _STEPS = 178, 50_000  # of a paper-scale iteration
 

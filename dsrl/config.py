@@ -149,11 +149,9 @@ class DSRLConfig:
             raise ConfigError(f"algorithm {self.algorithm!r}: expected sac or na")
         if self.spacing not in ("", *SPACINGS):
             raise ConfigError(f"spacing {self.spacing!r}: expected one of {', '.join(SPACINGS)}, or none")
-        for name in ("initial_steps", "train_steps", "utd", "num_envs", "horizon", "batch_size", "eval_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
-        numbers = ("eval_episodes", "fresh_episodes", "distill_steps", "policy_delay", "decisions_ahead", "ddim_steps")
-        for name in numbers:
+        counts = ("initial_steps", "train_steps", "utd", "num_envs", "horizon", "batch_size", "eval_every")
+        counts += ("eval_episodes", "fresh_episodes", "distill_steps", "policy_delay", "decisions_ahead", "ddim_steps")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
         for name in ("action_magnitude", "reward_scale", "learning_rate"):

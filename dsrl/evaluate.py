@@ -58,14 +58,12 @@ def main(
     from dsrl.rollout import episode_seeds, open_environments, run_episodes
     from runtime.atomic import write_json
     from runtime.device import pick_device
-    from runtime.errors import ConfigError
+    from runtime.errors import ConfigError, expect_sizes
     from runtime.logs import configure_logging, progress
     from runtime.metrics import write_csv
     from runtime.provenance import provenance
 
-    for name, value in (("n_episodes", n_episodes), ("horizon", horizon), ("num_envs", num_envs)):
-        if value < 1:
-            raise ConfigError(f"--{name} {value}: expected at least 1")
+    expect_sizes(n_episodes=n_episodes, horizon=horizon, num_envs=num_envs)
     if workers < 0:
         raise ConfigError(f"--workers {workers}: expected 0 or more")
     if deterministic and not sac:

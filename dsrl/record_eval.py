@@ -53,12 +53,10 @@ def main(
     from envs.robomimic import CONTROL_FREQUENCY
     from envs.robomimic_task import ACTION_DIM
     from runtime.atomic import atomic_path
-    from runtime.errors import ConfigError
+    from runtime.errors import ConfigError, expect_sizes
     from runtime.logs import configure_logging
 
-    for name, value in (("n_episodes", n_episodes), ("horizon", horizon)):
-        if value < 1:
-            raise ConfigError(f"--{name} {value}: expected at least 1")
+    expect_sizes(n_episodes=n_episodes, horizon=horizon)
     if deterministic and not sac:
         raise ConfigError("--deterministic: expected --sac too, whose mean it takes")
     configure_logging()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -54,6 +55,15 @@ def distinct(flag: str, values: Sequence[object]) -> None:
     if not values or len(set(values)) < len(values):
         given = ", ".join(map(str, values)) or "nothing"
         raise ConfigError(f"{flag} {given}: expected one or more, none of them twice")
+
+
+def expect_sizes(**sizes: float) -> None:
+    """Raises `ConfigError` unless each is a size that can be: a count of 1 or more, seconds above 0."""
+    for name, value in sizes.items():
+        if isinstance(value, int) and value < 1:
+            raise ConfigError(f"--{name} {value}: expected at least 1")
+        if not 0 < value < math.inf:
+            raise ConfigError(f"--{name} {value:g}: expected a number above 0")
 
 
 def one_line(error: BaseException) -> str:

@@ -139,6 +139,9 @@ def test_a_study_tells_its_variants_apart_and_goes_on_with_what_is_done(tmp_path
     table = (tmp_path / "out" / "study.csv").read_text()
     study.main(plan, tmp_path / "out", only=["as it is"])
     assert (tmp_path / "out" / "study.csv").read_text() == table
+    (tmp_path / "out" / "study.csv").write_text("")
+    with pytest.raises(ConfigError, match=r"study.csv: not a table of a study"):
+        study.main(plan, tmp_path / "out", only=["as it is"])
     (tmp_path / "out" / "study.csv").write_text("task,steps\n")
     with pytest.raises(ConfigError, match=r"study.csv: has the columns task, steps, expected variant"):
         study.main(plan, tmp_path / "out", only=["as it is"])
