@@ -19,11 +19,10 @@ from corl.episodes import Episodes, RestartableEnvironment
 from corl.evaluate import Evaluation, finite
 from corl.online_config import OnlineConfig
 from corl.online_replay import ObservationCode, OnlineReplay
-from corl.policy import load_checkpoint
 from corl.replay import Batch
 from corl.rlpd import PriorData, sample
 from offline_compositional_rl_datasets.task import Task
-from runtime.checkpoint import replace_torch
+from runtime.checkpoint import load_checkpoint, replace_torch
 from runtime.logs import progress
 from runtime.metrics import MetricsWriter, read_metrics, write_csv
 from runtime.seeds import derive_seed

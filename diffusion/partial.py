@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffusion.model import load_checkpoint
-from runtime.checkpoint import replace_torch
+from runtime.checkpoint import load_checkpoint, replace_torch
 from runtime.errors import DataError
 
 

@@ -20,13 +20,12 @@ from diffusion.denoisers import build
 from diffusion.distributed import World
 from diffusion.ema import EMA
 from diffusion.feed import Feed
-from diffusion.model import load_checkpoint
 from diffusion.normalizer import Normalizer, scales
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
 from runtime import interrupt
 from runtime.atomic import commit_artifact, is_complete
-from runtime.checkpoint import BackgroundSaver, save_torch
+from runtime.checkpoint import BackgroundSaver, load_checkpoint, save_torch
 from runtime.config import to_dict
 from runtime.device import autocast_dtype
 from runtime.errors import ConfigError, DataError

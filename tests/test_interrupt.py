@@ -9,14 +9,14 @@ from corl.evaluate import Evaluation
 from corl.td3_bc import TD3BC
 from corl.train import PolicyConfig, train_policy
 from diffusion.config import DenoiserConfig, SamplerConfig, TrainConfig
-from diffusion.model import DiffusionModel, load_checkpoint
+from diffusion.model import DiffusionModel
 from diffusion.partial import PartialSamples
 from diffusion.train import Pool, train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime import interrupt
-from runtime.checkpoint import BackgroundSaver
+from runtime.checkpoint import BackgroundSaver, load_checkpoint
 from runtime.metrics import read_metrics
 
 TASK = Task.parse("IIWA_Box_None_Push")
