@@ -91,8 +91,9 @@ class TrainGenerator:
         return None
 
     def _train(self, key: str | None, *, leads: bool) -> None:
+        from diffusion.pool import Pool
         from diffusion.quality import Marginals, save_marginals
-        from diffusion.train import Pool, train
+        from diffusion.train import train
 
         if key is None:
             return

@@ -13,8 +13,9 @@ from diffusion.ema import EMA
 from diffusion.generate import generate
 from diffusion.model import DiffusionModel
 from diffusion.normalizer import Normalizer, scales
+from diffusion.pool import Pool
 from diffusion.samplers import evaluations, noise_levels, sample
-from diffusion.train import Pool, dimension_weights, learning_rate, parameter_groups, train
+from diffusion.train import dimension_weights, learning_rate, parameter_groups, train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions

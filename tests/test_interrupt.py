@@ -11,7 +11,8 @@ from corl.train import PolicyConfig, train_policy
 from diffusion.config import DenoiserConfig, SamplerConfig, TrainConfig
 from diffusion.model import DiffusionModel
 from diffusion.partial import PartialSamples
-from diffusion.train import Pool, train
+from diffusion.pool import Pool
+from diffusion.train import train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions

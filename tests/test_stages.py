@@ -7,7 +7,7 @@ import torch
 
 from diffusion.feed import Feed
 from diffusion.normalizer import Normalizer
-from diffusion.train import Pool
+from diffusion.pool import Pool
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
