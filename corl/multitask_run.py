@@ -15,7 +15,7 @@ from corl.policy import load_resume
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import write_json
-from runtime.checkpoint import load_checkpoint, replace_torch
+from runtime.checkpoint import load_checkpoint, replace_torch, restore_random
 from runtime.config import from_mapping, to_dict
 from runtime.errors import DataError
 from runtime.logs import progress
@@ -57,7 +57,7 @@ class MultitaskRun:
         state = load_resume(folder / RESUME_FILE, key)
         if state:
             self.learner.load_state_dict(state["learner"])
-            self.indices.set_state(state["indices"])
+            restore_random(self.indices, state["indices"], self.step)
             self.best = state["best"]
         self.metrics = MetricsWriter(folder, resume_from=self.step)
 

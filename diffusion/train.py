@@ -23,7 +23,7 @@ from diffusion.pool import Pool
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime import interrupt
 from runtime.atomic import commit_artifact, is_complete
-from runtime.checkpoint import BackgroundSaver, load_checkpoint, save_torch
+from runtime.checkpoint import BackgroundSaver, load_checkpoint, restore_random, save_torch
 from runtime.config import to_dict
 from runtime.device import autocast_dtype
 from runtime.errors import ConfigError
@@ -189,7 +189,7 @@ class Training:
         self.network.load_state_dict(resumed["model"])
         self.ema.model.load_state_dict(resumed["ema"])
         self.optimizer.load_state_dict(resumed["opt"])
-        self.generator.set_state(resumed["generator"])
+        restore_random(self.generator, resumed["generator"], resumed["step"])
         self.feed.load_state(resumed.get("rows"))
         self.total_loss += resumed.get("total_loss", 0.0)
         return resumed["step"]

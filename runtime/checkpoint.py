@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,9 @@ from torch import Tensor
 
 from runtime.atomic import atomic_path
 from runtime.errors import DataError, one_line
+from runtime.seeds import derive_seed
+
+log = logging.getLogger(__name__)
 
 _MOST_OF_REASON = 200  # characters: torch explains at length why it does not trust a file
 
@@ -91,6 +95,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(contents, dict):
         raise DataError(f"{path}: holds a {type(contents).__name__}, expected the mapping of a checkpoint")
     return contents
+
+
+def restore_random(generator: torch.Generator, state: Tensor, step: int) -> None:
+    """Bring a generator to where it was at `step`.
+
+    What a CPU has written means nothing to a GPU, nor the other way round: there it goes on from a seed of its own and
+    the step's, to other numbers than on the device where it was.
+    """
+    if state.shape == generator.get_state().shape:
+        generator.set_state(state.cpu())
+        return
+    log.info("random numbers of another kind of device: from step %d on they are others", step)
+    generator.manual_seed(derive_seed("resumed", generator.initial_seed(), step))
 
 
 def load_arrays(path: Path, key: str) -> dict[str, np.ndarray]:
