@@ -26,12 +26,15 @@ from runtime.atomic import commit_artifact, is_complete
 from runtime.checkpoint import BackgroundSaver, load_checkpoint, restore_random, save_torch
 from runtime.config import to_dict
 from runtime.device import autocast_dtype
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, DataError
 from runtime.logs import progress
 from runtime.metrics import MetricsWriter
 from runtime.seeds import derive_seed
 
 log = logging.getLogger(__name__)
+
+_SCALES = ("delta_next", "follow_scale", "sigma_data", "standardise_terminal")
+"""Settings that decide what the numbers mean which a network sees and gives."""
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -137,7 +140,7 @@ class Training:
         self.denoiser, self.config, self.seed, self.world = denoiser, config, seed, world
         self.key: str | None = None
         self.total_loss = torch.zeros((), device=device)  # since it was logged
-        before = load_checkpoint(initial) if initial else None
+        before = load_initial(initial, denoiser, config, layout) if initial else None
         self.normalizer = _normalizer(pool, config, layout, before)
         batch_size = config.batch_size_for(len(pool.matrix))
         if batch_size % world.size:
@@ -213,13 +216,36 @@ class Training:
         }
 
 
+def load_initial(path: Path, denoiser: DenoiserConfig, config: TrainConfig, layout: FactoredLayout) -> dict[str, Any]:
+    """The checkpoint that a warm start continues.
+
+    Raises `DataError` where it is no generator's, `ConfigError` where its network or its scales are others.
+    """
+    before = load_checkpoint(path)
+    missing = [key for key in ("ema", "normalizer.mean", "normalizer.std", "denoiser", "train") if key not in before]
+    if missing:
+        raise DataError(f"{path}: lacks {', '.join(missing)}, expected the checkpoint of a generator")
+    if before["normalizer.mean"].shape != (layout.transition_dim,):
+        raise DataError(
+            f"{path}: made for {len(before['normalizer.mean'])} dimensions, expected {layout.transition_dim}"
+        )
+    asked = to_dict(denoiser) | {name: getattr(config, name) for name in _SCALES}
+    found = before["denoiser"] | {name: before["train"].get(name) for name in _SCALES}
+    differing = [f"{key} {found.get(key)} (expected {asked[key]})" for key in asked if found.get(key) != asked[key]]
+    if differing:
+        raise ConfigError(
+            f"{path}: its generator has {', '.join(differing)}; a warm start goes on with the same network and scales"
+        )
+    return before
+
+
 def _normalizer(
     pool: Pool, config: TrainConfig, layout: FactoredLayout, before: Mapping[str, Any] | None
 ) -> Normalizer:
     """That of the checkpoint that is continued, else the pool's own."""
     if before:
         mean, std = before["normalizer.mean"], before["normalizer.std"]
-        return Normalizer(mean, std, layout, before["train"]["delta_next"])
+        return Normalizer(mean, std, layout, config.delta_next)
     return Normalizer.fit(
         torch.from_numpy(pool.matrix),
         layout,

@@ -19,7 +19,7 @@ from diffusion.train import dimension_weights, learning_rate, parameter_groups, 
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
-from runtime.errors import DataError
+from runtime.errors import ConfigError, DataError
 
 CPU = torch.device("cpu")
 SMALL = DenoiserConfig(hidden=16, depth=2, heads=2)
@@ -354,6 +354,27 @@ def test_a_warm_start_begins_with_the_average_weights(pool, tmp_path):
     assert any((before["model"][name] != before["ema"][name]).any() for name in before["ema"])
     for name, weight in after["model"].items():
         torch.testing.assert_close(weight, before["ema"][name], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("network", "training", "message"),
+    [
+        ({"hidden": 24}, {}, r"first\.pt: its generator has hidden 16 \(expected 24\); a warm start"),
+        ({"kind": "dit_uniform"}, {}, r"kind dit \(expected dit_uniform\)"),
+        ({"time_scale": 9.0}, {}, r"time_scale 1\.0 \(expected 9\.0\)"),
+        ({}, {"follow_scale": 0.1, "delta_next": True}, r"delta_next False \(expected True\), follow_scale 1\.0 \(exp"),
+    ],
+)
+def test_a_warm_start_from_another_network_or_other_scales_is_refused(network, training, message, pool, tmp_path):
+    config = TrainConfig(steps=1, small_batch_size=16, precision="float32")
+    first = tmp_path / "first.pt"
+    train(pool, SMALL, config, COMPOSUITE, first, seed=0, device=CPU)
+    other, asked = dataclasses.replace(SMALL, **network), dataclasses.replace(config, **training)
+    with pytest.raises(ConfigError, match=message):
+        train(pool, other, asked, COMPOSUITE, tmp_path / "second.pt", seed=0, device=CPU, initial=first)
+    torch.save({"model": {}}, tmp_path / "foreign.pt")
+    with pytest.raises(DataError, match=r"foreign\.pt: lacks ema, .*expected the checkpoint of a generator"):
+        train(pool, SMALL, config, COMPOSUITE, tmp_path / "x.pt", seed=0, device=CPU, initial=tmp_path / "foreign.pt")
 
 
 def test_training_compiles_the_called_network_in_one_graph(pool, tmp_path, monkeypatch):
