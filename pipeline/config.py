@@ -22,7 +22,7 @@ from diffusion.config import (
 )
 from envs.recording import CollectConfig
 from runtime.config import dict_without, from_mapping, given, merge, read_yaml, to_dict
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, distinct
 from runtime.paths import machine_settings
 
 
@@ -167,8 +167,8 @@ class PipelineConfig:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")
         if self.min_threshold > self.success_threshold:
             raise ConfigError(f"min_threshold {self.min_threshold}: expected at most success_threshold")
-        if not self.rl_seeds or not self.middle_seeds:
-            raise ConfigError("rl_seeds and middle_seeds: expected at least one seed each")
+        distinct("rl_seeds", self.rl_seeds)
+        distinct("middle_seeds", self.middle_seeds)
 
     def model_name(self, iteration: int) -> str:
         """MODEL of the published folder names."""

@@ -21,6 +21,7 @@ from pipeline.stage import StageProgress, commit_record, discard_damaged, held, 
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
+from runtime.errors import ConfigError
 from runtime.metrics import read_metrics
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,13 @@ class TrainPolicies:
 
     members: tuple[TrainPolicy, ...]
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        # Each holds its folder's lock while the group trains: one of them twice would wait for itself.
+        folders = [member.folder for member in self.members]
+        for member in self.members:
+            if folders.count(member.folder) > 1:
+                raise ConfigError(f"{member.name}: twice in a group of policies, expected once")
 
     @property
     def name(self) -> str:

@@ -12,7 +12,9 @@ from corl.td3_bc import TD3BCConfig
 from offline_compositional_rl_datasets.samples import write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
+from pipeline.config import load_pipeline_config
 from pipeline.stages import TrainPolicy, in_groups, is_done
+from runtime.errors import ConfigError
 from runtime.metrics import read_metrics
 
 TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Box_None_PickPlace")]
@@ -78,3 +80,14 @@ def test_groups_take_neighbours_and_a_group_of_one_is_a_single_job(tmp_path):
     assert in_groups(stages, 3)[0].members == tuple(stages[:3])
     first, second = (group.output.parent for group in in_groups(stages, 2))
     assert first != second, "groups that run side by side do not wait for one another's lock"
+
+
+def test_a_policy_that_is_asked_for_twice_is_refused_since_it_would_wait_for_itself(tmp_path):
+    stages = _stages(tmp_path, "x", POLICY)
+    with pytest.raises(ConfigError, match=f"{stages[0].name}: twice in a group of policies"):
+        in_groups([*stages, stages[0]], 5)
+    for name in ("rl_seeds", "middle_seeds"):
+        with pytest.raises(ConfigError, match=f"{name} 0, 1, 0: expected one or more, none of them twice"):
+            load_pipeline_config(None, {name: [0, 1, 0]})
+        with pytest.raises(ConfigError, match=f"{name} nothing: expected one or more"):
+            load_pipeline_config(None, {name: []})
