@@ -218,6 +218,14 @@ def test_normalising_in_blocks_is_normalising_the_whole(pool, delta, monkeypatch
     assert torch.equal(normalizer.normalize_to(matrix, CPU), normalizer.normalize(matrix))
 
 
+def test_a_dimension_that_does_not_vary_is_not_divided_by_nothing(pool):
+    matrix = torch.from_numpy(pool.matrix)
+    matrix[:, 3] = 0.5
+    with pytest.raises(ConfigError, match=r"std_offset 1e-60: expected more, the pool is constant in a dimension"):
+        Normalizer.fit(matrix, COMPOSUITE, std_offset=1e-60)
+    assert torch.isfinite(Normalizer.fit(matrix, COMPOSUITE).normalize(matrix)).all()
+
+
 def test_a_pool_of_parts_that_are_given_up_is_the_same_and_keeps_none(pool):
     parts = [_random_transitions(task, 60, i) for i, task in enumerate(TASKS)]
     kept = [weakref.ref(part) for part in parts]
