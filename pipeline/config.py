@@ -22,6 +22,7 @@ from diffusion.config import (
 )
 from envs.recording import CollectConfig
 from runtime.config import dict_without, from_mapping, given, merge, read_yaml, to_dict
+from runtime.device import expect_device_name
 from runtime.errors import ConfigError, distinct, expect_range
 from runtime.paths import machine_settings
 
@@ -158,12 +159,13 @@ class PipelineConfig:
             raise ConfigError(f"denoiser {self.denoiser!r}: its network has the kind {kind}, not {self.network.kind}")
         expect_range(self, "max_iterations", "num_train", "threshold_reduction_cycle", least=1)
         expect_range(self, "success_threshold", "min_threshold", "threshold_reduction_amount", most=1)
+        distinct("rl_seeds", self.rl_seeds)
+        distinct("middle_seeds", self.middle_seeds)
         seeds = ("task_list_seed", "diffusion_seed", "curriculum_seed", "rl_seeds", "middle_seeds")
         expect_range(self, *seeds, most=_LARGEST_SEED)
         if self.min_threshold > self.success_threshold:
             raise ConfigError(f"min_threshold {self.min_threshold}: expected at most success_threshold")
-        distinct("rl_seeds", self.rl_seeds)
-        distinct("middle_seeds", self.middle_seeds)
+        expect_device_name(self.device)
 
     def model_name(self, iteration: int) -> str:
         """MODEL of the published folder names."""

@@ -98,6 +98,7 @@ class TrainGenerator:
         if key is None:
             return
         use_threads(self.threads)
+        device = pick_device(self.device)
         if leads:
             discard_damaged(self.checkpoint.parent / RESUME_FILE)
         parts = [self._expert(task) for task in self.expert_tasks]
@@ -121,7 +122,7 @@ class TrainGenerator:
             COMPOSUITE,
             self.checkpoint,
             seed=self.seed,
-            device=pick_device(self.device),
+            device=device,
             initial=self.initial,
             info={"key": key, "rows": len(pool.matrix), "tasks": tasks, **provenance()},
         )

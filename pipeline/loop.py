@@ -29,6 +29,7 @@ from pipeline.state import Iteration, LoopState, load_state, save_state
 from runtime.atomic import read_json, write_json
 from runtime.config import to_dict
 from runtime.cpus import cpu_count
+from runtime.device import pick_device
 from runtime.errors import ConfigError, DataError, JobError, StateError, one_line
 from runtime.lease import Lease, LeaseHeldError
 from runtime.logs import duration
@@ -89,6 +90,8 @@ class Loop:
         self.ledger = Ledger(self.folder / "jobs.json")
         jobs, code = self.paths.logs_path / "slurm", self.folder / "code"
         self.site = make_site(self.config.cluster, jobs, self.ledger, code)
+        if self.site.kind == "local":
+            pick_device(self.config.device)  # before data is recorded for a device that is not here
         self._announce()
         report.write_report(self)
         try:

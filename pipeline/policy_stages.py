@@ -79,6 +79,7 @@ class TrainPolicy:
             if key is None:
                 return
             use_threads(self.threads)
+            device = pick_device(self.device)
             discard_damaged(self.folder / RESUME_FILE)
             environments = environments_for(self.policy.n_episodes, self.policy.fresh_episodes)
             cores = self.threads or cpu_count()
@@ -90,7 +91,7 @@ class TrainPolicy:
                     lambda policy, seeds: evaluate(policy, environment, seeds),
                     self.folder,
                     seed=self.seed,
-                    device=pick_device(self.device),
+                    device=device,
                     label=self.name,
                     key=key,
                 )

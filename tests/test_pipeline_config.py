@@ -1,11 +1,14 @@
 """What a configuration of the loop may hold."""
 
 import math
+from pathlib import Path
 
 import pytest
 
 from pipeline.config import load_pipeline_config
+from pipeline.loop import Loop
 from runtime.errors import ConfigError
+from runtime.paths import PROJECT_ROOT
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,19 @@ from runtime.errors import ConfigError
 def test_a_number_out_of_range_is_named_when_the_configuration_is_read(values, message):
     with pytest.raises(ConfigError, match=message):
         load_pipeline_config(None, values)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "meta", "cpu:0", "mps", ""])
+def test_a_device_that_no_machine_has_is_refused_when_the_configuration_is_read(name):
+    with pytest.raises(ConfigError, match=f"device '{name}': expected auto, cpu or cuda"):
+        load_pipeline_config(None, {"device": name})
+
+
+def test_a_device_that_this_machine_lacks_is_refused_before_data_is_recorded(tmp_path, monkeypatch):
+    """Where jobs go to a cluster it may be there all the same."""
+    monkeypatch.chdir(PROJECT_ROOT)
+    paths = {name: tmp_path / name for name in ("results_path", "data_path", "logs_path")}
+    config = load_pipeline_config(Path("tests/tiny.yaml"), {"paths": paths, "device": "cuda:97"})
+    with pytest.raises(ConfigError, match=r"device 'cuda:97': this machine has \d+ CUDA devices"):
+        Loop(config).run()
+    assert not (tmp_path / "data_path").exists()
