@@ -147,6 +147,22 @@ def test_a_study_tells_its_variants_apart_and_goes_on_with_what_is_done(tmp_path
         study.main(plan, tmp_path / "out", only=["as it is"])
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("{as it is: {}, as_it is: {}}", "variants 'as it is' and 'as_it is': would share the folder as_it_is"),
+        ("{a/b: {}}", "variant 'a/b': expected a name that a folder can have"),
+        ("{..: {}}", r"variant '\.\.': expected a name that a folder can have"),
+        ("{'': {}}", "variant '': expected a name that a folder can have"),
+    ],
+)
+def test_variants_of_a_study_that_have_no_folder_of_their_own_are_refused(names, message, tmp_path):
+    plan = tmp_path / "study.yaml"
+    plan.write_text(f"base: tests/tiny.yaml\nvariants: {names}\n")
+    with pytest.raises(ConfigError, match=message):
+        study.main(plan, tmp_path / "out")
+
+
 def test_a_mistake_in_a_studys_last_variant_is_told_before_the_first_is_run(tmp_path, monkeypatch):
     monkeypatch.chdir(PROJECT_ROOT)
     plan = tmp_path / "study.yaml"
