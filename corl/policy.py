@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from corl.evaluate import finite
 from corl.networks import Actor
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
@@ -22,7 +23,8 @@ log = logging.getLogger(__name__)
 class Policy:
     """Raw states (B, 77) float32 to actions (B, 8) float32 in [-1, 1].
 
-    `canonical`: the networks learned from relative quaternions of one sign.
+    `canonical`: the networks learned from relative quaternions of one sign. Raises `DataError` for actions that are not
+    finite.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class Policy:
         if self.canonical:
             states = canonical_quaternions(states, self.layout)
         states = (states - self._mean) / self._std
-        return self.actor(torch.from_numpy(states).to(self.device)).cpu().numpy()
+        return finite(self.actor(torch.from_numpy(states).to(self.device)).cpu().numpy(), "the policy")
 
     @classmethod
     def load(cls, path: Path, layout: FactoredLayout = COMPOSUITE) -> Policy:

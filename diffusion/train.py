@@ -79,7 +79,7 @@ def train(
     A killed run with the same `key` in `info` is continued. With `initial`, another checkpoint, its averaged weights
     and its normalisation are where training starts. The same seed gives the same network on the same machine, whether
     or not the run was interrupted. Under torchrun the processes share every batch and their gradients' mean is that of
-    a process alone; the first one writes the files.
+    a process alone; the first one writes the files. Raises `DataError` where training diverges.
     """
     if is_complete(checkpoint):
         return
@@ -101,6 +101,10 @@ def train(
                 if logged:
                     mean_loss = float(world.mean(run.total_loss)) / config.log_every
                     run.total_loss.zero_()
+                    if not math.isfinite(mean_loss):
+                        raise DataError(
+                            f"{label}: the loss is not finite at step {done}; learn with a smaller learning_rate"
+                        )
                     if metrics:
                         metrics.log(step=done, loss=mean_loss, learning_rate=learning_rate(step, config))
                         bar.update(config.log_every, loss=mean_loss)

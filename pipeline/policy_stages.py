@@ -21,7 +21,7 @@ from pipeline.stage import StageProgress, commit_record, discard_damaged, held, 
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, DataError
 from runtime.metrics import read_metrics
 
 log = logging.getLogger(__name__)
@@ -191,8 +191,14 @@ class TrainPolicies:
                         lambda i, policy, seeds: evaluators.submit(left[i].task, policy, seeds),
                         label=self.name,
                     )
+                lost = [score for score in scores if isinstance(score, DataError)]
                 for member, score in zip(left, scores, strict=True):
-                    member.finish(score, keys[member])
+                    if isinstance(score, DataError):
+                        log.warning("%s: %s", member.name, score)
+                    else:
+                        member.finish(score, keys[member])
+                if lost:
+                    raise DataError(f"{len(lost)} of {len(self.members)} policies have no result: {lost[0]}")
             names = [member.folder.name for member in self.members]
             commit_record(self, {"members": names}, key)
 

@@ -300,6 +300,13 @@ def test_a_killed_training_resumes_to_the_same_network(pool, tmp_path, monkeypat
     assert (tmp_path / "killed" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
 
 
+def test_a_training_that_diverges_ends_when_that_shows(pool, tmp_path):
+    config = dataclasses.replace(CONFIG, learning_rate=1e30)
+    with pytest.raises(DataError, match="push: the loss is not finite at step 10; learn with a smaller learning_rate"):
+        train(pool, SMALL, config, COMPOSUITE, tmp_path / "m.pt", seed=0, device=CPU, label="push")
+    assert not (tmp_path / "m.pt").exists()
+
+
 def test_training_is_decided_by_its_seed(pool, tmp_path):
     first, again, other = (
         _train(pool, tmp_path / name / "m.pt", seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))

@@ -9,12 +9,12 @@ import pytest
 from corl.config import PolicyConfig
 from corl.iql import IQLConfig
 from corl.td3_bc import TD3BCConfig
-from offline_compositional_rl_datasets.samples import write_samples
+from offline_compositional_rl_datasets.samples import read_samples, write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.config import load_pipeline_config
 from pipeline.stages import TrainPolicy, in_groups, is_done
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, DataError
 from runtime.metrics import read_metrics
 
 TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Box_None_PickPlace")]
@@ -80,6 +80,18 @@ def test_groups_take_neighbours_and_a_group_of_one_is_a_single_job(tmp_path):
     assert in_groups(stages, 3)[0].members == tuple(stages[:3])
     first, second = (group.output.parent for group in in_groups(stages, 2))
     assert first != second, "groups that run side by side do not wait for one another's lock"
+
+
+def test_policies_that_diverge_leave_the_others_of_their_group_their_results(tmp_path):
+    stages = _stages(tmp_path, "x", dataclasses.replace(POLICY, group=4))
+    samples = read_samples(stages[-1].data, TASKS[1])
+    write_samples(stages[-1].data, dataclasses.replace(samples, rewards=samples.rewards + np.float32(3e38)), {})
+    (group,) = in_groups(stages, 4)
+    with pytest.raises(DataError, match="2 of 4 policies have no result: the policy gives actions that are not finite"):
+        dataclasses.replace(group, threads=1)()
+    assert [is_done(stage) for stage in stages] == [True, True, False, False]
+    with pytest.raises(DataError, match="the policy gives actions that are not finite"):
+        stages[-1]()
 
 
 def test_a_policy_that_is_asked_for_twice_is_refused_since_it_would_wait_for_itself(tmp_path):
