@@ -193,3 +193,9 @@ def test_a_mistake_in_a_studys_last_variant_is_told_before_the_first_is_run(tmp_
     with pytest.raises(ConfigError, match=expected):
         study.main(plan, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_variants_whose_names_are_numbers_stay_in_the_table(tmp_path):
+    row = dict.fromkeys(study.COLUMNS, 1) | {"variant": "0650", "only_steps": True}
+    study.write_csv(tmp_path / "study.csv", study.COLUMNS, [row])
+    assert list(study.earlier_rows(tmp_path / "study.csv")) == ["0650"]
