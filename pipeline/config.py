@@ -25,8 +25,7 @@ from runtime.config import dict_without, from_mapping, given, merge, read_yaml, 
 from runtime.device import expect_device_name
 from runtime.errors import ConfigError, distinct, expect_range
 from runtime.paths import machine_settings
-
-_LARGEST_SEED = 2**63 - 1  # that torch takes
+from runtime.seeds import LARGEST_SEED
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ class PipelineConfig:
         distinct("rl_seeds", self.rl_seeds)
         distinct("middle_seeds", self.middle_seeds)
         seeds = ("task_list_seed", "diffusion_seed", "curriculum_seed", "rl_seeds", "middle_seeds")
-        expect_range(self, *seeds, most=_LARGEST_SEED)
+        expect_range(self, *seeds, most=LARGEST_SEED)
         if self.min_threshold > self.success_threshold:
             raise ConfigError(f"min_threshold {self.min_threshold}: expected at most success_threshold")
         expect_device_name(self.device)

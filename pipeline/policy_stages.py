@@ -21,8 +21,9 @@ from pipeline.stage import StageProgress, commit_record, discard_damaged, held, 
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
-from runtime.errors import ConfigError, DataError
+from runtime.errors import ConfigError, DataError, expect_range
 from runtime.metrics import read_metrics
+from runtime.seeds import LARGEST_SEED
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,9 @@ class TrainPolicy:
     device: str = "auto"
     threads: int = 0
     episode_ends: EpisodeEnds = "drop"  # of expert data
+
+    def __post_init__(self) -> None:
+        expect_range(self, "seed", most=LARGEST_SEED)
 
     @property
     def name(self) -> str:

@@ -75,7 +75,10 @@ def held(stage: StageLike, folder: Path) -> Iterator[str | None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with waiting_lock(folder):
-        yield None if is_done(stage) else stage.key()
+        done = is_done(stage)
+        if done:
+            log.info("%s: finished before", stage.name)
+        yield None if done else stage.key()
 
 
 def commit_record(stage: StageLike, record: Mapping[str, Any], key: str) -> None:

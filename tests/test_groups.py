@@ -106,6 +106,8 @@ def test_a_policy_that_is_asked_for_twice_is_refused_since_it_would_wait_for_its
     stages = _stages(tmp_path, "x", POLICY)
     with pytest.raises(ConfigError, match=f"{stages[0].name}: twice in a group of policies"):
         in_groups([*stages, stages[0]], 5)
+    with pytest.raises(ConfigError, match="seed -1: expected 0 to"):
+        dataclasses.replace(stages[0], seed=-1)
     for name in ("rl_seeds", "middle_seeds"):
         with pytest.raises(ConfigError, match=f"{name} 0, 1, 0: expected one or more, none of them twice"):
             load_pipeline_config(None, {name: [0, 1, 0]})

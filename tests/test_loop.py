@@ -106,6 +106,7 @@ def test_the_policy_and_generation_scripts_continue_where_the_loop_left_its_file
     for script in scripts:
         result = _run(script, folder)
         assert result.returncode == 0, result.stdout + result.stderr
+        assert "finished before" in result.stdout
     assert "best evaluation" in result.stdout
     assert files == {path: path.stat().st_mtime_ns for path in files}, "finished work is not done again"
 
