@@ -149,10 +149,16 @@ def main(
         csv: table of quality against evaluations
         device: auto, cpu or cuda[:N]
         quick: a batch of 100
-        json: file for the figures
+        json: file for the figures of the rate
     """
     expect_sizes(batch_size=batch_size, rows=rows, seeds=seeds)
     where = pick_device(device)
+    of_quality = {"--data_path": data_path, "--task": task, "--csv": csv, "--plot_file": plot_file}
+    for flag, value in of_quality.items():
+        if value and not checkpoint:
+            raise ConfigError(f"{flag}: expected --checkpoint beside it; random weights have no quality")
+    if json and checkpoint:
+        raise ConfigError("--json: holds the rate of random weights, expected no --checkpoint; quality goes to --csv")
     if checkpoint:
         if data_path is None or not task:
             raise ConfigError("--checkpoint: expected --data_path and --task beside it")

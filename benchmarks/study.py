@@ -47,6 +47,17 @@ class Study:
     def __post_init__(self) -> None:
         if not self.variants:
             raise ConfigError("variants: expected at least one")
+        names: dict[str, str] = {}
+        for name in self.variants:
+            folder = folder_name(name)
+            if folder in ("", ".", "..") or Path(folder).name != folder:
+                raise ConfigError(f"variant {name!r}: expected a name that a folder can have")
+            if names.setdefault(folder, name) != name:
+                raise ConfigError(f"variants {names[folder]!r} and {name!r}: would share the folder {folder}")
+
+
+def folder_name(variant: str) -> str:
+    return variant.replace(" ", "_")
 
 
 def action_error(observations: np.ndarray, actions: np.ndarray, task: Task) -> float:
@@ -79,7 +90,7 @@ def configuration(name: str, study: Study, out: Path) -> PipelineConfig:
         config = load_pipeline_config(study.base, merge({"max_iterations": 1}, study.variants[name]))
     except ConfigError as error:
         raise ConfigError(f"variant {name!r} over {error}") from error
-    folder = out / name.replace(" ", "_")
+    folder = out / folder_name(name)
     paths = dataclasses.replace(config.paths, results_path=folder, logs_path=folder / "logs")
     if config.collect:  # variants that record in the same way share their recordings
         paths = dataclasses.replace(paths, data_path=out / f"data_{config_hash(config.collect)}")
@@ -146,7 +157,7 @@ def earlier_rows(path: Path) -> dict[str, list[dict[str, Any]]]:
     if not path.exists():
         return {}
     try:
-        table = pd.read_csv(path, keep_default_na=False, float_precision="round_trip")
+        table = pd.read_csv(path, dtype={"variant": str}, keep_default_na=False, float_precision="round_trip")
     except ValueError as error:  # empty, not a table, not text
         raise ConfigError(f"{path}: not a table of a study ({one_line(error)})") from error
     if tuple(table.columns) != COLUMNS:

@@ -70,9 +70,12 @@ def main(
             if name == "alone":
 
                 def advance(run: PolicyRun = runs[0]) -> None:
-                    numbers, noise = run.draw(steps)
-                    for k in range(steps):
-                        run.learner.update(run.data.batch(numbers[k]), None if noise is None else noise[k])
+                    left = steps
+                    while left:
+                        numbers, noise = run.draw(left)
+                        for k in range(len(numbers)):
+                            run.learner.update(run.data.batch(numbers[k]), None if noise is None else noise[k])
+                        left -= len(numbers)
             else:
                 group = Bulk(runs)
 

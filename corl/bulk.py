@@ -20,6 +20,7 @@ from corl.policy import Policy
 from corl.replay import Batch
 from corl.run import PolicyRun, Snapshot
 from runtime import interrupt
+from runtime.errors import DataError
 from runtime.logs import progress
 
 # submit(run's position, policy on the CPU, seeds): begins an evaluation elsewhere.
@@ -87,25 +88,32 @@ class _Pending:
 
 def train_policies(
     runs: Sequence[PolicyRun], config: PolicyConfig, submit: Submit, *, label: str = "policies"
-) -> list[PolicyScores]:
-    """Train all runs to the end and score them.
+) -> list[PolicyScores | DataError]:
+    """Train all runs to the end and score them; a run that diverged has what was found out of it in its place.
 
     Evaluations run beside training, which does not wait for one before the next is due. Runs that were left at
     different steps catch up in their own cohorts.
     """
     pending: dict[int, _Pending] = {}
+    lost: dict[int, DataError] = {}
 
     def settle(i: int) -> None:
         if i in pending:
             waiting = pending.pop(i)
-            runs[i].record(waiting.snapshot, waiting.result.result())
+            try:
+                runs[i].record(waiting.snapshot, waiting.result.result())
+            except DataError as error:
+                lost[i] = error
+
+    def kept() -> list[int]:
+        return [i for i in range(len(runs)) if i not in lost]
 
     bulk: Bulk | None = None
     done = sum(run.step for run in runs)
     with progress(config.max_timesteps * len(runs), label, done=done) as bar:
-        while any(run.step < config.max_timesteps for run in runs):
-            step = min(run.step for run in runs)
-            cohort = [i for i, run in enumerate(runs) if run.step == step]
+        while any(runs[i].step < config.max_timesteps for i in kept()):
+            step = min(runs[i].step for i in kept())
+            cohort = [i for i in kept() if runs[i].step == step]
             members = [runs[i] for i in cohort]
             if bulk is None or list(bulk.runs) != members:
                 bulk = Bulk(members)
@@ -113,12 +121,15 @@ def train_policies(
             losses = bulk.advance(steps)
             bulk.write_back()
             if members[0].step < step + steps:
-                for i, run in enumerate(runs):
+                for i in kept():
                     settle(i)
-                    run.pause()
+                for i in kept():
+                    runs[i].pause()
                 raise interrupt.Interrupted
             for k, i in enumerate(cohort):
                 settle(i)
+                if i in lost:
+                    continue
                 snapshot = runs[i].snapshot({name: values[k] for name, values in losses.items()})
                 result = submit(i, runs[i].policy(snapshot), runs[i].evaluation_seeds())
                 pending[i] = _Pending(snapshot, result)
@@ -129,7 +140,9 @@ def train_policies(
                 raise interrupt.Interrupted
         for i in range(len(runs)):
             settle(i)
-    fresh: list[Future[Evaluation] | None] = [None] * len(runs)
+    fresh: dict[int, Future[Evaluation]] = {}
     if config.fresh_episodes:
-        fresh = [submit(i, run.chosen_policy(), run.fresh_seeds()) for i, run in enumerate(runs)]
-    return [run.scores(result.result() if result else None) for run, result in zip(runs, fresh, strict=True)]
+        fresh = {i: submit(i, runs[i].chosen_policy(), runs[i].fresh_seeds()) for i in kept()}
+    return [
+        lost[i] if i in lost else run.scores(fresh[i].result() if i in fresh else None) for i, run in enumerate(runs)
+    ]

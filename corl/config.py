@@ -12,7 +12,7 @@ from corl.learner import Learner
 from corl.td3_bc import TD3BC, TD3BCConfig
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.device import autocast_dtype
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, expect_range
 
 ALGORITHMS = ("td3_bc", "iql")
 RUNTIME_SETTINGS = ("checkpoint_seconds", "group")  # of PolicyConfig: these change no result
@@ -50,11 +50,8 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
             raise ConfigError(f"algorithm {self.algorithm!r}: expected one of {', '.join(ALGORITHMS)}")
-        for name in ("max_timesteps", "batch_size", "eval_freq", "n_episodes", "horizon", "group"):
-            if not getattr(self, name) >= 1:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
-        if self.fresh_episodes < 0:
-            raise ConfigError(f"fresh_episodes {self.fresh_episodes}: expected 0 or more")
+        expect_range(self, "max_timesteps", "batch_size", "eval_freq", "n_episodes", "horizon", "group", least=1)
+        expect_range(self, "fresh_episodes", "checkpoint_seconds")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision {self.precision!r}: expected auto, float32 or bfloat16")
 

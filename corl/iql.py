@@ -13,7 +13,7 @@ from torch import Tensor
 from corl.learner import Learner, Networks
 from corl.networks import Actor, GaussianActor, TwinCritic, Value
 from corl.replay import Batch
-from runtime.errors import ConfigError
+from runtime.errors import expect_range
 
 Network = Callable[..., Tensor]
 
@@ -37,11 +37,12 @@ class IQLConfig:
     hidden: tuple[int, ...] = (256, 256)
 
     def __post_init__(self) -> None:
-        if not 0 < self.expectile < 1 or not self.learning_rate > 0 or not self.max_weight > 0 or not self.hidden:
-            raise ConfigError(
-                f"expectile {self.expectile}, learning_rate {self.learning_rate}, max_weight {self.max_weight}, hidden "
-                f"{self.hidden}: expected a number between 0 and 1, positive numbers and one or more sizes"
-            )
+        expect_range(self, "hidden", least=1)
+        expect_range(self, "learning_rate", "max_weight", above=True)
+        expect_range(self, "beta")
+        expect_range(self, "expectile", most=1, above=True, below=True)
+        expect_range(self, "discount", most=1)
+        expect_range(self, "tau", most=1, above=True)
 
 
 def before_update(value: Network, critic_target: Network, batch: Batch) -> tuple[Tensor, Tensor]:

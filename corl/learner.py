@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from corl.replay import Batch
+from runtime.checkpoint import restore_random
 
 Function = Callable[..., Any]
 
@@ -220,5 +221,5 @@ class Learner(ABC):
             module.load_state_dict(state[name])
         for name, optimizer in self.networks.optimizers.items():
             optimizer.load_state_dict(state[f"{name}_optimizer"])
-        self.generator.set_state(state["generator"].cpu())
+        restore_random(self.generator, state["generator"], state["total_it"])
         self.total_it = state["total_it"]

@@ -11,11 +11,11 @@ import torch
 
 from corl.evaluate import Evaluation
 from corl.multitask import MultitaskConfig, Normalisation, TaskData, TaskPolicy, make_actor, make_learner
-from corl.policy import load_checkpoint, load_resume
+from corl.policy import load_resume
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import write_json
-from runtime.checkpoint import replace_torch
+from runtime.checkpoint import load_checkpoint, replace_torch, restore_random
 from runtime.config import from_mapping, to_dict
 from runtime.errors import DataError
 from runtime.logs import progress
@@ -57,7 +57,7 @@ class MultitaskRun:
         state = load_resume(folder / RESUME_FILE, key)
         if state:
             self.learner.load_state_dict(state["learner"])
-            self.indices.set_state(state["indices"])
+            restore_random(self.indices, state["indices"], self.step)
             self.best = state["best"]
         self.metrics = MetricsWriter(folder, resume_from=self.step)
 
@@ -145,7 +145,7 @@ def load_config(path: Path) -> tuple[MultitaskConfig, dict[str, Any]]:
     """A checkpoint's configuration, and all of it. Raises `DataError` where it is not one of a multitask agent."""
     checkpoint = load_checkpoint(path)
     needed = ("config", "actor", "state_mean", "state_std", "canonical")
-    missing = [key for key in needed if key not in checkpoint] if isinstance(checkpoint, dict) else needed
+    missing = [key for key in needed if key not in checkpoint]
     if missing:
         raise DataError(f"{path}: lacks {', '.join(missing)}, expected a checkpoint of a multitask agent")
     return from_mapping(MultitaskConfig, checkpoint["config"], source=str(path)), checkpoint

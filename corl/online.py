@@ -19,11 +19,10 @@ from corl.episodes import Episodes, RestartableEnvironment
 from corl.evaluate import Evaluation, finite
 from corl.online_config import OnlineConfig
 from corl.online_replay import ObservationCode, OnlineReplay
-from corl.policy import load_checkpoint
 from corl.replay import Batch
 from corl.rlpd import PriorData, sample
 from offline_compositional_rl_datasets.task import Task
-from runtime.checkpoint import replace_torch
+from runtime.checkpoint import load_checkpoint, replace_torch, restore_random
 from runtime.logs import progress
 from runtime.metrics import MetricsWriter, read_metrics, write_csv
 from runtime.seeds import derive_seed
@@ -133,7 +132,7 @@ class OnlineRun:
     def _load(self, state: Mapping[str, Any]) -> None:
         self.agent.load_state_dict(state["agent"])
         self.replay.load(self.folder / "replay", state["added"])
-        self.random.set_state(state["random"])
+        restore_random(self.random, state["random"], state["step"])
         self.episodes.load_state_dict(state["episodes"])
         self.step, self.seconds, self.best = state["step"], state["seconds"], dict(state["best"])
         self.history = [dict(row) for row in state["history"]]

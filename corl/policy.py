@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from corl.evaluate import finite
 from corl.networks import Actor
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
-from runtime.checkpoint import replace_torch
+from runtime.checkpoint import load_checkpoint, replace_torch
 from runtime.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 class Policy:
     """Raw states (B, 77) float32 to actions (B, 8) float32 in [-1, 1].
 
-    `canonical`: the networks learned from relative quaternions of one sign.
+    `canonical`: the networks learned from relative quaternions of one sign. Raises `DataError` for actions that are not
+    finite.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Policy:
         if self.canonical:
             states = canonical_quaternions(states, self.layout)
         states = (states - self._mean) / self._std
-        return self.actor(torch.from_numpy(states).to(self.device)).cpu().numpy()
+        return finite(self.actor(torch.from_numpy(states).to(self.device)).cpu().numpy(), "the policy")
 
     @classmethod
     def load(cls, path: Path, layout: FactoredLayout = COMPOSUITE) -> Policy:
@@ -55,7 +56,10 @@ class Policy:
         missing = [key for key in ("actor", "hidden", "state_mean", "state_std") if key not in checkpoint]
         if missing:
             raise DataError(f"{path}: lacks {', '.join(missing)}, expected a checkpoint of a trained policy")
-        actor = make_actor(layout, checkpoint["actor"], checkpoint["hidden"])
+        try:
+            actor = make_actor(layout, checkpoint["actor"], checkpoint["hidden"])
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: not a policy for this layout ({str(error).splitlines()[0]})") from error
         mean, std = checkpoint["state_mean"].numpy(), checkpoint["state_std"].numpy()
         return cls(actor, mean, std, layout, canonical=checkpoint.get("canonical", True))
 
@@ -77,16 +81,6 @@ def save_checkpoint(path: Path, values: Mapping[str, Any], *, hidden: Sequence[i
         "canonical": data.canonical,
     }
     replace_torch(checkpoint, path)
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Raises `DataError` for a missing, truncated or foreign file."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such checkpoint") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise DataError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
 
 
 def load_resume(path: Path, key: str | None) -> dict[str, Any] | None:

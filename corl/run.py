@@ -15,7 +15,7 @@ from corl.evaluate import Evaluation
 from corl.policy import Policy, load_resume, make_actor, save_checkpoint
 from corl.replay import ReplayData
 from offline_compositional_rl_datasets.layout import FactoredLayout
-from runtime.checkpoint import on_cpu
+from runtime.checkpoint import on_cpu, restore_random
 from runtime.metrics import MetricsWriter
 from runtime.seeds import derive_seed
 
@@ -57,7 +57,7 @@ class PolicyRun:
         state = load_resume(folder / RESUME_FILE, key)
         if state:
             self.learner.load_state_dict(state["learner"])
-            self.indices.set_state(state["indices"])
+            restore_random(self.indices, state["indices"], self.step)
             self.best = state["best"]
         self.metrics = MetricsWriter(folder, resume_from=self.step)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from corl.ensembles import LAYER_NORMS, CriticEnsemble, SquashedActor, squash
 from corl.learner import in_dtype
 from corl.replay import Batch
+from runtime.checkpoint import restore_random
 from runtime.errors import ConfigError
 
 Network = Callable[..., Tensor]
@@ -225,5 +226,5 @@ class SAC:
             self.log_alpha.copy_(state["log_alpha"])
         for name, optimizer in self._optimizers.items():
             optimizer.load_state_dict(state[f"{name}_optimizer"])
-        self.generator.set_state(state["generator"].cpu())
+        restore_random(self.generator, state["generator"], state["updates"])
         self.updates = state["updates"]

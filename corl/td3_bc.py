@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from corl.learner import Learner, Networks
 from corl.networks import Actor, TwinCritic
 from corl.replay import Batch
-from runtime.errors import ConfigError
+from runtime.errors import expect_range
 
 Network = Callable[..., Tensor]
 
@@ -32,11 +32,11 @@ class TD3BCConfig:
     hidden: tuple[int, ...] = (256, 256)
 
     def __post_init__(self) -> None:
-        if self.policy_freq < 1 or not self.learning_rate > 0 or not self.hidden:
-            raise ConfigError(
-                f"policy_freq {self.policy_freq}, learning_rate {self.learning_rate}, hidden {self.hidden}: expected "
-                "at least 1, a positive number and one or more sizes"
-            )
+        expect_range(self, "policy_freq", "hidden", least=1)
+        expect_range(self, "learning_rate", above=True)
+        expect_range(self, "policy_noise", "noise_clip", "alpha")
+        expect_range(self, "discount", most=1)
+        expect_range(self, "tau", most=1, above=True)
 
 
 def target_values(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, expect_range
 
 KINDS = ("dit", "dit_uniform", "monolithic", "compositional")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -34,9 +35,8 @@ class DenoiserConfig:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"kind {self.kind!r}: expected one of {', '.join(KINDS)}")
-        for name in ("hidden", "depth", "heads", "mlp_ratio", "patch", "time_scale"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
+        expect_range(self, "hidden", "depth", "heads", "mlp_ratio", "patch", least=1)
+        expect_range(self, "time_scale", above=True)
         if self.kind.startswith("dit") and (self.hidden % self.heads or self.hidden % 2):
             raise ConfigError(f"hidden {self.hidden}: expected an even multiple of heads ({self.heads})")
 
@@ -112,13 +112,15 @@ class TrainConfig:
     log_every: int = 100
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch_size", "small_batch_size", "learning_rate", "log_every", "grad_clip", "ema_every")
-        for name in (*positive, "P_std", "sigma_data", "follow_scale", "action_weight", "next_weight"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
-        for name in ("warm_start_steps", "warmup_steps", "weight_decay", "std_offset"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more")
+        expect_range(self, "steps", "batch_size", "small_batch_size", "log_every", "ema_every", least=1)
+        expect_range(self, "warm_start_steps", "warmup_steps", "small_pool", "weight_decay", "checkpoint_seconds")
+        expect_range(self, "learning_rate", "grad_clip", "P_std", "sigma_data", "std_offset", above=True)
+        expect_range(self, "follow_scale", "action_weight", "next_weight", above=True)
+        expect_range(self, "P_mean", least=-math.inf)
+        expect_range(self, "ema_decay", most=1)
+        expect_range(self, "betas", most=1, below=True)
+        if len(self.betas) != 2:
+            raise ConfigError(f"betas {self.betas}: expected two numbers")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision!r}: expected one of {', '.join(PRECISIONS)}")
         if self.episode_ends not in ("drop", "self", "reference"):
@@ -154,14 +156,12 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
             raise ConfigError(f"solver {self.solver!r}: expected one of {', '.join(SOLVERS)}")
-        for name, least in (("steps", 2), ("num_samples", 1), ("batch_size", 1)):
-            if not getattr(self, name) >= least:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected at least {least}")
-        if not 0 < self.sigma_min < self.sigma_max or not self.rho > 0:
-            raise ConfigError(
-                f"sigma_min {self.sigma_min}, sigma_max {self.sigma_max}, rho {self.rho}: expected "
-                "0 < sigma_min < sigma_max and a positive rho"
-            )
+        expect_range(self, "steps", least=2)
+        expect_range(self, "num_samples", "batch_size", least=1)
+        expect_range(self, "sigma_min", "sigma_max", "rho", above=True)
+        expect_range(self, "S_churn", "S_tmin", "S_tmax", "S_noise")
+        if self.sigma_min >= self.sigma_max:
+            raise ConfigError(f"sigma_min {self.sigma_min}: expected below sigma_max ({self.sigma_max})")
 
 
 @dataclass(frozen=True)
@@ -172,3 +172,7 @@ class QualityConfig:
     max_distance: float = 1.0
     max_violations: float = 0.95
     max_duplicates: float = 0.5
+
+    def __post_init__(self) -> None:
+        expect_range(self, "max_distance")
+        expect_range(self, "max_violations", "max_duplicates", most=1)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from diffusion.distributed import ALONE, World
 from diffusion.normalizer import Normalizer
-
-if TYPE_CHECKING:
-    from diffusion.train import Pool
+from diffusion.pool import Pool
 
 _SHARE = 0.5  # of the device's free memory that a pool may take
 _AHEAD = 4  # batches that are prefetched

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +12,7 @@ from diffusion.config import DenoiserConfig
 from diffusion.denoisers import build
 from diffusion.normalizer import Normalizer, scales
 from offline_compositional_rl_datasets.layout import FactoredLayout
+from runtime.checkpoint import load_checkpoint
 from runtime.errors import DataError
 
 
@@ -44,13 +43,3 @@ class DiffusionModel:
         network = network.to(device).eval().requires_grad_(False)
         sigma_data = train["sigma_data"] * scales(layout, train["follow_scale"]).to(device)
         return cls(network, normalizer, sigma_data, checkpoint["step"], train["precision"])
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Raises `DataError` for a missing, truncated or foreign file."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such checkpoint") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise DataError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from offline_compositional_rl_datasets.layout import FactoredLayout
+from runtime.errors import ConfigError
 
 BLOCK_ROWS = 65_536
 """Rows of a pool that are worked on at a time: copies of a whole one would not fit in memory beside it."""
@@ -36,7 +37,8 @@ class Normalizer:
     ) -> Normalizer:
         """Mean and unbiased standard deviation + `std_offset` over matrix (N, 164); the terminal, 0 or 1, may be left.
 
-        All but the positions of the state is then scaled by `follow_scale`.
+        All but the positions of the state is then scaled by `follow_scale`. Raises `ConfigError` where a dimension does
+        not vary and `std_offset` leaves it no size.
         """
         total, squares = (torch.zeros(layout.transition_dim, dtype=torch.float64) for _ in range(2))
 
@@ -52,6 +54,8 @@ class Normalizer:
         std = (squares / max(1, len(matrix) - 1)).sqrt() + std_offset
         if not standardise_terminal:
             mean[layout.terminal], std[layout.terminal] = 0.0, 1.0
+        if (std.float() == 0).any():
+            raise ConfigError(f"std_offset {std_offset}: expected more, the pool is constant in a dimension")
         return cls(mean.float(), std.float() / scales(layout, follow_scale), layout, delta_next)
 
     def normalize(self, matrix: Tensor) -> Tensor:

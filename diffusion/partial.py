@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffusion.model import load_checkpoint
-from runtime.checkpoint import replace_torch
+from runtime.checkpoint import load_checkpoint, replace_torch, restore_random
 from runtime.errors import DataError
 
 
@@ -37,7 +36,7 @@ class PartialSamples:
         if not count or found.size != count * samples.shape[1]:
             return 0
         samples[:count] = found.reshape(count, -1)
-        generator.set_state(state["generator"])
+        restore_random(generator, state["generator"], count)
         self.rows = count
         return count
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,13 +18,12 @@ from diffusion.denoisers import build
 from diffusion.distributed import World
 from diffusion.ema import EMA
 from diffusion.feed import Feed
-from diffusion.model import load_checkpoint
 from diffusion.normalizer import Normalizer, scales
+from diffusion.pool import Pool
 from offline_compositional_rl_datasets.layout import FactoredLayout
-from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
 from runtime import interrupt
 from runtime.atomic import commit_artifact, is_complete
-from runtime.checkpoint import BackgroundSaver, save_torch
+from runtime.checkpoint import BackgroundSaver, load_checkpoint, restore_random, save_torch
 from runtime.config import to_dict
 from runtime.device import autocast_dtype
 from runtime.errors import ConfigError, DataError
@@ -36,48 +33,8 @@ from runtime.seeds import derive_seed
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Pool:
-    """Transitions of several tasks: matrix (N, 164) float32, task of each row (N,) int64, conditions (T, 16)."""
-
-    matrix: np.ndarray
-    task_index: np.ndarray
-    conditions: np.ndarray
-
-    @classmethod
-    def of(
-        cls,
-        parts: Iterable[Transitions],
-        layout: FactoredLayout,
-        *,
-        rows: int | None = None,
-        canonical: bool = True,
-        timeouts_as_terminals: bool = False,
-    ) -> Pool:
-        """One matrix, allocated once and filled part by part. Raises `DataError` for an empty pool.
-
-        `rows`: how many the parts have, where they are an iterator: then each may be let go once it has been copied
-        (the system hands out the matrix' memory as it is filled), and the pool is in memory once, not twice.
-        """
-        if rows is None:
-            parts = list(parts)
-            rows = sum(len(part) for part in parts)
-        if not rows:
-            raise DataError("the training pool is empty: expected at least one task with data")
-        matrix = np.empty((rows, layout.transition_dim), dtype=np.float32)
-        task_index = np.empty(rows, dtype=np.int64)
-        start, conditions = 0, []
-        for i, part in enumerate(parts):
-            stop = start + len(part)
-            block = matrix[start:stop]
-            block[:] = part.to_matrix(layout, timeouts_as_terminals=timeouts_as_terminals)
-            for states in (layout.observation, layout.next_observation) if canonical else ():
-                block[:, states] = canonical_quaternions(block[:, states], layout)
-            task_index[start:stop] = i
-            conditions.append(part.task.one_hot)
-            start = stop
-        return cls(matrix, task_index, np.stack(conditions))
+_SCALES = ("delta_next", "follow_scale", "sigma_data", "standardise_terminal")
+"""Settings that decide what the numbers mean which a network sees and gives."""
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -122,7 +79,7 @@ def train(
     A killed run with the same `key` in `info` is continued. With `initial`, another checkpoint, its averaged weights
     and its normalisation are where training starts. The same seed gives the same network on the same machine, whether
     or not the run was interrupted. Under torchrun the processes share every batch and their gradients' mean is that of
-    a process alone; the first one writes the files.
+    a process alone; the first one writes the files. Raises `DataError` where training diverges.
     """
     if is_complete(checkpoint):
         return
@@ -144,6 +101,10 @@ def train(
                 if logged:
                     mean_loss = float(world.mean(run.total_loss)) / config.log_every
                     run.total_loss.zero_()
+                    if not math.isfinite(mean_loss):
+                        raise DataError(
+                            f"{label}: the loss is not finite at step {done}; learn with a smaller learning_rate"
+                        )
                     if metrics:
                         metrics.log(step=done, loss=mean_loss, learning_rate=learning_rate(step, config))
                         bar.update(config.log_every, loss=mean_loss)
@@ -183,7 +144,7 @@ class Training:
         self.denoiser, self.config, self.seed, self.world = denoiser, config, seed, world
         self.key: str | None = None
         self.total_loss = torch.zeros((), device=device)  # since it was logged
-        before = load_checkpoint(initial) if initial else None
+        before = load_initial(initial, denoiser, config, layout) if initial else None
         self.normalizer = _normalizer(pool, config, layout, before)
         batch_size = config.batch_size_for(len(pool.matrix))
         if batch_size % world.size:
@@ -235,7 +196,7 @@ class Training:
         self.network.load_state_dict(resumed["model"])
         self.ema.model.load_state_dict(resumed["ema"])
         self.optimizer.load_state_dict(resumed["opt"])
-        self.generator.set_state(resumed["generator"])
+        restore_random(self.generator, resumed["generator"], resumed["step"])
         self.feed.load_state(resumed.get("rows"))
         self.total_loss += resumed.get("total_loss", 0.0)
         return resumed["step"]
@@ -259,13 +220,36 @@ class Training:
         }
 
 
+def load_initial(path: Path, denoiser: DenoiserConfig, config: TrainConfig, layout: FactoredLayout) -> dict[str, Any]:
+    """The checkpoint that a warm start continues.
+
+    Raises `DataError` where it is no generator's, `ConfigError` where its network or its scales are others.
+    """
+    before = load_checkpoint(path)
+    missing = [key for key in ("ema", "normalizer.mean", "normalizer.std", "denoiser", "train") if key not in before]
+    if missing:
+        raise DataError(f"{path}: lacks {', '.join(missing)}, expected the checkpoint of a generator")
+    if before["normalizer.mean"].shape != (layout.transition_dim,):
+        raise DataError(
+            f"{path}: made for {len(before['normalizer.mean'])} dimensions, expected {layout.transition_dim}"
+        )
+    asked = to_dict(denoiser) | {name: getattr(config, name) for name in _SCALES}
+    found = before["denoiser"] | {name: before["train"].get(name) for name in _SCALES}
+    differing = [f"{key} {found.get(key)} (expected {asked[key]})" for key in asked if found.get(key) != asked[key]]
+    if differing:
+        raise ConfigError(
+            f"{path}: its generator has {', '.join(differing)}; a warm start goes on with the same network and scales"
+        )
+    return before
+
+
 def _normalizer(
     pool: Pool, config: TrainConfig, layout: FactoredLayout, before: Mapping[str, Any] | None
 ) -> Normalizer:
     """That of the checkpoint that is continued, else the pool's own."""
     if before:
         mean, std = before["normalizer.mean"], before["normalizer.std"]
-        return Normalizer(mean, std, layout, before["train"]["delta_next"])
+        return Normalizer(mean, std, layout, config.delta_next)
     return Normalizer.fit(
         torch.from_numpy(pool.matrix),
         layout,

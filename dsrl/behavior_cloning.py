@@ -19,7 +19,7 @@ from dsrl.denoising import NoisePredictor, cosine_alpha_bar, loss
 from dsrl.diffusion_policy import Checkpoint
 from dsrl.normalizer import BOUND, MinMax, feature_columns, features
 from envs.robomimic_task import ACTION_DIM, RobomimicTask
-from runtime.checkpoint import replace_torch
+from runtime.checkpoint import replace_torch, restore_random
 from runtime.config import to_dict
 from runtime.device import autocast_dtype
 from runtime.errors import DataError, StateError
@@ -135,7 +135,7 @@ class Trainer:
         self.network.load_state_dict(contents["model"])
         self.ema.model.load_state_dict(contents["ema"])
         self.optimizer.load_state_dict(contents["optimizer"])
-        self.generator.set_state(contents["generator"])
+        restore_random(self.generator, contents["generator"], contents["step"])
         self.total_steps = contents["step"]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim, ddim_times
 from dsrl.normalizer import BOUND, MinMax, feature_columns, features
 from envs.robomimic_task import ACTION_DIM, RobomimicTask
+from runtime.checkpoint import load_checkpoint
 from runtime.errors import ConfigError, DataError
 
 
@@ -29,12 +30,9 @@ class Checkpoint:
         path = Path(path)
         if not path.is_file():
             raise DataError(f"{path}: no such checkpoint; train one with `python -m dsrl.train_bc`")
-        try:
-            contents = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises whatever its unpickler meets
-            raise DataError(f"{path}: not a whole checkpoint ({type(error).__name__})") from error
+        contents = load_checkpoint(path)
         needed = {"model", "ema", "obs_normalizer", "action_normalizer", "obs_keys", "args", "env_args", "epoch"}
-        missing = sorted(needed - set(contents)) if isinstance(contents, dict) else sorted(needed)
+        missing = sorted(needed - set(contents))
         if missing:
             raise DataError(f"{path}: not a checkpoint of a diffusion policy (no {', '.join(missing)})")
         return cls(path, contents)

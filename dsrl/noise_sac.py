@@ -13,6 +13,7 @@ from corl.ensembles import squash
 from corl.replay import Batch
 from corl.sac import actor_loss, critic_loss, soft_target, temperature_loss
 from dsrl.diffusion_policy import DiffusionPolicy
+from runtime.checkpoint import restore_random
 from runtime.seeds import rng
 
 _BUFFER = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
@@ -163,7 +164,7 @@ class NoiseSAC(SAC):
         self.replay_buffer.pos, self.replay_buffer.full = state["buffer_at"]
         self.num_timesteps, self._n_updates = state["counters"]
         self.losses = state["losses"]
-        self.generator.set_state(state["generator"])
+        restore_random(self.generator, state["generator"], self.num_timesteps)
         self.rows.bit_generator.state = state["rows"]
 
 

@@ -13,7 +13,7 @@ from dsrl.config import DSRLConfig
 from dsrl.diffusion_policy import DiffusionPolicy
 from runtime import interrupt
 from runtime.atomic import checksum, read_json, write_json
-from runtime.checkpoint import replace_torch
+from runtime.checkpoint import load_checkpoint, replace_torch
 from runtime.config import to_dict
 from runtime.errors import DataError, StateError
 
@@ -46,11 +46,9 @@ class SteeringFolder:
         if not self._resume.exists():
             return
         try:
-            state = torch.load(self._resume, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises whatever its unpickler meets
-            raise DataError(
-                f"{self._resume}: not a whole checkpoint ({type(error).__name__}); remove it to begin anew"
-            ) from error
+            state = load_checkpoint(self._resume)
+        except DataError as error:
+            raise DataError(f"{error}; remove it to begin anew") from error
         run.restore(state)
 
     def save_if_due(self, run: Steering) -> None:

@@ -14,7 +14,7 @@ from envs.vector import EnvGroup
 from offline_compositional_rl_datasets.hdf5 import Episode
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, expect_range
 from runtime.seeds import derive_seed, rng
 
 _LEAST_SHOVE = 4
@@ -58,18 +58,12 @@ class CollectConfig:
     random_share: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.horizon < 1 or self.linger < 1:
-            raise ConfigError(
-                f"episodes {self.episodes}, horizon {self.horizon}, linger {self.linger}: expected positive numbers"
-            )
-        if self.noise < 0 or self.shove_every < 0 or self.shove_steps < _LEAST_SHOVE:
-            raise ConfigError(
-                f"noise {self.noise}, shove_every {self.shove_every}, shove_steps {self.shove_steps}: "
-                f"expected at least 0, 0 and {_LEAST_SHOVE}"
-            )
-        if not 0 <= self.slip < 1:
-            raise ConfigError(f"slip {self.slip}: expected a chance from 0 to below 1")
-        if len(self.random_share) != 2 or not all(0 <= share <= 1 for share in self.random_share):
+        expect_range(self, "episodes", "horizon", "linger", least=1)
+        expect_range(self, "noise", "shove_every")
+        expect_range(self, "shove_steps", least=_LEAST_SHOVE)
+        expect_range(self, "slip", most=1, below=True)
+        expect_range(self, "random_share", most=1)
+        if len(self.random_share) != 2:
             raise ConfigError(f"random_share {self.random_share}: expected two shares from 0 to 1")
 
     def share_of(self, number: int) -> float:

@@ -148,7 +148,8 @@ def results(out: Path, tasks: list[PointTask], *, steps: int, samples: int, poli
     from diffusion.config import DenoiserConfig, SamplerConfig, TrainConfig
     from diffusion.generate import generate
     from diffusion.model import DiffusionModel
-    from diffusion.train import Pool, train
+    from diffusion.pool import Pool
+    from diffusion.train import train
     from offline_compositional_rl_datasets.transitions import Transitions
 
     layout, device, random = point_layout(), torch.device("cpu"), np.random.default_rng(seed)

@@ -22,8 +22,10 @@ from diffusion.config import (
 )
 from envs.recording import CollectConfig
 from runtime.config import dict_without, from_mapping, given, merge, read_yaml, to_dict
-from runtime.errors import ConfigError
+from runtime.device import expect_device_name
+from runtime.errors import ConfigError, distinct, expect_range
 from runtime.paths import machine_settings
+from runtime.seeds import LARGEST_SEED
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,8 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("auto", "slurm", "local"):
             raise ConfigError(f"cluster {self.kind!r}: expected auto, slurm or local")
-        for name in ("max_parallel", "max_array", "tasks_per_job", "signal_seconds", "poll_seconds"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected a positive number")
+        expect_range(self, "max_parallel", "max_array", "tasks_per_job", "signal_seconds", least=1)
+        expect_range(self, "poll_seconds", above=True)
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,9 @@ class RetryConfig:
     max_time_hours: float = 72
 
     def __post_init__(self) -> None:
-        if self.max_retries < 0 or not 0 <= self.retry_delay < math.inf:
-            raise ConfigError(
-                f"max_retries {self.max_retries}, retry_delay {self.retry_delay}: expected 0 or more, and 0 s or more"
-            )
-        for name in ("retry_memory_multiplier", "retry_time_multiplier"):
-            if not 1 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected 1 or more")
+        expect_range(self, "max_retries", "retry_delay")
+        expect_range(self, "retry_memory_multiplier", "retry_time_multiplier", "max_memory_gb", least=1)
+        expect_range(self, "max_time_hours", above=True)
 
 
 @dataclass(frozen=True)
@@ -159,16 +156,15 @@ class PipelineConfig:
         kind = denoiser_named(self.denoiser).kind
         if self.network.kind != kind:
             raise ConfigError(f"denoiser {self.denoiser!r}: its network has the kind {kind}, not {self.network.kind}")
-        for name, least in (("max_iterations", 1), ("num_train", 1), ("threshold_reduction_cycle", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected at least {least}")
-        for name in ("success_threshold", "min_threshold", "threshold_reduction_amount"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")
+        expect_range(self, "max_iterations", "num_train", "threshold_reduction_cycle", least=1)
+        expect_range(self, "success_threshold", "min_threshold", "threshold_reduction_amount", most=1)
+        distinct("rl_seeds", self.rl_seeds)
+        distinct("middle_seeds", self.middle_seeds)
+        seeds = ("task_list_seed", "diffusion_seed", "curriculum_seed", "rl_seeds", "middle_seeds")
+        expect_range(self, *seeds, most=LARGEST_SEED)
         if self.min_threshold > self.success_threshold:
             raise ConfigError(f"min_threshold {self.min_threshold}: expected at most success_threshold")
-        if not self.rl_seeds or not self.middle_seeds:
-            raise ConfigError("rl_seeds and middle_seeds: expected at least one seed each")
+        expect_device_name(self.device)
 
     def model_name(self, iteration: int) -> str:
         """MODEL of the published folder names."""

@@ -91,12 +91,14 @@ class TrainGenerator:
         return None
 
     def _train(self, key: str | None, *, leads: bool) -> None:
+        from diffusion.pool import Pool
         from diffusion.quality import Marginals, save_marginals
-        from diffusion.train import Pool, train
+        from diffusion.train import train
 
         if key is None:
             return
         use_threads(self.threads)
+        device = pick_device(self.device)
         if leads:
             discard_damaged(self.checkpoint.parent / RESUME_FILE)
         parts = [self._expert(task) for task in self.expert_tasks]
@@ -120,7 +122,7 @@ class TrainGenerator:
             COMPOSUITE,
             self.checkpoint,
             seed=self.seed,
-            device=pick_device(self.device),
+            device=device,
             initial=self.initial,
             info={"key": key, "rows": len(pool.matrix), "tasks": tasks, **provenance()},
         )

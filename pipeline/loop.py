@@ -24,11 +24,12 @@ from pipeline.curriculum import filter_sources, phase_of
 from pipeline.jobs import Site, make_site, resolve_cluster, run_jobs
 from pipeline.places import expert_files, model_file, policy_folder, samples_file
 from pipeline.selection import Score, Threshold, ThresholdRule, select, task_rate
-from pipeline.stages import Generate, Stage, TrainGenerator, TrainPolicies, TrainPolicy, in_groups, key_of
+from pipeline.stages import Generate, Stage, TrainGenerator, TrainPolicies, TrainPolicy, in_groups, is_done, key_of
 from pipeline.state import Iteration, LoopState, load_state, save_state
 from runtime.atomic import read_json, write_json
 from runtime.config import to_dict
 from runtime.cpus import cpu_count
+from runtime.device import pick_device
 from runtime.errors import ConfigError, DataError, JobError, StateError, one_line
 from runtime.lease import Lease, LeaseHeldError
 from runtime.logs import duration
@@ -89,6 +90,8 @@ class Loop:
         self.ledger = Ledger(self.folder / "jobs.json")
         jobs, code = self.paths.logs_path / "slurm", self.folder / "code"
         self.site = make_site(self.config.cluster, jobs, self.ledger, code)
+        if self.site.kind == "local":
+            pick_device(self.config.device)  # before data is recorded for a device that is not here
         self._announce()
         report.write_report(self)
         try:
@@ -259,13 +262,16 @@ class Loop:
         self.save(self.state.update(failed=tasks))
 
     def validate(self, iteration: Iteration) -> None:
-        """Stage 3. Scores are saved as they come; a task with a failed seed keeps the scores of its other seeds."""
+        """Stage 3. Scores are saved as they come; a task with a failed seed keeps the scores of its other seeds.
+
+        So do the others of a group in which one policy failed. Where every set is hopeless there is nothing to score.
+        """
         stages = self.policy_stages(iteration)
         self._log_stage(iteration, "train and test policies", len(stages))
 
         def on_done(stage: TrainPolicy | TrainPolicies) -> str:
             scores = {task: dict(seeds) for task, seeds in self.state.current.scores.items()}
-            for member in stage.members:
+            for member in filter(is_done, stage.members):
                 result = member.scores()
                 score = Score(result.solved, result.trials, round(result.score, 3))
                 scores.setdefault(member.task, {})[member.seed] = score
@@ -273,14 +279,16 @@ class Loop:
             return f"success {score.solved}/{score.trials}, return {score.mean_return:.0f}"
 
         failed = self._run(stages, "policy", on_done)
+        for stage in stages:
+            if stage.name in failed and any(map(is_done, stage.members)):
+                on_done(stage)
+        any_failed = bool(failed)
         failed |= {f"{task.name}'s set": reason for task, reason in self.hopeless(iteration).items()}
         unscored = [task for task in iteration.targets if task not in self.state.current.scores]
         for name, reason in failed.items():
             log.warning("%s has no score: %s", name, reason)
-        if len(unscored) == len(iteration.targets):
-            raise JobError(
-                f"iteration {iteration.index}: no policy could be trained: {next(iter(failed.values()), '')}"
-            )
+        if any_failed and len(unscored) == len(iteration.targets):
+            raise JobError(f"iteration {iteration.index}: no policy could be trained: {next(iter(failed.values()))}")
         self.save(self.state.update(failed=tuple(unscored)))
 
     def _log_stage(self, iteration: Iteration, what: str, jobs: int) -> None:

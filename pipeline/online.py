@@ -28,7 +28,6 @@ from corl.online import (
 )
 from corl.online_config import RUNTIME_SETTINGS, OnlineConfig
 from corl.online_replay import ObservationCode
-from corl.policy import load_checkpoint
 from corl.rlpd import PriorData
 from corl.sac import SAC
 from envs.composuite.simulation import CONTROL_FREQUENCY
@@ -42,6 +41,7 @@ from pipeline.pictures import episode_frames
 from pipeline.places import RESULT_FILE
 from pipeline.stage import StageProgress, commit_record, held, key_of
 from runtime.atomic import atomic_path
+from runtime.checkpoint import load_checkpoint
 from runtime.config import config_hash, dict_without, to_dict
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import autocast_dtype, pick_device

@@ -21,7 +21,9 @@ from pipeline.stage import StageProgress, commit_record, discard_damaged, held, 
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
+from runtime.errors import ConfigError, DataError, expect_range
 from runtime.metrics import read_metrics
+from runtime.seeds import LARGEST_SEED
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,9 @@ class TrainPolicy:
     device: str = "auto"
     threads: int = 0
     episode_ends: EpisodeEnds = "drop"  # of expert data
+
+    def __post_init__(self) -> None:
+        expect_range(self, "seed", most=LARGEST_SEED)
 
     @property
     def name(self) -> str:
@@ -78,6 +83,7 @@ class TrainPolicy:
             if key is None:
                 return
             use_threads(self.threads)
+            device = pick_device(self.device)
             discard_damaged(self.folder / RESUME_FILE)
             environments = environments_for(self.policy.n_episodes, self.policy.fresh_episodes)
             cores = self.threads or cpu_count()
@@ -89,7 +95,7 @@ class TrainPolicy:
                     lambda policy, seeds: evaluate(policy, environment, seeds),
                     self.folder,
                     seed=self.seed,
-                    device=pick_device(self.device),
+                    device=device,
                     label=self.name,
                     key=key,
                 )
@@ -122,6 +128,13 @@ class TrainPolicies:
 
     members: tuple[TrainPolicy, ...]
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        # Each holds its folder's lock while the group trains: one of them twice would wait for itself.
+        folders = [member.folder for member in self.members]
+        for member in self.members:
+            if folders.count(member.folder) > 1:
+                raise ConfigError(f"{member.name}: twice in a group of policies, expected once")
 
     @property
     def name(self) -> str:
@@ -182,8 +195,14 @@ class TrainPolicies:
                         lambda i, policy, seeds: evaluators.submit(left[i].task, policy, seeds),
                         label=self.name,
                     )
+                lost = [score for score in scores if isinstance(score, DataError)]
                 for member, score in zip(left, scores, strict=True):
-                    member.finish(score, keys[member])
+                    if isinstance(score, DataError):
+                        log.warning("%s: %s", member.name, score)
+                    else:
+                        member.finish(score, keys[member])
+                if lost:
+                    raise DataError(f"{len(lost)} of {len(self.members)} policies have no result: {lost[0]}")
             names = [member.folder.name for member in self.members]
             commit_record(self, {"members": names}, key)
 

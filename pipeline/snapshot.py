@@ -12,14 +12,15 @@ from runtime.paths import PROJECT_ROOT
 
 _PACKAGES = ("config", "corl", "diffusion", "dsrl", "envs", "pipeline", "runtime", "scripts")
 _DATA_PACKAGE = "offline_compositional_rl_datasets"
-_LOGS = ("slurm", "policies_slurm_logs", "__pycache__")  # logs may lie under scripts/
+_NOT_PROGRAM = ("slurm", "__pycache__")
+_LOGS = "_logs"  # how folders of logs end, which may lie under scripts/ too
 
 
 def _files() -> list[Path]:
     found = []
     for package in (*_PACKAGES, _DATA_PACKAGE):
         for folder, folders, names in os.walk(PROJECT_ROOT / package):
-            folders[:] = sorted(name for name in folders if name not in _LOGS)
+            folders[:] = sorted(name for name in folders if name not in _NOT_PROGRAM and not name.endswith(_LOGS))
             found += [Path(folder) / name for name in sorted(names) if not name.endswith((".pyc", ".out", ".csv"))]
     return found
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from corl.policy import load_checkpoint
 from runtime.atomic import artifact_info, commit_artifact
+from runtime.checkpoint import load_checkpoint
 from runtime.errors import DataError, StateError
 from runtime.lease import waiting_lock
 from runtime.provenance import provenance
@@ -75,7 +75,10 @@ def held(stage: StageLike, folder: Path) -> Iterator[str | None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with waiting_lock(folder):
-        yield None if is_done(stage) else stage.key()
+        done = is_done(stage)
+        if done:
+            log.info("%s: finished before", stage.name)
+        yield None if done else stage.key()
 
 
 def commit_record(stage: StageLike, record: Mapping[str, Any], key: str) -> None:
@@ -90,6 +93,8 @@ def discard_damaged(resume_file: Path) -> None:
         if resume_file.exists():
             load_checkpoint(resume_file)
     except DataError as error:
+        if isinstance(error.__cause__, (OSError, MemoryError)):  # of the machine now, not of the file
+            raise error.__cause__ from None
         log.warning("%s; training starts anew", error)
         resume_file.unlink()
 

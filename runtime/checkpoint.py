@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import pickle
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +15,12 @@ import torch
 from torch import Tensor
 
 from runtime.atomic import atomic_path
-from runtime.errors import DataError
+from runtime.errors import DataError, one_line
+from runtime.seeds import derive_seed
+
+log = logging.getLogger(__name__)
+
+_MOST_OF_REASON = 200  # characters: torch explains at length why it does not trust a file
 
 
 def save_torch(value: Any, path: Path) -> None:
@@ -79,12 +84,35 @@ class BackgroundSaver:
             writing.result()
 
 
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What `save_torch` wrote, on the CPU. Raises `DataError` for a missing, truncated or foreign file."""
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such checkpoint") from error
+    except Exception as error:  # torch raises whatever its unpickler meets
+        raise DataError(f"{path}: not a readable checkpoint ({one_line(error)[:_MOST_OF_REASON]})") from error
+    if not isinstance(contents, dict):
+        raise DataError(f"{path}: holds a {type(contents).__name__}, expected the mapping of a checkpoint")
+    return contents
+
+
+def restore_random(generator: torch.Generator, state: Tensor, step: int) -> None:
+    """Bring a generator to where it was at `step`.
+
+    What a CPU has written means nothing to a GPU, nor the other way round: there it goes on from a seed of its own and
+    the step's, to other numbers than on the device where it was.
+    """
+    if state.shape == generator.get_state().shape:
+        generator.set_state(state.cpu())
+        return
+    log.info("random numbers of another kind of device: from step %d on they are others", step)
+    generator.manual_seed(derive_seed("resumed", generator.initial_seed(), step))
+
+
 def load_arrays(path: Path, key: str) -> dict[str, np.ndarray]:
     """The state dict `key` of a checkpoint as arrays. Raises `DataError` where the file is missing or holds none."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)[key]
-        return {name: value.numpy() for name, value in state.items()}
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (OSError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
-        raise DataError(f"{path}: cannot be read as a checkpoint with a state dict {key!r} ({error})") from error
+    state = load_checkpoint(path).get(key)
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise DataError(f"{path}: holds no state dict {key!r}")
+    return {name: value.numpy() for name, value in state.items()}

@@ -44,15 +44,33 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        twice = _key_given_twice(yaml.compose(text, yaml.SafeLoader))
+        raw = yaml.safe_load(text)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such configuration file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a YAML file ({error})") from error
+    if twice:
+        raise ConfigError(f"{path}: the key {twice!r} is given twice, expected once")
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(raw).__name__}")
     return dict(raw)
+
+
+def _key_given_twice(node: Any) -> str | None:
+    """A key that a mapping of a YAML document has twice, of which YAML itself takes the last."""
+    parts = []
+    if node is not None and node.id == "mapping":
+        keys = [key.value for key, _ in node.value if key.id == "scalar" and key.value != "<<"]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            return twice[0]
+        parts = [value for _, value in node.value]
+    elif node is not None and node.id == "sequence":
+        parts = node.value
+    return next((found for part in parts if (found := _key_given_twice(part))), None)
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
@@ -78,6 +96,8 @@ def _check_keys(cls: type, values: Mapping[str, Any], source: str, prefix: str) 
         alternatives = _alternatives(hints[key])
         if value is None and type(None) in alternatives:
             continue
+        if isinstance(value, bool) and bool not in alternatives and {int, float} & set(alternatives):
+            raise ConfigError(f"{source}: {prefix + key!r} is {value}, expected a number")
         nested = next((kind for kind in alternatives if dataclasses.is_dataclass(kind)), None)
         if nested is not None:
             if not isinstance(value, Mapping):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -9,14 +10,18 @@ import torch
 from runtime.errors import ConfigError
 
 
+def expect_device_name(name: str) -> None:
+    """Raises `ConfigError` for a name that no machine has a device of; jobs may run elsewhere than where it is read."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", name):
+        raise ConfigError(f"device {name!r}: expected auto, cpu or cuda[:N]")
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """`auto` takes a GPU where there is one. Raises `ConfigError` for a device that is not there."""
+    expect_device_name(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {name!r}: expected auto, cpu or cuda[:N]") from error
+    device = torch.device(name)
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise ConfigError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
     return device

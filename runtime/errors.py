@@ -66,6 +66,35 @@ def expect_sizes(**sizes: float) -> None:
             raise ConfigError(f"--{name} {value:g}: expected a number above 0")
 
 
+def expect_range(
+    values: object, *names: str, least: float = 0, most: float = math.inf, above: bool = False, below: bool = False
+) -> None:
+    """Raises `ConfigError` unless each of these fields is a finite number from `least` to `most`, or a list of such.
+
+    With `above` and `below` the bounds themselves are out of range.
+    """
+    for name in names:
+        value = getattr(values, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        right = [
+            (number > least if above else number >= least)
+            and (number < most if below else number <= most)
+            and abs(number) < math.inf
+            for number in numbers
+        ]
+        if not right or not all(right):
+            several = "one or more numbers, each " if isinstance(value, tuple) else ""
+            raise ConfigError(f"{name} {value}: expected {several}{_range(least, most, above, below)}")
+
+
+def _range(least: float, most: float, above: bool, below: bool) -> str:
+    if most < math.inf:
+        return f"{'above ' * above}{least:g} to {'below ' * below}{most:g}"
+    if least == -math.inf:
+        return "a finite number"
+    return f"{'above' if above else 'at least'} {least:g}"
+
+
 def one_line(error: BaseException) -> str:
     """The error's message with line breaks folded into spaces."""
     return " ".join(str(error).split()) or type(error).__name__

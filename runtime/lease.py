@@ -143,7 +143,7 @@ def waiting_lock(folder: Path, *, seconds: float = 60.0) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(filelock.FileLock(folder / ".lock", fallback_to_soft=False))
+            _enter_file_lock(stack, folder)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
@@ -151,13 +151,39 @@ def waiting_lock(folder: Path, *, seconds: float = 60.0) -> Iterator[None]:
         yield
 
 
+def _enter_file_lock(stack: contextlib.ExitStack, folder: Path) -> None:
+    """Who holds the lock is in a file beside it, to be told to people: the lock itself does not say."""
+    lock, holder = filelock.FileLock(folder / ".lock", fallback_to_soft=False), folder / ".holder"
+    try:
+        stack.enter_context(lock.acquire(blocking=False))
+    except filelock.Timeout:
+        try:
+            who = holder.read_text(encoding="utf-8").strip()
+        except OSError:
+            who = ""
+        _tell_waiting(folder, who or "another process")
+        stack.enter_context(lock)
+    # A disk that is full must not keep anyone from working.
+    with contextlib.suppress(OSError):
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        stack.callback(holder.unlink, missing_ok=True)
+
+
 def _enter_when_free(stack: contextlib.ExitStack, lease: Lease) -> None:
+    told = False
     while True:
         try:
             stack.enter_context(lease)
             return
-        except LeaseHeldError:
+        except LeaseHeldError as error:
+            if not told:
+                _tell_waiting(lease.path.parent, str(error))
+            told = True
             time.sleep(lease.seconds / _BEATS_PER_LEASE)
+
+
+def _tell_waiting(folder: Path, who: str) -> None:
+    log.info("%s: %s is at work here; waiting until it is done", folder, who)
 
 
 def is_held(path: Path, seconds: float = 60.0) -> bool:

@@ -6,6 +6,9 @@ import hashlib
 
 import numpy as np
 
+LARGEST_SEED = 2**63 - 1
+"""That torch takes."""
+
 
 def derive_seed(*parts: int | str) -> int:
     """A 31-bit seed that depends on every part, the same on every machine and run."""

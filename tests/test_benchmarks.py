@@ -18,7 +18,7 @@ from envs.recording import CollectConfig
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
-from runtime.atomic import read_json
+from runtime.atomic import read_json, write_json
 from runtime.errors import ConfigError, DataError
 from runtime.paths import PROJECT_ROOT
 from scripts import evaluate_experts
@@ -63,6 +63,9 @@ def test_sizes_that_cannot_be_are_refused(tmp_path):
         (train.main, {"steps": 0}, "--steps 0"),
         (train.main, {"denoiser": "dito"}, "denoiser 'dito': expected one of dit"),
         (sample.main, {"batch_size": -1}, "--batch_size -1"),
+        (sample.main, {"csv": Path("q.csv")}, "--csv: expected --checkpoint beside it"),
+        (sample.main, {"plot_file": Path("q.png")}, "--plot_file: expected --checkpoint beside it"),
+        (sample.main, {"checkpoint": Path("m.pt"), "json": Path("f.json")}, "--json: .* expected no --checkpoint"),
         (validate.main, {"members": 0}, "--members 0"),
         (iteration.main, {"cores": -1}, "--cores -1"),
         (iteration.main, {"env_steps": -1.0}, "--env_steps -1"),
@@ -79,15 +82,34 @@ def test_sizes_that_cannot_be_are_refused(tmp_path):
         (train, {"denoiser": "DiT1D-XS"}, "speed_up_over_naive"),
         (sample, {"denoiser": "DiT1D-XS"}, "minutes_for_1M_samples_heun_churn_128"),
         (validate, {}, "minutes_for_178_policies"),
+        (validate, {"quick": False, "steps": 51, "members": 2, "batch_size": 4}, "speed_up_over_alone"),
         (data, {}, "result_gigabytes"),
     ],
-    ids=["train", "sample", "validate", "data"],
+    ids=["train", "sample", "validate", "more steps than a block", "data"],
 )
 def test_each_benchmark_runs_quickly_and_writes_its_figures(benchmark, options, figure, tmp_path):
-    benchmark.main(quick=True, json=tmp_path / "figures.json", **options)
+    benchmark.main(**{"quick": True, "json": tmp_path / "figures.json", **options})
     figures = read_json(tmp_path / "figures.json")
     assert figures[figure] > 0
     assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in figures["measurements"])
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_an_iteration_counts_evaluation_beside_training_only_where_a_gpu_trains(kind, tmp_path, monkeypatch):
+    def part(**figures):
+        return lambda *, json, **_: write_json(json, figures)
+
+    monkeypatch.setattr(iteration.train, "main", part(minutes_for_100k_steps=1.0))
+    monkeypatch.setattr(iteration.sample, "main", part(minutes_for_1M_samples_dpmpp_2m_16=1.0))
+    monkeypatch.setattr(iteration.validate, "main", part(minutes_for_178_policies=7.0))
+    monkeypatch.setattr(iteration.data, "main", part(measurements=[{"achieved": 1e9}], result_gigabytes=0.0))
+    monkeypatch.setattr(iteration, "pick_device", lambda _: torch.device(kind))
+    steps = 178 * 10 * 10 * 500
+    iteration.main(cores=2, env_steps=steps / 2 / 60 / 10, json=tmp_path / "sum.json")  # ten minutes on two cores
+    minutes = read_json(tmp_path / "sum.json")["minutes"]
+    expected = {"cpu": ("after", 10.0), "cuda": ("beyond", 3.0)}[kind]
+    assert minutes[f"evaluate them on 2 cores, {expected[0]} training"] == pytest.approx(expected[1])
+    assert minutes["in all"] == pytest.approx(1.0 + 50 + 7 + expected[1])
 
 
 def test_measurements_for_a_gpu_need_torch_numpy_and_h5py_alone(tmp_path):
@@ -147,6 +169,22 @@ def test_a_study_tells_its_variants_apart_and_goes_on_with_what_is_done(tmp_path
         study.main(plan, tmp_path / "out", only=["as it is"])
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("{as it is: {}, as_it is: {}}", "variants 'as it is' and 'as_it is': would share the folder as_it_is"),
+        ("{a/b: {}}", "variant 'a/b': expected a name that a folder can have"),
+        ("{..: {}}", r"variant '\.\.': expected a name that a folder can have"),
+        ("{'': {}}", "variant '': expected a name that a folder can have"),
+    ],
+)
+def test_variants_of_a_study_that_have_no_folder_of_their_own_are_refused(names, message, tmp_path):
+    plan = tmp_path / "study.yaml"
+    plan.write_text(f"base: tests/tiny.yaml\nvariants: {names}\n")
+    with pytest.raises(ConfigError, match=message):
+        study.main(plan, tmp_path / "out")
+
+
 def test_a_mistake_in_a_studys_last_variant_is_told_before_the_first_is_run(tmp_path, monkeypatch):
     monkeypatch.chdir(PROJECT_ROOT)
     plan = tmp_path / "study.yaml"
@@ -155,3 +193,9 @@ def test_a_mistake_in_a_studys_last_variant_is_told_before_the_first_is_run(tmp_
     with pytest.raises(ConfigError, match=expected):
         study.main(plan, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_variants_whose_names_are_numbers_stay_in_the_table(tmp_path):
+    row = dict.fromkeys(study.COLUMNS, 1) | {"variant": "0650", "only_steps": True}
+    study.write_csv(tmp_path / "study.csv", study.COLUMNS, [row])
+    assert list(study.earlier_rows(tmp_path / "study.csv")) == ["0650"]

@@ -324,10 +324,10 @@ def test_a_published_policy_is_no_checkpoint_of_a_trained_one(tmp_path):
 
 
 def test_a_file_that_is_no_published_policy_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="no such checkpoint"):
         PublishedExpert(tmp_path / "none.pt", PUSH)
     (tmp_path / "text.pt").write_text("no")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="not a readable checkpoint"):
         PublishedExpert(tmp_path / "text.pt", PUSH)
     torch.save({"model": {"weight": torch.zeros(2)}}, tmp_path / "other.pt")
     with pytest.raises(DataError, match="not a published policy"):

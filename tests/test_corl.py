@@ -234,3 +234,11 @@ def test_an_unknown_algorithm_or_a_foreign_checkpoint_is_refused(tmp_path):
     (tmp_path / "x.pt").write_text("no")
     with pytest.raises(DataError, match=r"x\.pt: not a readable checkpoint"):
         Policy.load(tmp_path / "x.pt")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    with pytest.raises(DataError, match=r"tensor\.pt: holds a Tensor, expected the mapping of a checkpoint"):
+        Policy.load(tmp_path / "tensor.pt")
+    _train(tmp_path)
+    path = checkpoint_file(tmp_path, "td3_bc", "best_eval")
+    torch.save(torch.load(path, weights_only=True) | {"hidden": [5]}, path)
+    with pytest.raises(DataError, match=r"best_eval\.pt: not a policy for this layout"):
+        Policy.load(path)

@@ -15,7 +15,8 @@ from diffusion.denoisers import build
 from diffusion.generate import generate
 from diffusion.mlp import GRAPH, ElementMLP
 from diffusion.model import DiffusionModel
-from diffusion.train import Pool, train
+from diffusion.pool import Pool
+from diffusion.train import train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.splits import load_split
 from offline_compositional_rl_datasets.task import Task

@@ -13,12 +13,13 @@ from diffusion.ema import EMA
 from diffusion.generate import generate
 from diffusion.model import DiffusionModel
 from diffusion.normalizer import Normalizer, scales
+from diffusion.pool import Pool
 from diffusion.samplers import evaluations, noise_levels, sample
-from diffusion.train import Pool, dimension_weights, learning_rate, parameter_groups, train
+from diffusion.train import dimension_weights, learning_rate, parameter_groups, train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
-from runtime.errors import DataError
+from runtime.errors import ConfigError, DataError
 
 CPU = torch.device("cpu")
 SMALL = DenoiserConfig(hidden=16, depth=2, heads=2)
@@ -217,6 +218,14 @@ def test_normalising_in_blocks_is_normalising_the_whole(pool, delta, monkeypatch
     assert torch.equal(normalizer.normalize_to(matrix, CPU), normalizer.normalize(matrix))
 
 
+def test_a_dimension_that_does_not_vary_is_not_divided_by_nothing(pool):
+    matrix = torch.from_numpy(pool.matrix)
+    matrix[:, 3] = 0.5
+    with pytest.raises(ConfigError, match=r"std_offset 1e-60: expected more, the pool is constant in a dimension"):
+        Normalizer.fit(matrix, COMPOSUITE, std_offset=1e-60)
+    assert torch.isfinite(Normalizer.fit(matrix, COMPOSUITE).normalize(matrix)).all()
+
+
 def test_a_pool_of_parts_that_are_given_up_is_the_same_and_keeps_none(pool):
     parts = [_random_transitions(task, 60, i) for i, task in enumerate(TASKS)]
     kept = [weakref.ref(part) for part in parts]
@@ -291,6 +300,13 @@ def test_a_killed_training_resumes_to_the_same_network(pool, tmp_path, monkeypat
     assert (tmp_path / "killed" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
 
 
+def test_a_training_that_diverges_ends_when_that_shows(pool, tmp_path):
+    config = dataclasses.replace(CONFIG, learning_rate=1e30)
+    with pytest.raises(DataError, match="push: the loss is not finite at step 10; learn with a smaller learning_rate"):
+        train(pool, SMALL, config, COMPOSUITE, tmp_path / "m.pt", seed=0, device=CPU, label="push")
+    assert not (tmp_path / "m.pt").exists()
+
+
 def test_training_is_decided_by_its_seed(pool, tmp_path):
     first, again, other = (
         _train(pool, tmp_path / name / "m.pt", seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))
@@ -353,6 +369,27 @@ def test_a_warm_start_begins_with_the_average_weights(pool, tmp_path):
     assert any((before["model"][name] != before["ema"][name]).any() for name in before["ema"])
     for name, weight in after["model"].items():
         torch.testing.assert_close(weight, before["ema"][name], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("network", "training", "message"),
+    [
+        ({"hidden": 24}, {}, r"first\.pt: its generator has hidden 16 \(expected 24\); a warm start"),
+        ({"kind": "dit_uniform"}, {}, r"kind dit \(expected dit_uniform\)"),
+        ({"time_scale": 9.0}, {}, r"time_scale 1\.0 \(expected 9\.0\)"),
+        ({}, {"follow_scale": 0.1, "delta_next": True}, r"delta_next False \(expected True\), follow_scale 1\.0 \(exp"),
+    ],
+)
+def test_a_warm_start_from_another_network_or_other_scales_is_refused(network, training, message, pool, tmp_path):
+    config = TrainConfig(steps=1, small_batch_size=16, precision="float32")
+    first = tmp_path / "first.pt"
+    train(pool, SMALL, config, COMPOSUITE, first, seed=0, device=CPU)
+    other, asked = dataclasses.replace(SMALL, **network), dataclasses.replace(config, **training)
+    with pytest.raises(ConfigError, match=message):
+        train(pool, other, asked, COMPOSUITE, tmp_path / "second.pt", seed=0, device=CPU, initial=first)
+    torch.save({"model": {}}, tmp_path / "foreign.pt")
+    with pytest.raises(DataError, match=r"foreign\.pt: lacks ema, .*expected the checkpoint of a generator"):
+        train(pool, SMALL, config, COMPOSUITE, tmp_path / "x.pt", seed=0, device=CPU, initial=tmp_path / "foreign.pt")
 
 
 def test_training_compiles_the_called_network_in_one_graph(pool, tmp_path, monkeypatch):

@@ -13,7 +13,8 @@ from diffusion.dit import attend
 from diffusion.interventions import axis_matrix, swap_ids, swap_tokens, token_changes
 from diffusion.model import DiffusionModel
 from diffusion.normalizer import Normalizer
-from diffusion.train import Pool, train
+from diffusion.pool import Pool
+from diffusion.train import train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions

@@ -9,14 +9,15 @@ from corl.evaluate import Evaluation
 from corl.td3_bc import TD3BC
 from corl.train import PolicyConfig, train_policy
 from diffusion.config import DenoiserConfig, SamplerConfig, TrainConfig
-from diffusion.model import DiffusionModel, load_checkpoint
+from diffusion.model import DiffusionModel
 from diffusion.partial import PartialSamples
-from diffusion.train import Pool, train
+from diffusion.pool import Pool
+from diffusion.train import train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime import interrupt
-from runtime.checkpoint import BackgroundSaver
+from runtime.checkpoint import BackgroundSaver, load_checkpoint, replace_torch
 from runtime.metrics import read_metrics
 
 TASK = Task.parse("IIWA_Box_None_Push")
@@ -93,6 +94,71 @@ def test_an_interrupted_policy_ends_with_the_curve_of_one_that_was_not(tmp_path,
     curves = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "cut")]
     assert curves[0] == curves[1]
     assert [row["step"] for row in curves[0]] == [5, 10, 12]
+
+
+def _as_of_a_gpu(value):
+    """A checkpoint's content with the random states that a GPU would have written."""
+    if isinstance(value, dict):
+        of_gpu = torch.arange(16, dtype=torch.uint8)
+        return {key: of_gpu if key in ("generator", "indices") else _as_of_a_gpu(item) for key, item in value.items()}
+    return value
+
+
+def _move_to_another_device(path):
+    replace_torch(_as_of_a_gpu(load_checkpoint(path)), path)
+
+
+def test_a_generator_in_training_goes_on_on_another_kind_of_device(tmp_path, monkeypatch, caplog):
+    pool, network = Pool.of([_transitions()], COMPOSUITE), DenoiserConfig(hidden=8, depth=1, heads=1)
+    config = TrainConfig(steps=12, small_batch_size=8, log_every=4, precision="float32")
+
+    def run():
+        train(pool, network, config, COMPOSUITE, tmp_path / "model.pt", seed=0, device=torch.device("cpu"))
+
+    ask, update = _ask_after(5), torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *args: (ask(), update(self, *args))[1])
+    with pytest.raises(interrupt.Interrupted):
+        run()
+    interrupt.clear()
+    _move_to_another_device(tmp_path / "resume.pt")
+    with caplog.at_level("INFO"):
+        run()
+    assert "another kind of device: from step 5 on" in caplog.text
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [4, 8, 12]
+
+
+@pytest.mark.parametrize("algorithm", ["td3_bc", "iql"])
+def test_a_policy_in_training_goes_on_on_another_kind_of_device(algorithm, tmp_path, monkeypatch):
+    config = PolicyConfig(algorithm=algorithm, max_timesteps=4, batch_size=8, eval_freq=2, n_episodes=1)
+
+    def evaluate(policy, seeds):
+        interrupt.request(15)
+        return Evaluation(returns=np.zeros(len(seeds)), successes=np.zeros(len(seeds), bool))
+
+    def run():
+        return train_policy(_transitions(), config, evaluate, tmp_path, seed=0, device=torch.device("cpu"))
+
+    with pytest.raises(interrupt.Interrupted):
+        run()
+    interrupt.clear()
+    _move_to_another_device(tmp_path / "resume.pt")
+    with pytest.raises(interrupt.Interrupted):
+        run()
+    interrupt.clear()
+    assert run().episodes == 1
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [2, 4]
+
+
+def test_samples_go_on_on_another_kind_of_device(tmp_path):
+    samples = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    kept = PartialSamples(tmp_path / "partial", "key", seconds=0.0)
+    kept.keep(samples, 4, torch.Generator().manual_seed(0), now=True)
+    _move_to_another_device(kept.state_file)
+    found, generator = np.zeros_like(samples), torch.Generator().manual_seed(0)
+    assert PartialSamples(tmp_path / "partial", "key").restore(found, generator) == 4
+    np.testing.assert_array_equal(found[:4], samples[:4])
+    anew = torch.randn(8, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(torch.randn(8, generator=generator), anew), "the noise of the first rows is not drawn again"
 
 
 def test_a_checkpoint_written_in_the_background_is_the_state_when_it_was_asked_for(tmp_path):

@@ -83,7 +83,7 @@ def test_only_one_of_many_gets_a_dead_holders_lease(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, None])
 def test_who_waits_gets_the_lock_when_its_holder_is_done_with_and_without_locks_of_the_file_system(
-    number, tmp_path, monkeypatch
+    number, tmp_path, monkeypatch, caplog
 ):
     if number is not None:
 
@@ -102,10 +102,15 @@ def test_who_waits_gets_the_lock_when_its_holder_is_done_with_and_without_locks_
     other = threading.Thread(target=hold)
     other.start()
     held.wait()
-    with waiting_lock(tmp_path, seconds=0.6):
+    with caplog.at_level("INFO"), waiting_lock(tmp_path, seconds=0.6):
         order.append("second")
     other.join()
     assert order == ["first", "second"]
+    told = [record.message for record in caplog.records if "waiting until it is done" in record.message]
+    assert len(told) == 1, "the wait is told once"
+    assert f"{tmp_path}: process {os.getpid()} on " in told[0]
+    with caplog.at_level("INFO"), waiting_lock(tmp_path, seconds=0.6):
+        assert caplog.records[-1].message == told[0], "a free lock is not waited for"
 
 
 def test_another_fault_of_the_file_system_than_having_no_locks_is_raised(tmp_path, monkeypatch):

@@ -106,6 +106,7 @@ def test_the_policy_and_generation_scripts_continue_where_the_loop_left_its_file
     for script in scripts:
         result = _run(script, folder)
         assert result.returncode == 0, result.stdout + result.stderr
+        assert "finished before" in result.stdout
     assert "best evaluation" in result.stdout
     assert files == {path: path.stat().st_mtime_ns for path in files}, "finished work is not done again"
 
@@ -191,6 +192,7 @@ def test_two_seeds_side_by_side_on_one_results_root_do_not_touch_each_other(fini
         (["--denoiser", "DiT"], "denoiser 'DiT': expected one of dit"),
         (["--num_train", "40"], "num_train 40: the split has 3 train tasks"),
         (["--task_list_seed", "7"], "split_7.json: no such split file"),
+        (["--retry_delay", "nan"], "retry_delay nan: expected at least 0"),
         (["--min_threshold", "0.95"], "min_threshold 0.95: expected at most success_threshold"),
     ],
 )

@@ -1,15 +1,19 @@
 """What the loop asks of its first stage, iteration by iteration."""
 
+import errno
+
+import pytest
 import torch
 
 from diffusion.feed import Feed
 from diffusion.normalizer import Normalizer
-from diffusion.train import Pool
+from diffusion.pool import Pool
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.config import load_pipeline_config
 from pipeline.loop import Loop
+from pipeline.stage import discard_damaged
 from pipeline.state import Iteration
 
 
@@ -45,3 +49,19 @@ def test_rows_of_expert_and_generated_sets_count_alike():
     ((_, conditions),) = feed.batches(1)
     share = (conditions == torch.from_numpy(few.one_hot)).all(1).float().mean()
     assert abs(share - 0.1) < 0.015  # five deviations
+
+
+def test_what_can_be_continued_is_removed_if_it_is_damaged_and_not_if_the_disk_does_not_answer(tmp_path, monkeypatch):
+    damaged, whole = tmp_path / "damaged.pt", tmp_path / "whole.pt"
+    damaged.write_bytes(b"cut off")
+    discard_damaged(damaged)
+    assert not damaged.exists()
+    torch.save({"step": 3}, whole)
+
+    def refuse(*_, **__):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(OSError, match="broken"):
+        discard_damaged(whole)
+    assert whole.exists()

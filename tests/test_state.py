@@ -59,5 +59,7 @@ def test_source_tasks_parse_from_the_published_form():
     assert parse_sources([f"0:{A},{B}", f"2:{C}"]) == {0: (A, B), 2: (C,)}
     with pytest.raises(ConfigError, match="expected RUN:TASK,TASK"):
         parse_sources([str(A)])
+    with pytest.raises(ConfigError, match=f"--source_tasks 2: {A}, {B}, {A}: expected one or more, none of them twice"):
+        parse_sources([f"2:{A},{B}", f"2:{A}"])
     with pytest.raises(TaskError):
         parse_sources(["0:IIWA_Cup_None_Push"])

@@ -11,7 +11,8 @@ from diffusion.config import TrainConfig
 from diffusion.distributed import World, spawn
 from diffusion.feed import Feed
 from diffusion.normalizer import Normalizer
-from diffusion.train import Pool, train
+from diffusion.pool import Pool
+from diffusion.train import train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from runtime import interrupt
 from runtime.errors import ConfigError

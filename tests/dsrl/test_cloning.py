@@ -44,7 +44,7 @@ def test_faults_of_a_checkpoint_are_named(cloned, tmp_path, policy):
     with pytest.raises(DataError, match="no such checkpoint"):
         Checkpoint.read(tmp_path / "state_1.pt")
     (tmp_path / "cut.pt").write_bytes(cloned.read_bytes()[:3000])
-    with pytest.raises(DataError, match="not a whole checkpoint"):
+    with pytest.raises(DataError, match="not a readable checkpoint"):
         Checkpoint.read(tmp_path / "cut.pt")
     torch.save({"model": {}}, tmp_path / "other.pt")
     with pytest.raises(DataError, match="not a checkpoint of a diffusion policy"):

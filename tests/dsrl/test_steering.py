@@ -149,7 +149,7 @@ def test_a_run_that_was_asked_to_stop_goes_on_as_one_that_was_not(policy, tmp_pa
 
 def test_a_run_is_not_continued_with_other_settings_or_from_a_damaged_file(policy, tmp_path):
     (tmp_path / "resume.pt").write_bytes(b"half")
-    with pytest.raises(DataError, match=r"resume.pt: not a whole checkpoint .*; remove it to begin anew"):
+    with pytest.raises(DataError, match=r"resume.pt: not a readable checkpoint .*; remove it to begin anew"):
         steer(policy, tiny_steering(tmp_path))
     with pytest.raises(StateError, match=r"a run with other settings \(utd\)"):
         steer(policy, tiny_steering(tmp_path, utd=3))

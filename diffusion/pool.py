@@ -1,0 +1,55 @@
+"""What a generator is trained on: the transitions of several tasks in one matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from offline_compositional_rl_datasets.layout import FactoredLayout
+from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
+from runtime.errors import DataError
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Transitions of several tasks: matrix (N, 164) float32, task of each row (N,) int64, conditions (T, 16)."""
+
+    matrix: np.ndarray
+    task_index: np.ndarray
+    conditions: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        parts: Iterable[Transitions],
+        layout: FactoredLayout,
+        *,
+        rows: int | None = None,
+        canonical: bool = True,
+        timeouts_as_terminals: bool = False,
+    ) -> Pool:
+        """One matrix, allocated once and filled part by part. Raises `DataError` for an empty pool.
+
+        `rows`: how many the parts have, where they are an iterator: then each may be let go once it has been copied
+        (the system hands out the matrix' memory as it is filled), and the pool is in memory once, not twice.
+        """
+        if rows is None:
+            parts = list(parts)
+            rows = sum(len(part) for part in parts)
+        if not rows:
+            raise DataError("the training pool is empty: expected at least one task with data")
+        matrix = np.empty((rows, layout.transition_dim), dtype=np.float32)
+        task_index = np.empty(rows, dtype=np.int64)
+        start, conditions = 0, []
+        for i, part in enumerate(parts):
+            stop = start + len(part)
+            block = matrix[start:stop]
+            block[:] = part.to_matrix(layout, timeouts_as_terminals=timeouts_as_terminals)
+            for states in (layout.observation, layout.next_observation) if canonical else ():
+                block[:, states] = canonical_quaternions(block[:, states], layout)
+            task_index[start:stop] = i
+            conditions.append(part.task.one_hot)
+            start = stop
+        return cls(matrix, task_index, np.stack(conditions))
