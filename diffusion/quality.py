@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 from diffusion.config import QualityConfig
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.atomic import atomic_path
+from runtime.errors import DataError, one_line
 
 LEVELS = np.linspace(0.005, 0.995, 100)
 """Quantile levels that stand for a distribution."""
@@ -177,8 +180,13 @@ def save_marginals(path: Path, marginals: Marginals) -> None:
 
 
 def load_marginals(path: Path) -> Marginals | None:
-    """None where the generator came without."""
+    """None where the generator came without. Raises `DataError` for a damaged file."""
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as archive:
-        return Marginals(**{key: archive[key] for key in ("quantiles", "conditions", "std")})
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return Marginals(**{key: archive[key] for key in ("quantiles", "conditions", "std")})
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: not the quantiles of a pool ({one_line(error)}); remove it to go on without"
+        ) from error

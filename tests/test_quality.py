@@ -14,6 +14,7 @@ from pipeline.config import load_pipeline_config
 from pipeline.loop import Loop
 from pipeline.state import Iteration
 from runtime.atomic import write_json
+from runtime.errors import DataError
 from runtime.paths import PROJECT_ROOT
 
 TRAIN = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf", "Jaco_Box_GoalWall_Push")]
@@ -120,6 +121,9 @@ def test_the_marginals_travel_beside_the_generator(tmp_path, marginals):
     for field in dataclasses.fields(Marginals):
         np.testing.assert_array_equal(getattr(loaded, field.name), getattr(marginals, field.name))
     assert load_marginals(tmp_path / "absent.npz") is None
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "m.npz").read_bytes()[:500])
+    with pytest.raises(DataError, match=r"cut\.npz: not the quantiles of a pool"):
+        load_marginals(tmp_path / "cut.npz")
     assert _assess(_set(100), None).distance is None
 
 
