@@ -157,7 +157,7 @@ def earlier_rows(path: Path) -> dict[str, list[dict[str, Any]]]:
     if not path.exists():
         return {}
     try:
-        table = pd.read_csv(path, dtype={"variant": str}, keep_default_na=False, float_precision="round_trip")
+        table = pd.read_csv(path, dtype={"variant": str}, keep_default_na=False)
     except ValueError as error:  # empty, not a table, not text
         raise ConfigError(f"{path}: not a table of a study ({one_line(error)})") from error
     if tuple(table.columns) != COLUMNS:

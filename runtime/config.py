@@ -80,9 +80,36 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
     _check_keys(cls, values, source, prefix="")
     rules = dacite.Config(strict=True, cast=[Path, tuple], type_hooks={float: _as_float})
     try:
-        return dacite.from_dict(cls, _over_defaults(cls, values), rules)
-    except (dacite.DaciteError, TypeError, ValueError) as error:
+        return _build(cls, values, rules)
+    except dacite.WrongTypeError as error:
+        kind = error.field_type
+        expected = str(kind) if typing.get_args(kind) else kind.__name__
+        raise ConfigError(f"{source}: {error.field_path} {error.value!r}: expected {expected}") from error
+    except (ConfigError, dacite.DaciteError, TypeError, ValueError) as error:
         raise ConfigError(f"{source}: {error}") from error
+
+
+def _build(cls: type[T], values: Mapping[str, Any], rules: Any) -> T:
+    """Nested dataclasses first, each laid over its default, so that a part of one may be given and errors name it."""
+    import dacite
+
+    built = dict(values)
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        value = values.get(field.name)
+        kind = _nested(hints[field.name])
+        if kind is None or not isinstance(value, Mapping):
+            continue
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        try:
+            under = vars(default) if isinstance(default, kind) else {}
+            built[field.name] = _build(kind, {**under, **value}, rules)
+        except ConfigError as error:
+            raise ConfigError(f"{field.name}.{error}") from error
+        except dacite.DaciteFieldError as error:
+            error.update_path(field.name)
+            raise
+    return dacite.from_dict(cls, built, rules)
 
 
 def _check_keys(cls: type, values: Mapping[str, Any], source: str, prefix: str) -> None:
@@ -98,7 +125,7 @@ def _check_keys(cls: type, values: Mapping[str, Any], source: str, prefix: str) 
             continue
         if isinstance(value, bool) and bool not in alternatives and {int, float} & set(alternatives):
             raise ConfigError(f"{source}: {prefix + key!r} is {value}, expected a number")
-        nested = next((kind for kind in alternatives if dataclasses.is_dataclass(kind)), None)
+        nested = _nested(hints[key])
         if nested is not None:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{source}: {prefix + key!r} is {value!r}, expected a mapping")
@@ -112,15 +139,9 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
-def _over_defaults(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` laid over the defaults of nested dataclasses, so that a part of one may be given."""
-    result = dict(values)
-    for field in dataclasses.fields(cls):
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        value = result.get(field.name)
-        if isinstance(value, Mapping) and dataclasses.is_dataclass(default):
-            result[field.name] = {**vars(default), **_over_defaults(type(default), value)}
-    return result
+def _nested(hint: Any) -> type | None:
+    """The dataclass that a hint allows, if it does."""
+    return next((kind for kind in _alternatives(hint) if dataclasses.is_dataclass(kind)), None)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -170,8 +170,9 @@ def test_what_cannot_be_evaluated_or_trained_on_is_refused(tmp_path):
 def test_a_checkpoint_of_another_kind_is_not_fine_tuned(tmp_path):
     torch.save({"actor": {}, "hidden": [8]}, tmp_path / "policy.pt")
     torch.save([1], tmp_path / "list.pt")
-    for name in ("policy.pt", "list.pt"):
-        with pytest.raises(DataError, match=rf"{name}: lacks config, .*expected a checkpoint of a multitask agent"):
+    lacks = "policy.pt: lacks config, .*expected a checkpoint of a multitask agent"
+    for name, message in (("policy.pt", lacks), ("list.pt", "list.pt: holds a list, expected the mapping")):
+        with pytest.raises(DataError, match=message):
             load_agent(tmp_path / name, COMPOSUITE, seed=0, device=torch.device("cpu"))
 
 
