@@ -27,7 +27,7 @@ from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
 from runtime.device import autocast_dtype
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, expect_range
 
 # Published name -> learner, network.
 ALGORITHMS = {
@@ -47,6 +47,10 @@ class BCConfig:
 
     learning_rate: float = 1e-3
     hidden: tuple[int, ...] = (256, 256)
+
+    def __post_init__(self) -> None:
+        expect_range(self, "learning_rate", above=True)
+        expect_range(self, "hidden", least=1)
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,8 @@ class MultitaskConfig:
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
             raise ConfigError(f"algorithm {self.algorithm!r}: expected one of {', '.join(ALGORITHMS)}")
-        for name in ("max_timesteps", "batch_size", "save_freq", "n_eval_episodes", "horizon"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
-        if self.eval_freq < 0:
-            raise ConfigError(f"eval_freq {self.eval_freq}: expected 0 or more")
+        expect_range(self, "max_timesteps", "batch_size", "save_freq", "n_eval_episodes", "horizon", least=1)
+        expect_range(self, "eval_freq")
         if self.episode_ends not in ("drop", "self", "reference"):
             raise ConfigError(f"episode_ends {self.episode_ends!r}: expected drop, self or reference")
         if self.hide_velocities and not self.normalise:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from corl.rlpd import MixSchedule
 from corl.sac import SACConfig
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, expect_range
 
 RUNTIME_SETTINGS = ("checkpoint_freq", "log_freq")
 """These change no result: a run may be continued with others."""
@@ -46,16 +46,12 @@ class OnlineConfig:
 
     def __post_init__(self) -> None:
         positive = ("total_timesteps", "num_envs", "buffer_size", "eval_freq", "n_eval_episodes", "env_horizon")
-        for name in (*positive, "checkpoint_freq", "log_freq"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
+        expect_range(self, *positive, "checkpoint_freq", "log_freq", least=1)
+        expect_range(self, "learning_starts")
+        expect_range(self, "stop_success", most=1)
         if self.buffer_size < self.num_envs:
             raise ConfigError(
                 f"buffer_size {self.buffer_size}: expected at least {self.num_envs} (num_envs), the rows of one step"
-            )
-        if self.learning_starts < 0 or not 0 <= self.stop_success <= 1:
-            raise ConfigError(
-                f"learning_starts {self.learning_starts}, stop_success {self.stop_success}: expected 0 or more, 0 to 1"
             )
         if self.hide_velocities and not self.normalise:
             raise ConfigError("hide_velocities: expected normalise too, which is what hides them")

@@ -12,7 +12,7 @@ from torch import Tensor
 from corl.online_replay import ObservationCode, OnlineReplay
 from corl.replay import Batch
 from offline_compositional_rl_datasets.transitions import Transitions
-from runtime.errors import ConfigError
+from runtime.errors import expect_range
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,9 @@ class MixSchedule:
     decay_start: int = 500_000
 
     def __post_init__(self) -> None:
-        if not (0 <= self.start <= 1 and 0 <= self.end <= 1) or self.decay_steps < 1 or self.decay_start < 0:
-            raise ConfigError(
-                f"mix ratio {self.start} to {self.end} over {self.decay_steps} steps from {self.decay_start}: expected "
-                "ratios of 0 to 1, at least 1 step, a start of 0 or more"
-            )
+        expect_range(self, "start", "end", most=1)
+        expect_range(self, "decay_steps", least=1)
+        expect_range(self, "decay_start")
 
     def ratio(self, step: int) -> float:
         done = min(max((step - self.decay_start) / self.decay_steps, 0.0), 1.0)

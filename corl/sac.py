@@ -19,7 +19,7 @@ from corl.ensembles import LAYER_NORMS, CriticEnsemble, SquashedActor, squash
 from corl.learner import in_dtype
 from corl.replay import Batch
 from runtime.checkpoint import restore_random
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, expect_range
 
 Network = Callable[..., Tensor]
 
@@ -53,20 +53,16 @@ class SACConfig:
     cloning: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "policy_frequency", "target_network_frequency", "updates_per_step", "critics"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
+        expect_range(self, "batch_size", "policy_frequency", "target_network_frequency", "updates_per_step", least=1)
+        expect_range(self, "critics", "hidden", least=1)
         if not 1 <= self.target_critics <= self.critics:
             raise ConfigError(f"target_critics {self.target_critics}: expected 1 to {self.critics} (critics)")
-        if not self.cloning >= 0 or not self.alpha > 0:
-            raise ConfigError(f"cloning {self.cloning}, alpha {self.alpha}: expected 0 or more, and above 0")
+        expect_range(self, "cloning")
+        expect_range(self, "alpha", "policy_lr", "q_lr", above=True)
+        expect_range(self, "gamma", most=1)
+        expect_range(self, "tau", most=1, above=True)
         if self.layer_norm not in LAYER_NORMS:
             raise ConfigError(f"layer_norm {self.layer_norm!r}: expected one of {', '.join(LAYER_NORMS)}")
-        if not (self.policy_lr > 0 and self.q_lr > 0 and 0 <= self.gamma <= 1 and 0 < self.tau <= 1 and self.hidden):
-            raise ConfigError(
-                f"policy_lr {self.policy_lr}, q_lr {self.q_lr}, gamma {self.gamma}, tau {self.tau}, hidden "
-                f"{self.hidden}: expected positive rates, 0 to 1, above 0 to 1, one or more sizes"
-            )
 
 
 def soft_target(

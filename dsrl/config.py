@@ -13,7 +13,7 @@ from dsrl.denoising import SPACINGS, ddim_times
 from dsrl.normalizer import RELATIVE_QUATERNION
 from envs.robomimic_task import RobomimicTask
 from runtime.config import from_mapping, load_yaml
-from runtime.errors import ConfigError, DataError
+from runtime.errors import ConfigError, DataError, expect_range
 from runtime.paths import PROJECT_ROOT
 
 T = TypeVar("T")
@@ -60,20 +60,15 @@ class BCConfig:
     def __post_init__(self) -> None:
         RobomimicTask.standard(self.task)
         ddim_times(self.diffusion_steps, self.ddim_steps, self.spacing)
-        for name in ("pred_horizon", "time_dim", "epochs", "batch_size", "ema_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
-        if not self.hidden_dims or min(self.hidden_dims) < 1:
-            raise ConfigError(f"hidden_dims {self.hidden_dims}: expected positive widths")
+        expect_range(self, "pred_horizon", "time_dim", "epochs", "batch_size", "ema_every", "save_every", least=1)
+        expect_range(self, "hidden_dims", least=1)
+        expect_range(self, "learning_rate", above=True)
+        expect_range(self, "ema_decay", most=1, below=True)
+        expect_range(self, "num_demos")
         if self.spacing not in SPACINGS or self.relative_quaternion not in RELATIVE_QUATERNION:
             raise ConfigError(
                 f"spacing {self.spacing!r}, relative_quaternion {self.relative_quaternion!r}: "
                 f"expected one of {', '.join(SPACINGS)}, and of {', '.join(RELATIVE_QUATERNION)}"
-            )
-        if not 0 < self.learning_rate < math.inf or not 0 <= self.ema_decay < 1 or self.num_demos < 0:
-            raise ConfigError(
-                f"learning_rate {self.learning_rate}, ema_decay {self.ema_decay}, num_demos {self.num_demos}: "
-                "expected above 0, 0 to below 1, and at least 0"
             )
 
     @property
@@ -151,26 +146,14 @@ class DSRLConfig:
             raise ConfigError(f"spacing {self.spacing!r}: expected one of {', '.join(SPACINGS)}, or none")
         counts = ("initial_steps", "train_steps", "utd", "num_envs", "horizon", "batch_size", "eval_every")
         counts += ("eval_episodes", "fresh_episodes", "distill_steps", "policy_delay", "decisions_ahead", "ddim_steps")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected at least 1")
-        for name in ("action_magnitude", "reward_scale", "learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected a number above 0")
-        for name in ("discount", "tau"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"{name} {getattr(self, name)}: expected above 0 to 1")
-        if not 0 <= self.least_base_rate <= 1 or not math.isfinite(self.target_entropy):
-            raise ConfigError(
-                f"least_base_rate {self.least_base_rate}, target_entropy {self.target_entropy}: expected 0 to 1, and a "
-                "finite number"
-            )
-        if not self.hidden_dims or min(self.hidden_dims) < 1:
-            raise ConfigError(f"hidden_dims {self.hidden_dims}: expected positive widths")
+        expect_range(self, *counts, "hidden_dims", least=1)
+        expect_range(self, "action_magnitude", "reward_scale", "learning_rate", above=True)
+        expect_range(self, "discount", "tau", most=1, above=True)
+        expect_range(self, "least_base_rate", most=1)
+        expect_range(self, "target_entropy", least=-math.inf)
+        expect_range(self, "seed", most=2**32 - 1)
         if not _is_entropy_weight(self.ent_coef):
             raise ConfigError(f"ent_coef {self.ent_coef!r}: expected auto, auto_NUMBER (where it starts) or a number")
-        if not 0 <= self.seed < 2**32:
-            raise ConfigError(f"seed {self.seed}: expected 0 to {2**32 - 1}")
 
     @property
     def save_folder(self) -> Path:
