@@ -167,7 +167,9 @@ class PipelineConfig:
         expect_device_name(self.device)
 
     def model_name(self, iteration: int) -> str:
-        """MODEL of the published folder names."""
+        """MODEL of the published folder names. Raises `ConfigError` for an iteration before the first."""
+        if iteration < 0:
+            raise ConfigError(f"--diffusion_training_run {iteration}: expected 0 or more")
         return f"{self.run_name}_{iteration}"
 
     @property

@@ -70,3 +70,8 @@ def test_a_device_that_this_machine_lacks_is_refused_before_data_is_recorded(tmp
     with pytest.raises(ConfigError, match=r"device 'cuda:97': this machine has \d+ CUDA devices"):
         Loop(config).run()
     assert not (tmp_path / "data_path").exists()
+
+
+def test_an_iteration_before_the_first_has_no_model():
+    with pytest.raises(ConfigError, match="--diffusion_training_run -1: expected 0 or more"):
+        load_pipeline_config(None, {}).model_name(-1)
