@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from runtime.atomic import write_json
@@ -74,3 +75,9 @@ def copy_rate(device: torch.device, size: int = 1 << 28) -> float:
     source = torch.empty(size, dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
     return size / seconds_of(lambda: target.copy_(source), device, repeats=5)
+
+
+def fresh_copy_rate(size: int) -> float:
+    """Bytes/s of a copy to memory of the CPU that the system has yet to hand out, as that of a new array is."""
+    source = np.ones(size, np.uint8)
+    return size / seconds_of(source.copy, torch.device("cpu"), repeats=3)

@@ -31,13 +31,26 @@ from runtime.device import autocast_dtype, pick_device
 from runtime.errors import ConfigError, expect_sizes, run_main
 from runtime.metrics import write_csv
 
+PUBLISHED, NARROW = (80.0, 0.002), (10.0, 0.02)  # noise levels from, to
 SOLVERS = [
-    *(("heun_churn", steps) for steps in (8, 16, 32, 64, 128)),
-    *(("heun", steps) for steps in (4, 6, 8, 16, 32, 64)),
-    *(("dpmpp_2m", steps) for steps in (4, 6, 8, 10, 12, 16, 24, 32, 64)),
+    *(("heun_churn", steps, PUBLISHED) for steps in (8, 16, 32, 64, 128)),
+    *(("heun", steps, PUBLISHED) for steps in (4, 6, 8, 16, 32, 64)),
+    *(("dpmpp_2m", steps, PUBLISHED) for steps in (4, 6, 8, 10, 12, 16, 24, 32, 64)),
+    *(("heun_churn", steps, NARROW) for steps in (8, 16, 32)),
+    *(("dpmpp_2m", steps, NARROW) for steps in (4, 5, 6, 8, 10, 12, 16)),
 ]
 _REWARD_TOLERANCE = 0.05
-_COLUMNS = ("task", "seed", "solver", "evaluations", "seconds", "distance", "reward_agreement")
+_COLUMNS = (
+    "task",
+    "seed",
+    "solver",
+    "sigma_max",
+    "sigma_min",
+    "evaluations",
+    "seconds",
+    "distance",
+    "reward_agreement",
+)
 
 
 def reward_agreement(matrix: np.ndarray, task: Task) -> float:
@@ -82,14 +95,15 @@ def quality(
     figures = {"distance": distance(shuffled[:half], shuffled[half:])}
     figures["reward_agreement"] = reward_agreement(shuffled[:rows], task)
     found = [{"task": task.name, "solver": "real data", "evaluations": 0, "seed": 0, "seconds": 0.0, **figures}]
-    for solver, steps in SOLVERS:
-        config = SamplerConfig(solver=solver, steps=steps, num_samples=rows, batch_size=min(rows, 1000))
+    for solver, steps, (high, low) in SOLVERS:
+        levels = {"sigma_max": high, "sigma_min": low}
+        config = SamplerConfig(solver=solver, steps=steps, num_samples=rows, batch_size=min(rows, 1000), **levels)
         for seed in range(seeds):
             start = time.perf_counter()
             matrix = generate(model, task.one_hot, config, seed=seed)
             spent = time.perf_counter() - start
             row = {"task": task.name, "solver": solver, "evaluations": evaluations(config), "seed": seed}
-            row |= {"seconds": spent, "distance": distance(matrix, real)}
+            row |= {**levels, "seconds": spent, "distance": distance(matrix, real)}
             found.append(row | {"reward_agreement": reward_agreement(matrix, task)})
             print(
                 " ".join(f"{k} {v:.4f}" if isinstance(v, float) else str(v) for k, v in found[-1].items()), flush=True
@@ -97,8 +111,14 @@ def quality(
     return found
 
 
+def _line(row: dict[str, object]) -> str:
+    """Its line's name in the picture."""
+    levels = f", {row['sigma_max']:g} to {row['sigma_min']:g}" if "sigma_max" in row else ""
+    return f"{row['solver']}{levels}"
+
+
 def plot(rows: list[dict[str, object]], path: Path) -> None:
-    """Quality against evaluations, one line per solver (mean over tasks and seeds)."""
+    """Quality against evaluations, one line per solver and range of noise (mean over tasks and seeds)."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -106,14 +126,14 @@ def plot(rows: list[dict[str, object]], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axis, name in zip(axes, ("distance", "reward_agreement"), strict=True):
-        for solver in dict.fromkeys(row["solver"] for row in rows):
-            own = [row for row in rows if row["solver"] == solver]
+        for line in dict.fromkeys(map(_line, rows)):
+            own = [row for row in rows if _line(row) == line]
             counts = sorted({row["evaluations"] for row in own})
             means = [np.mean([row[name] for row in own if row["evaluations"] == count]) for count in counts]
-            if solver == "real data":
-                axis.axhline(means[0], color="0.6", linestyle="--", label=solver)
+            if line == "real data":
+                axis.axhline(means[0], color="0.6", linestyle="--", label=line)
             else:
-                axis.plot(counts, means, marker="o", label=solver)
+                axis.plot(counts, means, marker="o", label=line)
         axis.set(xscale="log", xlabel="evaluations of the network", ylabel=name.replace("_", " "))
         axis.legend()
     axes[0].set_yscale("log")

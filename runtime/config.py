@@ -45,8 +45,10 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-        twice = _key_given_twice(yaml.compose(text, yaml.SafeLoader))
-        raw = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        twice = _key_given_twice(node)
+        raw = None if node is None else loader.construct_document(node)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such configuration file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
