@@ -66,7 +66,7 @@ class Attempt:
     missed: int = 0  # polls in a row in which the scheduler did not know the job
     held: bool = False
     job: submitit.Job | None = None  # on this machine
-    gpus: tuple[int, ...] = ()  # of this machine, while a local job runs on them
+    gpus: tuple[str, ...] = ()  # of this machine, while a local job runs on them
     seen: tuple[float, float] | None = None  # time and fraction of the first progress of this try
 
     def status(self, now: float) -> str:

@@ -60,7 +60,8 @@ class JobCall:
     """Runs stages one after another; called again after a requeue it goes on with those that are not done.
 
     `names`: the job's name in the scheduler for each stage. `logs`: where users look for the log of each stage.
-    A stage that fails does not keep the next ones from running.
+    A stage that fails does not keep the next ones from running. `gpus`: those that it may use, where it is not the
+    scheduler that says so (submitit hides those that a local job did not ask for, and can only ask by number).
     """
 
     stages: Sequence[Stage]
@@ -68,9 +69,12 @@ class JobCall:
     logs: Sequence[Path]
     run: Mapping[str, str]  # run, group: written into the note
     signal_seconds: int = 90  # how long before its limit the job gets a signal
+    gpus: tuple[str, ...] = ()
 
     def __call__(self) -> None:
         configure_logging()
+        if self.gpus:  # CUDA has not started yet
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
         environment = submitit.JobEnvironment()
         folder = environment.paths.folder
         _honour_signals(max(1, round(self.signal_seconds * _GRACE_SHARE)))

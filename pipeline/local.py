@@ -28,12 +28,11 @@ _STOP_SECONDS = 15.0  # that jobs have to save on Ctrl-C
 _SPINS = "3000"  # turns that an idle thread of OpenMP waits awake: libgomp's own 300,000 starve what runs beside
 
 
-def visible_gpus() -> tuple[int, ...]:
-    """Numbers of the GPUs that this process may use; `CUDA_VISIBLE_DEVICES` is respected."""
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them: by number, or GPU-... or MIG-..."""
     count = torch.cuda.device_count()
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    numbers = tuple(int(name) for name in named if name.strip().isdigit())
-    return numbers[:count] if numbers else tuple(range(count))
+    named = tuple(name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip())
+    return named[:count] if named else tuple(map(str, range(count)))
 
 
 def tail(path: Path) -> str:
@@ -80,7 +79,7 @@ class LocalSite:
     def _gpu_count(self, attempt: Attempt) -> int:
         return min(attempt.resources.gpus, len(self.gpus))
 
-    def free_gpus(self, running: Sequence[Attempt]) -> list[int]:
+    def free_gpus(self, running: Sequence[Attempt]) -> list[str]:
         taken = {gpu for attempt in running for gpu in attempt.gpus}
         return [gpu for gpu in self.gpus if gpu not in taken]
 
@@ -122,12 +121,9 @@ class LocalSite:
         executor = submitit.AutoExecutor(folder=self.folder / "%j", cluster="local")
         resources = attempt.resources
         parameters = {"timeout_min": max(1, round(resources.hours * 60)), "mem_gb": resources.memory_gb}
-        if attempt.gpus:
-            parameters |= {"gpus_per_node": len(attempt.gpus), "local_visible_gpus": attempt.gpus}
         executor.update_parameters(name=slug(stage.name), cpus_per_task=max(1, resources.cpus), **parameters)
-        call = JobCall(
-            [stage], [group.job_name(stage)], [group.log_file(stage)], {"run": group.run, "group": group.name}
-        )
+        run = {"run": group.run, "group": group.name}
+        call = JobCall([stage], [group.job_name(stage)], [group.log_file(stage)], run, gpus=attempt.gpus)
         with _deaf_to_ctrl_c():
             return executor.submit(call)
 

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,12 +124,41 @@ def test_a_lone_job_gets_all_cores_of_this_machine_and_many_get_what_they_ask(tm
     assert [site.share(asked, jobs).cpus for jobs in (1, 2, 3, 4, 100)] == [8, 4, 2, 2, 2]
 
 
+@dataclasses.dataclass(frozen=True)
+class TellsItsGpus:
+    """A stage that writes down which GPUs it is shown."""
+
+    output: Path
+    name: str = "gpus"
+    threads: int = 0
+
+    def key(self):
+        return "gpus"
+
+    def __call__(self):
+        self.output.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+
+
+@pytest.mark.parametrize("own", [(), ("1",), ("GPU-8932f937", "MIG-e2a3")], ids=["none", "a number", "names"])
+def test_a_local_job_sees_its_own_gpus_and_no_others(own, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(own))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(own))
+    site = LocalSite(tmp_path)
+    assert site.gpus == own
+    asked = Resources(memory_gb=1, hours=1, cpus=1, gpus=len(own))
+    attempt = Attempt(TellsItsGpus(tmp_path / "gpus.txt"), asked)
+    ((begun, failure),) = site.submit([attempt], [], Group("run", "group", 0, lambda stage: tmp_path / "logs"))
+    assert failure is None
+    begun.job.result()
+    assert (tmp_path / "gpus.txt").read_text() == ",".join(own)
+
+
 def test_local_jobs_wait_for_a_free_gpu_and_get_one_of_their_own(tmp_path):
     site = LocalSite(tmp_path)
-    site.cores, site.gpus = 16, (3, 5)
+    site.cores, site.gpus = 16, ("3", "5")
     attempts = [Attempt(_stage(tmp_path), Resources(memory_gb=1, hours=1, cpus=1, gpus=1)) for _ in range(3)]
     running = []
-    for attempt, expected in zip(attempts, (3, 5), strict=False):
+    for attempt, expected in zip(attempts, ("3", "5"), strict=False):
         assert site.fits(attempt, running)
         attempt.gpus = (site.free_gpus(running)[0],)
         assert attempt.gpus == (expected,)
@@ -135,7 +166,7 @@ def test_local_jobs_wait_for_a_free_gpu_and_get_one_of_their_own(tmp_path):
     assert not site.fits(attempts[2], running)
     running.pop(0)
     assert site.fits(attempts[2], running)
-    assert site.free_gpus(running) == [3]
+    assert site.free_gpus(running) == ["3"]
 
 
 def _attempts(tmp_path, count, **resources):
