@@ -28,7 +28,7 @@ _CONTROL_STEPS = _POLICIES * 10 * 10 * 500
 def main(
     cores: int = 0,
     env_steps: float = 0.0,
-    solver: Literal["dpmpp_2m_16", "heun_churn_128"] = "dpmpp_2m_16",
+    solver: Literal["dpmpp_2m_8", "dpmpp_2m_16", "heun_churn_128"] = "dpmpp_2m_8",
     device: str = "auto",
     quick: bool = False,
     json: Path | None = None,
@@ -38,7 +38,7 @@ def main(
     Args:
         cores: that evaluate (0: those of this machine)
         env_steps: control steps per second of one core (0: measured, which needs the simulator here)
-        solver: dpmpp_2m_16 or heun_churn_128
+        solver: dpmpp_2m_8, dpmpp_2m_16 or heun_churn_128 (its steps at the end)
         device: auto, cpu or cuda[:N]
         quick: small sizes: the parts' figures are then rough
         json: file for the figures

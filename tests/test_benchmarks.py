@@ -100,7 +100,7 @@ def test_an_iteration_counts_evaluation_beside_training_only_where_a_gpu_trains(
         return lambda *, json, **_: write_json(json, figures)
 
     monkeypatch.setattr(iteration.train, "main", part(minutes_for_100k_steps=1.0))
-    monkeypatch.setattr(iteration.sample, "main", part(minutes_for_1M_samples_dpmpp_2m_16=1.0))
+    monkeypatch.setattr(iteration.sample, "main", part(minutes_for_1M_samples_dpmpp_2m_8=1.0))
     monkeypatch.setattr(iteration.validate, "main", part(minutes_for_178_policies=7.0))
     monkeypatch.setattr(iteration.data, "main", part(measurements=[{"achieved": 1e9}], result_gigabytes=0.0))
     monkeypatch.setattr(iteration, "pick_device", lambda _: torch.device(kind))
