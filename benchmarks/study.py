@@ -172,26 +172,33 @@ def averages(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 
 
 def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Success and action error, averaged over tasks, against the generator's training; a line where only steps vary."""
+    """Success and action error against the generator's training where only steps vary; and each variant's success."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
+    from scipy.stats import binomtest
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    points = []
-    for name in dict.fromkeys(row["variant"] for row in rows):
-        own = [row for row in rows if row["variant"] == name]
-        success, error = averages(own)
-        points.append((own[0]["flop"] / 1e12, success, error, name, own[0]["only_steps"]))
-    line = sorted(point for point in points if point[4])
-    for axis, column, label in ((axes[0], 1, "success on held-out tasks"), (axes[1], 2, "action error (RMS)")):
-        axis.plot([point[0] for point in line], [point[column] for point in line], color="0.7", zorder=0)
-        for point in points:
-            axis.scatter(point[0], point[column], label=point[3], marker="o" if point[4] else "D")
-        axis.set(xscale="log", xlabel="training of the generator (TFLOP)", ylabel=label)
-    axes[0].set_ylim(-0.02, 1.02)
-    axes[1].legend(fontsize="small")
+    names = dict.fromkeys(row["variant"] for row in rows)
+    variants = {name: [row for row in rows if row["variant"] == name] for name in names}
+    size = (12, max(6.0, 1.5 + 0.28 * len(variants)))
+    figure, axes = plt.subplot_mosaic([["success", "all"], ["error", "all"]], figsize=size, layout="constrained")
+    curve = sorted((own[0]["flop"] / 1e12, *averages(own)) for own in variants.values() if own[0]["only_steps"])
+    for name, column, label in (("success", 1, "success on held-out tasks"), ("error", 2, "action error (RMS)")):
+        axes[name].plot([point[0] for point in curve], [point[column] for point in curve], marker="o")
+        axes[name].set(xscale="log", xlabel="training of the generator (TFLOP)", ylabel=label)
+        axes[name].set_xticks([point[0] for point in curve], [f"{point[0]:.0f}" for point in curve])
+        axes[name].minorticks_off()
+    axes["success"].set_ylim(-0.02, 1.02)
+    for place, own in enumerate(variants.values()):
+        solved, trials = (sum(row[column] for row in own) for column in ("solved", "trials"))
+        if trials:
+            interval = binomtest(solved, trials).proportion_ci(method="wilson")
+            axes["all"].plot([interval.low, interval.high], [place, place], color="0.6", zorder=0)
+        axes["all"].scatter(averages(own)[0], place, color="C0" if own[0]["only_steps"] else "C1")
+    axes["all"].set_yticks(range(len(variants)), list(variants), fontsize="small")
+    axes["all"].set(xlim=(-0.02, 1.02), xlabel="success, with its interval (Wilson)")
+    axes["all"].invert_yaxis()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
     plt.close(figure)
