@@ -5,6 +5,7 @@ Example: python -m benchmarks.data --json data.json
 
 from __future__ import annotations
 
+import os
 import resource
 import tempfile
 import time
@@ -49,6 +50,8 @@ def main(rows: int = 1_000_000, quick: bool = False, json: Path | None = None) -
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.hdf5"
         write_file(path, rows)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # the system would write it to the disk while it is read
         read_expert(path, TASK)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
