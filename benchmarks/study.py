@@ -27,7 +27,7 @@ from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError, one_line, run_main
-from runtime.metrics import write_csv
+from runtime.metrics import wilson, write_csv
 
 if TYPE_CHECKING:
     from pipeline.config import PipelineConfig
@@ -177,7 +177,6 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
-    from scipy.stats import binomtest
 
     names = dict.fromkeys(row["variant"] for row in rows)
     variants = {name: [row for row in rows if row["variant"] == name] for name in names}
@@ -193,8 +192,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for place, own in enumerate(variants.values()):
         solved, trials = (sum(row[column] for row in own) for column in ("solved", "trials"))
         if trials:
-            interval = binomtest(solved, trials).proportion_ci(method="wilson")
-            axes["all"].plot([interval.low, interval.high], [place, place], color="0.6", zorder=0)
+            axes["all"].plot(wilson(solved, trials), [place, place], color="0.6", zorder=0)
         axes["all"].scatter(averages(own)[0], place, color="C0" if own[0]["only_steps"] else "C1")
     axes["all"].set_yticks(range(len(variants)), list(variants), fontsize="small")
     axes["all"].set(xlim=(-0.02, 1.02), xlabel="success, with its interval (Wilson)")

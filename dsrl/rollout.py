@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from dsrl.diffusion_policy import DiffusionPolicy
 from envs.vector import VectorEnv
+from runtime.metrics import wilson
 from runtime.seeds import derive_seed, rng
 
 ChooseNoise = Callable[[Tensor, Sequence[int], int], Tensor]
@@ -53,12 +53,6 @@ class Episodes:
         columns = (self.seeds, self.successes, self.held, self.decisions)
         names = ("seed", "solved", "solved_at_the_end", "decisions")
         return [dict(zip(names, (int(v) for v in row), strict=True)) for row in zip(*columns, strict=True)]
-
-
-def wilson(solved: int, episodes: int) -> tuple[float, float]:
-    """95 % interval of a success rate."""
-    interval = binomtest(solved, episodes).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def episode_seeds(seed: int, count: int, purpose: str = "evaluation") -> list[int]:

@@ -15,13 +15,13 @@ from dsrl.diffusion_policy import DiffusionPolicy
 from dsrl.noise_aliasing import NoiseAliasingSAC
 from dsrl.noise_env import NoiseVecEnv, actor_noise, open_noise_environments
 from dsrl.noise_sac import NoiseSAC
-from dsrl.rollout import Episodes, episode_seeds, open_environments, run_episodes, wilson
+from dsrl.rollout import Episodes, episode_seeds, open_environments, run_episodes
 from dsrl.steering_state import SteeringFolder
 from envs.vector import VectorEnv
 from runtime.atomic import atomic_path
 from runtime.errors import DataError
 from runtime.logs import duration, progress
-from runtime.metrics import MetricsWriter
+from runtime.metrics import MetricsWriter, wilson
 from runtime.provenance import provenance
 
 log = logging.getLogger(__name__)

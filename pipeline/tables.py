@@ -10,15 +10,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scipy.stats import binomtest
-
 from offline_compositional_rl_datasets.task import Task
 from pipeline.places import samples_file
 from pipeline.state import Iteration
 from runtime.atomic import atomic_path, side_file, write_json, write_text
 from runtime.config import config_hash
 from runtime.errors import StateError
-from runtime.metrics import write_csv
+from runtime.metrics import wilson, write_csv
 
 if TYPE_CHECKING:
     from diffusion.quality import Quality
@@ -116,8 +114,7 @@ def _write_scores(
 def _interval(scores: Mapping[int, Score]) -> dict[str, str]:
     """Wilson's 95 % interval of the success over the episodes of all seeds."""
     solved, trials = (sum(getattr(score, name) for score in scores.values()) for name in ("solved", "trials"))
-    interval = binomtest(solved, trials).proportion_ci(method="wilson")
-    return dict(zip(_INTERVAL_COLUMNS, (f"{interval.low:.3f}", f"{interval.high:.3f}"), strict=True))
+    return dict(zip(_INTERVAL_COLUMNS, (f"{bound:.3f}" for bound in wilson(solved, trials)), strict=True))
 
 
 def _quality(quality: Quality | None) -> dict[str, object]:

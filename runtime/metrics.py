@@ -54,6 +54,14 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     write_text(path, text.getvalue())
 
 
+def wilson(solved: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a success rate."""
+    from scipy.stats import binomtest  # here, so that learners run where torch and numpy are all there is
+
+    interval = binomtest(solved, trials).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """The rows' cells as a table in Markdown, the first row as its header."""
     header, *others = rows

@@ -3,9 +3,10 @@ import numpy as np
 import torch
 
 from dsrl.noise_env import DSRLEnvWrapper, actor_noise
-from dsrl.rollout import episode_seeds, open_environments, run_episodes, wilson
+from dsrl.rollout import episode_seeds, open_environments, run_episodes
 from dsrl.steering import make_sac
 from envs.robomimic import RobomimicEnv
+from runtime.metrics import wilson
 from tests.dsrl.conftest import open_noise, tiny_steering
 
 
