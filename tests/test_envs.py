@@ -130,6 +130,19 @@ def test_not_a_number_never_agrees_with_a_record():
         assert not Errors(*values, True).agrees
 
 
+def test_a_steps_quaternion_is_compared_with_its_sign_unless_w_is_nil():
+    from envs.parity import _observation_error
+
+    part = COMPOSUITE.relative_quaternions[1]
+    for w, told in ((0.0, 0.0), (5e-7, 0.0), (1e-3, 2.0)):
+        state = np.zeros(77)
+        state[part] = (np.sqrt(1 - w**2), 0.0, 0.0, w)
+        recorded = state.copy()
+        recorded[part] *= -1
+        error = _observation_error(state, COMPOSUITE.join_ids(recorded, np.zeros(16)))
+        assert error == pytest.approx(told, abs=1e-5)
+
+
 def test_a_second_environment_of_a_task_shares_the_physics_model():
     assert envs.make(SOME[0]).simulation.model is envs.make(SOME[0]).simulation.model
 

@@ -3,6 +3,7 @@
 import json
 from functools import cache
 
+import h5py
 import mujoco
 import numpy as np
 import pytest
@@ -10,12 +11,17 @@ import pytest
 import envs
 from envs.composuite.placement import goal_position, obstacle_pose, sample_object_position
 from envs.composuite.scene import drawn_model, physics_model
+from envs.parity import Replay, load_trace
+from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
+from offline_compositional_rl_datasets.transitions import canonical_quaternions
 from tests.conftest import SHARED
 
 GOLDEN = SHARED / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs the recordings in shared/golden")
 MODELS = sorted(path.stem for path in (GOLDEN / "models").glob("*.json"))
+TRACES = sorted(path.stem for path in (GOLDEN / "traces").glob("*.npz"))
+EXPERT_DATA = sorted((SHARED / "expert_data").glob("*/*/data.hdf5"))
 
 _GEOM = ("size", "pos", "quat", "friction", "solref", "solimp", "margin", "gap", "rgba")
 _GEOM_EXACT = ("contype", "conaffinity", "condim", "group", "priority")
@@ -136,6 +142,42 @@ def test_objects_start_where_the_original_places_them_with_the_same_seed(robot):
         assert (pose is None) == (golden["obstacle"] is None)
         if pose is not None:
             np.testing.assert_allclose(np.concatenate(pose), golden["obstacle"], atol=1e-12)
+
+
+@needs_golden
+@pytest.mark.parametrize("name", TRACES)
+def test_a_reset_observes_what_the_original_does_with_its_sign(name):
+    trace = load_trace(GOLDEN / "traces" / f"{name}.npz")
+    recorded = trace["init_obs"]
+    first, _ = envs.make(trace.task, task_ids=True).reset(seed=int(trace["seed"]))
+    np.testing.assert_allclose(first, recorded, rtol=0, atol=3e-7)
+    # The check of parity sees a sign that is wrong in the first observation.
+    assert Replay(trace).start_error() <= 3e-7
+    part = COMPOSUITE.relative_quaternions[0]
+    other = recorded.copy()
+    other[part] *= -1
+    trace.arrays["init_obs"] = other
+    assert Replay(trace).start_error() > 1
+
+
+@pytest.mark.skipif(not EXPERT_DATA, reason="needs the episodes in shared/expert_data")
+@pytest.mark.parametrize("path", EXPERT_DATA, ids=lambda path: path.parent.name)
+def test_episodes_recorded_in_the_original_start_with_the_same_observation(path):
+    env = envs.make(path.parent.name, task_ids=True)
+    with h5py.File(path) as file:
+        starts = file["observations"][::500]
+    for seed, recorded in enumerate(starts, start=5000):
+        np.testing.assert_allclose(env.reset(seed=seed)[0], recorded, rtol=0, atol=3e-7)
+
+
+@pytest.mark.parametrize("name", ["IIWA_Box_None_Push", "IIWA_Plate_ObjectDoor_Shelf"])
+def test_the_sign_that_learners_see_at_the_start_is_the_simulators(name):
+    first, _ = envs.make(name).reset(seed=0)
+    things = [part for part in COMPOSUITE.relative_quaternions if abs(first[part][3]) < 1e-9]
+    assert len(things) >= 2
+    for part in things:
+        assert first[part][0] > 0.5
+        np.testing.assert_array_equal(canonical_quaternions(first)[part], first[part])
 
 
 @needs_golden

@@ -10,6 +10,9 @@ from envs.composuite.simulation import Simulation
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 
 NO_BODY = -1
+HALF_TURN = 1e-9
+"""Relative quaternions with |w| below this have x >= 0. IIWA's start pose is such a half turn, exactly: there the
+benchmark's sign is what its eigenvector method makes of rounding, and every start that was compared has x > 0."""
 _ARM = slice(0, NUM_ARM_JOINTS)
 _FINGERS = slice(NUM_ARM_JOINTS, NUM_ARM_JOINTS + 2)
 
@@ -73,10 +76,11 @@ def _fill(out, things, xpos, xquat, tool, hand, hand_quaternion, joints, velocit
             block[7 + i] = 0.0
             for j in range(3):
                 block[7 + i] += (block[j] - tool[j]) * hand[j, i]
-        # conj(hand) * body, with w >= 0
+        # conj(hand) * body, with w >= 0, or x >= 0 at a half turn
         turn_w = hw * w + hx * x + hy * y + hz * z
-        sign = -1.0 if turn_w < 0 else 1.0
-        block[10] = sign * (hw * x - hx * w - hy * z + hz * y)
+        turn_x = hw * x - hx * w - hy * z + hz * y
+        sign = -1.0 if (turn_x if abs(turn_w) < HALF_TURN else turn_w) < 0 else 1.0
+        block[10] = sign * turn_x
         block[11] = sign * (hw * y + hx * z - hy * w - hz * x)
         block[12] = sign * (hw * z - hx * y + hy * x - hz * w)
         block[13] = sign * turn_w
