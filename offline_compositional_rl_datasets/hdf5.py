@@ -162,22 +162,26 @@ def read_expert(
 ) -> Transitions:
     """The transitions of a task's file.
 
-    The file has no next observation for an episode's last step. `drop` leaves that step out, `self` takes the
-    observation itself, `reference` takes the next row whatever it is, as the published code does (the first
-    observation of the next episode). Raises `DataError` also where the file's task ids are not those of `task`.
+    The file has no next observation for an episode's last step. `drop` leaves that step out where the episode was cut
+    off; a terminal step stays, with the observation itself after it, which nothing bootstraps from. `self` takes the
+    observation itself after every last step, `reference` takes the next row whatever it is, as the published code does
+    (the first observation of the next episode). Raises `DataError` also where the file's task ids are not those of
+    `task`.
     """
     with _opened(path, layout) as file:
         terminals, timeouts = (_read(file, key, path).astype(bool) for key in ("terminals", "timeouts"))
         ends = terminals | timeouts
         ends[-1] = True
-        kept = {"drop": ~ends, "self": np.ones_like(ends), "reference": np.arange(len(ends)) < len(ends) - 1}[
+        every = np.ones_like(ends)
+        kept = {"drop": terminals | ~ends, "self": every, "reference": np.arange(len(ends)) < len(ends) - 1}[
             episode_ends
         ]
         if not kept.any():
             raise DataError(f"{path}: holds no transition")
         states, next_states = _read_states(file, path, task, kept, layout)
-        if episode_ends == "self":
-            next_states[ends] = states[ends]
+        if episode_ends != "reference":
+            last = ends[kept]
+            next_states[last] = states[last]
         actions, rewards = (_read(file, key, path).astype(np.float32, copy=False) for key in ("actions", "rewards"))
     return Transitions(
         observations=states,

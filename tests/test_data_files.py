@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -48,11 +49,25 @@ def data_file(tmp_path):
     return path
 
 
-def test_dropping_episode_ends_leaves_only_pairs_of_one_episode(data_file):
+def test_dropping_episode_ends_leaves_pairs_of_one_episode_and_every_terminal(data_file):
     data = read_expert(data_file, TASK)
-    assert len(data) == (5 - 1) + (4 - 1) + (3 - 1)
-    np.testing.assert_array_equal(data.next_observations, data.observations + 1)
-    assert not data.terminals.any()
+    assert len(data) == (5 - 1) + 4 + (3 - 1)
+    np.testing.assert_array_equal(np.flatnonzero(data.terminals), [7])
+    assert data.rewards[7] == 103
+    assert not data.timeouts.any()
+    np.testing.assert_array_equal(data.next_observations[7], data.observations[7])
+    others = ~data.terminals
+    np.testing.assert_array_equal(data.next_observations[others], data.observations[others] + 1)
+
+
+def test_dropping_keeps_a_reward_that_comes_with_the_last_terminal_of_the_file(tmp_path):
+    """Sparse rewards: the one step that pays is the step that ends the task."""
+    sparse = replace(episode(4, terminated=True), rewards=np.array([0, 0, 0, 1], np.float32))
+    write_expert(tmp_path / "data.hdf5", [sparse], TASK)
+    data = read_expert(tmp_path / "data.hdf5", TASK, episode_ends="drop")
+    assert data.rewards.tolist() == [0, 0, 0, 1]
+    assert data.terminals.tolist() == [False, False, False, True]
+    np.testing.assert_array_equal(data.next_observations[:, 0], [1, 2, 3, 3])
 
 
 def test_keeping_episode_ends_pairs_the_last_observation_with_itself(data_file):
@@ -77,12 +92,15 @@ def test_the_published_pairing_across_episodes_can_be_reproduced(data_file):
     block=st.integers(1, 7),
     chunk=st.sampled_from([None, 1, 3, 5]),
     episode_ends=st.sampled_from(["drop", "self", "reference"]),
+    terminated=st.lists(st.booleans(), min_size=8, max_size=8),
 )
-def test_reading_in_blocks_gives_what_indexing_the_whole_file_gives(lengths, block, chunk, episode_ends):
-    rows, ends = sum(lengths), np.cumsum(lengths) - 1
+def test_reading_in_blocks_gives_what_indexing_the_whole_file_gives(lengths, block, chunk, episode_ends, terminated):
+    rows, last = sum(lengths), np.cumsum(lengths) - 1
     observations = np.random.default_rng(rows).normal(size=(rows, 93)).astype(np.float32)
     observations[:, COMPOSUITE.ids_slice] = TASK.one_hot
-    timeouts = np.isin(np.arange(rows), ends)
+    ends, terminals = np.isin(np.arange(rows), last), np.zeros(rows, bool)
+    terminals[last] = terminated[: len(last)]
+    timeouts = ends & ~terminals
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(hdf5, "_ROWS_PER_CHUNK", block):
         path = Path(folder) / "data.hdf5"
         with h5py.File(path, "w") as file:
@@ -91,21 +109,22 @@ def test_reading_in_blocks_gives_what_indexing_the_whole_file_gives(lengths, blo
             )
             file["actions"] = np.zeros((rows, 8), np.float32)
             file["rewards"] = file["successes"] = np.arange(rows, dtype=np.float32)
-            file["terminals"], file["timeouts"] = np.zeros(rows, bool), timeouts
+            file["terminals"], file["timeouts"] = terminals, timeouts
         data = read_expert(path, TASK, episode_ends=episode_ends)
     states = np.concatenate(
         [observations[:, : COMPOSUITE.ids_slice.start], observations[:, COMPOSUITE.ids_slice.stop :]], axis=1
     )
     row = np.arange(rows)
     pairs = {
-        "drop": (row[~timeouts], row[~timeouts] + 1),
-        "self": (row, np.where(timeouts, row, row + 1)),
+        "drop": (row[~timeouts], np.where(ends, row, row + 1)[~timeouts]),
+        "self": (row, np.where(ends, row, row + 1)),
         "reference": (row[:-1], row[1:]),
     }[episode_ends]
     np.testing.assert_array_equal(data.observations, states[pairs[0]])
     np.testing.assert_array_equal(data.next_observations, states[pairs[1]])
     np.testing.assert_array_equal(data.rewards, pairs[0])
     np.testing.assert_array_equal(data.timeouts, timeouts[pairs[0]])
+    np.testing.assert_array_equal(data.terminals, terminals[pairs[0]])
 
 
 def test_a_full_disk_stops_the_writing_with_an_error_and_leaves_no_file(tmp_path):
