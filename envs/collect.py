@@ -99,8 +99,9 @@ def _run_all(parts: Sequence[_Part], workers: int) -> Iterator[_Part]:
 
 
 def _begin() -> None:
-    """In each process: leave Ctrl-C to the parent, which lets parts under way be finished; end when it was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In each process: leave Ctrl-C and a closed terminal to the parent, which lets parts be finished; end with it."""
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
 
     def wait() -> None:
         multiprocessing.parent_process().join()

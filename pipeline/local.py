@@ -7,9 +7,8 @@ import dataclasses
 import logging
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import submitit
@@ -19,6 +18,7 @@ from pipeline.attempts import Attempt, Group
 from pipeline.config import Resources
 from pipeline.failures import Evidence, Failure
 from pipeline.jobcall import JobCall, read_note, slug
+from runtime import interrupt
 from runtime.cpus import cpu_count
 
 log = logging.getLogger(__name__)
@@ -44,19 +44,6 @@ def tail(path: Path) -> str:
             return file.read().decode(errors="replace")
     except OSError:
         return ""
-
-
-@contextlib.contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes started within ignore SIGINT: Ctrl-C in a terminal reaches all, and is for the loop to answer."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class LocalSite:
@@ -124,7 +111,7 @@ class LocalSite:
         executor.update_parameters(name=slug(stage.name), cpus_per_task=max(1, resources.cpus), **parameters)
         run = {"run": group.run, "group": group.name}
         call = JobCall([stage], [group.job_name(stage)], [group.log_file(stage)], run, gpus=attempt.gpus)
-        with _deaf_to_ctrl_c():
+        with interrupt.left_to_parent():
             return executor.submit(call)
 
     def over(self, running: Sequence[Attempt]) -> list[tuple[Attempt, Evidence]]:

@@ -101,8 +101,8 @@ class Loop:
                 iterate(self)
         except BaseException as error:
             # Whatever it is, the page must not say that the run goes on.
-            interrupted = isinstance(error, KeyboardInterrupt)
-            report.write_report(self, failure="interrupted" if interrupted else one_line(error))
+            ctrl_c = isinstance(error, KeyboardInterrupt) and not str(error)
+            report.write_report(self, failure="interrupted" if ctrl_c else one_line(error))
             raise
         self._close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -104,18 +105,22 @@ def run_main(main: Callable[[], int | None]) -> None:
     """Call `main` and leave the process with its status; print a `UserError` or an OS limit as one line.
 
     A full disk, a missing permission, a read-only file system and a file in a folder's place are the user's to mend as
-    well; every other exception is a fault of the program and keeps its traceback.
+    well; every other exception is a fault of the program and keeps its traceback. SIGTERM and SIGHUP are like Ctrl-C.
     """
     try:
-        status = main() or 0
+        with interrupt.like_ctrl_c():
+            status = main() or 0
     except UserError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+        _say(f"error: {one_line(error)}")
         status = EXIT_USER_ERROR
     except interrupt.Interrupted:
-        print("saved and stopped: the same command continues", file=sys.stderr, flush=True)
+        _say("saved and stopped: the same command continues")
         status = EXIT_INTERRUPTED
+    except interrupt.Stopped as error:
+        _say(f"{error}: the same command continues where this stopped")
+        status = 128 + error.signum
     except KeyboardInterrupt:
-        print("interrupted: the same command continues where this stopped", file=sys.stderr, flush=True)
+        _say("interrupted: the same command continues where this stopped")
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of the output (`| head`) has gone; nothing more can be said to it, not at the flush on exit either.
@@ -125,6 +130,11 @@ def run_main(main: Callable[[], int | None]) -> None:
         if error.errno not in _USERS_TO_MEND:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"error: {' '.join(str(error.strerror).split())}{where}", file=sys.stderr, flush=True)
+        _say(f"error: {' '.join(str(error.strerror).split())}{where}")
         status = EXIT_USER_ERROR
     sys.exit(status)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may have gone
+        print(line, file=sys.stderr, flush=True)

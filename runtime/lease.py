@@ -13,7 +13,6 @@ import errno
 import json
 import logging
 import os
-import signal
 import socket
 import threading
 import time
@@ -23,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 
 import filelock
+
+from runtime import interrupt
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,7 @@ class LeaseHeldError(Exception):
 class Lease:
     """`with Lease(path):` holds it. Raises `LeaseHeldError` where another process does.
 
-    A holder that finds its lease taken (its machine was suspended for longer than `seconds`) interrupts itself as
-    Ctrl-C does.
+    A holder that finds its lease taken (its machine was suspended for longer than `seconds`) ends as on Ctrl-C.
     """
 
     def __init__(self, path: Path, seconds: float = 60.0) -> None:
@@ -131,7 +131,7 @@ class Lease:
                 continue
             if not self._is_mine() and not self._ended.is_set():
                 log.error("%s: taken over by another process; stopping", self.path)
-                os.kill(os.getpid(), signal.SIGINT)
+                interrupt.end_this_process()
                 return
 
 
