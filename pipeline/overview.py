@@ -91,7 +91,7 @@ class Grid:
 
 def cells(loop: Loop) -> dict[Task, Cell]:
     """All tasks of the split: train, held out, middle."""
-    accepted = {task: i for i, tasks in loop.state.accepted().items() for task in tasks}
+    accepted = loop.state.accepted_in()
     found = {task: Cell(task, "train") for task in loop.tasks.train}
     for task in loop.tasks.generated:
         rates, counts = [], []

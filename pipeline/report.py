@@ -108,8 +108,8 @@ def page(loop: Loop, *, failure: str = "") -> str:
         middles=[cell for cell in cells if cell.kind == "middle"],
         train=[task.name for task in loop.tasks.train],
         averages={name: f"{float(value):.2f}" for name, value in averages.items() if value and name != "task"},
-        solved=sum((cell.best or 0) >= config.success_threshold for cell in tests),
-        threshold=config.success_threshold,
+        solved=len(state.solved(loop.tasks.test)),
+        threshold=state.threshold.value,
         spent=duration(sum(sum(it.seconds.values()) for it in state.iterations)),
         history=overview.history(loop),
         stages=overview.stage_rows(loop),
@@ -169,21 +169,24 @@ def _strip_file(loop: Loop, task: Task, iteration: int) -> Path:
     return loop.folder / "pictures" / f"{task.name}_iteration{iteration}.jpg"
 
 
-def _filmed(loop: Loop) -> list[tuple[Task, int]]:
-    """The held-out tasks worth a film with their best iteration: all that are solved, else the best few."""
-    accepted = {task for tasks in loop.state.accepted().values() for task in tasks}
-    best = {task: loop.state.best(task) for task in loop.tasks.test}
-    ranked = sorted((task for task in best if best[task] and best[task][0] > 0), key=lambda task: -best[task][0])
-    limit = loop.config.success_threshold
-    solved = [task for task in ranked if task in accepted or float(best[task][0]) >= limit]
-    return [(task, best[task][1]) for task in (solved or ranked[:_UNSOLVED_STRIPS])]
+def filmed(loop: Loop) -> list[tuple[Task, int]]:
+    """The held-out tasks worth a film and the iteration to film: the solved ones where their set was accepted; where
+    none is solved, the best few with any success at their best."""
+    state, tests = loop.state, loop.tasks.test
+    accepted = state.accepted_in()
+    solved = [(task, accepted[task]) for task in state.solved(tests)]
+    if solved:
+        return sorted(solved, key=lambda pair: -state.iterations[pair[1]].rate(pair[0]))
+    best = {task: found for task in tests if (found := state.best(task)) and found[0] > 0}
+    ranked = sorted(best, key=lambda task: -best[task][0])
+    return [(task, best[task][1]) for task in ranked[:_UNSOLVED_STRIPS]]
 
 
 def _film(loop: Loop) -> None:
     """Film what has not been filmed yet, each as a JPEG with its caption beside it."""
     import imageio.v3 as imageio
 
-    for task, iteration in _filmed(loop):
+    for task, iteration in filmed(loop):
         path = _strip_file(loop, task, iteration)
         if path.exists():
             continue
@@ -207,7 +210,7 @@ def _film(loop: Loop) -> None:
 def _strips(loop: Loop) -> list[dict[str, str]]:
     """The films there are, with captions."""
     strips = []
-    for task, iteration in _filmed(loop):
+    for task, iteration in filmed(loop):
         path = _strip_file(loop, task, iteration)
         with contextlib.suppress(OSError, DataError, KeyError):
             data = base64.b64encode(path.read_bytes()).decode()

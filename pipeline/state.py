@@ -70,10 +70,19 @@ class LoopState:
         """Good sets of all complete iterations, iteration -> tasks; iterations without any are left out."""
         return {it.index: it.selection.good for it in self.iterations if it.complete and it.selection.good}
 
+    def accepted_in(self) -> dict[Task, int]:
+        """Solved tasks, each with the iteration that accepted its set. A task is solved if, and only if, it is here."""
+        return {task: i for i, tasks in self.accepted().items() for task in tasks}
+
+    def solved(self, candidates: tuple[Task, ...]) -> tuple[Task, ...]:
+        """Candidates with an accepted set, in their order."""
+        accepted = self.accepted_in()
+        return tuple(task for task in candidates if task in accepted)
+
     def remaining(self, candidates: tuple[Task, ...]) -> tuple[Task, ...]:
         """Candidates without an accepted set, in their order."""
-        done = {task for tasks in self.accepted().values() for task in tasks}
-        return tuple(task for task in candidates if task not in done)
+        accepted = self.accepted_in()
+        return tuple(task for task in candidates if task not in accepted)
 
     def begin(self, iteration: Iteration) -> LoopState:
         return dataclasses.replace(self, iterations=(*self.iterations, iteration), outcome=None)

@@ -113,8 +113,10 @@ def status_of(loop: Loop, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
         "iterations_done": sum(it.complete for it in state.iterations),
         "max_iterations": loop.config.max_iterations,
         "threshold": str(state.threshold.value),
-        "solved": len(loop.tasks.generated) - len(state.remaining(loop.tasks.generated)),
+        "solved": len(state.solved(loop.tasks.generated)),
         "tasks": len(loop.tasks.generated),
+        "held_out_solved": len(state.solved(loop.tasks.test)),
+        "held_out_tasks": len(loop.tasks.test),
         "next": next_step(state.outcome, stages, iteration),
         "stages": stages,
     }
@@ -137,8 +139,9 @@ def render(status: Mapping[str, Any]) -> str:
     where = f"iteration {status['iteration']}" if status["iteration"] is not None else "between iterations"
     lines = [
         status["run"][:_WIDTH],
-        f"{where}; {status['iterations_done']} of {status['max_iterations']} done; threshold {status['threshold']}; "
-        f"{status['solved']} of {status['tasks']} tasks solved",
+        f"{where}; {status['iterations_done']} of {status['max_iterations']} done; threshold {status['threshold']}",
+        f"solved (set accepted): {status['solved']} of {status['tasks']} generated tasks, "
+        f"{status['held_out_solved']} of {status['held_out_tasks']} held out",
         f"next: {status['next']}"[:_WIDTH],
     ]
     if status["scheduler"] != "answers":

@@ -17,6 +17,7 @@ from pipeline.figures import FIGURES
 from pipeline.loop import Loop
 from pipeline.selection import Score, ThresholdRule, select, task_rate
 from pipeline.state import Iteration, save_state
+from pipeline.status import render, status_of
 from runtime.atomic import commit_artifact, write_json
 from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError
@@ -84,6 +85,31 @@ def test_the_page_of_a_run_that_stopped_says_why_and_its_folders_are_known_later
     monkeypatch.delenv("ICDG_LOGS_PATH")
     machine_settings.cache_clear()
     assert overview.open_run(loop.folder).paths.logs_path == tmp_path / "logs"
+
+
+def test_selection_status_page_and_films_agree_on_what_is_solved(loop):
+    """A task is solved if its set was accepted: neither at the threshold, nor above it in an iteration under way."""
+    exactly_at_it, accepted_later, unjudged = loop.tasks.test[:3]
+    middle = loop.tasks.middle[0]
+    _finished(_begun(loop), lambda task: {exactly_at_it: 8, middle: 9}.get(task, 0))
+    for _ in range(2):  # to 0.7, then to 0.6
+        _finished(_begun(loop), lambda task: 7 if task == accepted_later else 0)
+    under_way = _begun(loop).state.update(scores={unjudged: {0: Score(10, 10), 1: Score(10, 10)}})
+    _saved(loop, under_way)
+    assert under_way.accepted() == {0: (middle,), 2: (accepted_later,)}
+    assert under_way.solved(loop.tasks.test) == (accepted_later,)
+    assert report.filmed(loop) == [(accepted_later, 2)]
+    assert "<b>1 of 32</b><span>held-out tasks solved: a generated set was accepted" in report.page(loop)
+    assert report.page(loop).count("badge") - report.page(loop).count(".badge") == 2, "the table of tasks tells both"
+    status = status_of(loop, {})
+    assert (status["solved"], status["tasks"], status["held_out_solved"], status["held_out_tasks"]) == (2, 50, 1, 32)
+    assert "solved (set accepted): 2 of 50 generated tasks, 1 of 32 held out" in render(status)
+
+
+def test_the_best_are_filmed_where_nothing_is_solved(loop):
+    first, second = loop.tasks.test[:2]
+    _finished(_begun(loop), lambda task: {first: 1, second: 2}.get(task, 0))
+    assert report.filmed(loop) == [(second, 0), (first, 0)]
 
 
 def test_the_grid_tells_train_middle_and_held_out_tasks_apart(finished):
