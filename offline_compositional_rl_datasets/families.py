@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from offline_compositional_rl_datasets.splits import Split, load_split, sample_tasks, split_file
-from offline_compositional_rl_datasets.task import AXES, ROBOTS, Task, tasks_of
+from offline_compositional_rl_datasets.task import AXES, Task, tasks_of
 from runtime.errors import ConfigError
 
 FAMILIES = ("default", "compositional", "holdout", "component-wise")
@@ -41,7 +41,7 @@ def _compositional(seed: int) -> Split:
     split = sample_tasks("default", _TRAIN, shuffling_seed=seed)
     generator = random.Random(f"expert {seed}")
     expert: list[Task] = []
-    for robot in ROBOTS:
+    for robot in AXES["robot"]:
         expert += generator.sample([task for task in split.train if task.robot == robot], _EXPERT_PER_ROBOT)
     return Split(split.train, split.test, tuple(expert))
 

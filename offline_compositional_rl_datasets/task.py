@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,13 +25,33 @@ AXES: dict[str, tuple[str, ...]] = {
     "objective": OBJECTIVES,
 }
 
+# Orders that published results depend on. An axis' elements that are not named here come after those that are.
+
 # CompoSuite enumerates tasks in another order than it numbers their one-hots; seeded splits depend on it.
-_ENUMERATION = (
-    ("IIWA", "Jaco", "Kinova3", "Panda"),
-    OBJECTS,
-    ("None", "GoalWall", "ObjectDoor", "ObjectWall"),
-    OBJECTIVES,
-)
+_ENUMERATION = {
+    "robot": ("IIWA", "Jaco", "Kinova3", "Panda"),
+    "object": OBJECTS,
+    "obstacle": ("None", "GoalWall", "ObjectDoor", "ObjectWall"),
+    "objective": OBJECTIVES,
+}
+# What a seed of the published curriculum shuffles.
+_CURRICULUM = {
+    "robot": ("IIWA", "Panda", "Kinova3", "Jaco"),
+    "objective": ("Trashcan", "PickPlace", "Shelf", "Push"),
+    "object": ("Plate", "Box", "Hollowbox", "Dumbbell"),
+    "obstacle": ("ObjectDoor", "GoalWall", "ObjectWall", "None"),
+}
+
+
+def _axes_in_order(order: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """All elements of all axes: first those that `order` names, as it names them."""
+    named = {axis: [element for element in elements if element in AXES[axis]] for axis, elements in order.items()}
+    return {axis: (*first, *(e for e in AXES[axis] if e not in first)) for axis, first in named.items()}
+
+
+def curriculum_axes() -> dict[str, tuple[str, ...]]:
+    """The axes and their elements in the order that the curriculum's seed shuffles."""
+    return _axes_in_order(_CURRICULUM)
 
 
 @dataclass(frozen=True, order=True)
@@ -85,12 +106,13 @@ class Task:
 
 
 def all_tasks() -> list[Task]:
-    """All 256 tasks in CompoSuite's order of enumeration (the last axis runs fastest)."""
-    return [Task(*elements) for elements in itertools.product(*_ENUMERATION)]
+    """All tasks (CompoSuite's are 256) in CompoSuite's order of enumeration (the last axis runs fastest)."""
+    axes = _axes_in_order(_ENUMERATION)
+    return [Task(**dict(zip(axes, elements, strict=True))) for elements in itertools.product(*axes.values())]
 
 
 def tasks_of(robot: str) -> list[Task]:
-    """The 64 tasks of a robot, in CompoSuite's order. Raises `TaskError` for an unknown robot."""
-    if robot not in ROBOTS:
-        raise TaskError(f"unknown robot {robot!r}: expected one of {', '.join(ROBOTS)}")
+    """All tasks of a robot, in CompoSuite's order. Raises `TaskError` for an unknown robot."""
+    if robot not in AXES["robot"]:
+        raise TaskError(f"unknown robot {robot!r}: expected one of {', '.join(AXES['robot'])}")
     return [task for task in all_tasks() if task.robot == robot]

@@ -6,18 +6,10 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.task import Task, curriculum_axes
 
 FIRST_ITERATION = 5
 """The curriculum starts with this iteration."""
-
-# The order before shuffling is part of the definition: a seed gives the published schedule.
-_AXES = (
-    ("robot", ("IIWA", "Panda", "Kinova3", "Jaco")),
-    ("objective", ("Trashcan", "PickPlace", "Shelf", "Push")),
-    ("object", ("Plate", "Box", "Hollowbox", "Dumbbell")),
-    ("obstacle", ("ObjectDoor", "GoalWall", "ObjectWall", "None")),
-)
 
 
 @dataclass(frozen=True)
@@ -32,9 +24,12 @@ class Phase:
 
 
 def schedule(seed: int) -> list[Phase]:
-    """20 phases: for each axis, in shuffled order, each of its elements in shuffled order and then all together."""
+    """For each axis, in shuffled order, each of its elements in shuffled order and then all together.
+
+    Those are 20 phases for four axes of four elements; a seed gives the published ones.
+    """
     generator = random.Random(seed)
-    axes = [(axis, list(elements)) for axis, elements in _AXES]
+    axes = [(axis, list(elements)) for axis, elements in curriculum_axes().items()]
     generator.shuffle(axes)
     phases = []
     for axis, elements in axes:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offline_compositional_rl_datasets.task import Task, all_tasks
+from offline_compositional_rl_datasets.task import AXES, Task, all_tasks
 from pipeline.curriculum import Phase, filter_sources, phase_of, schedule
 from pipeline.selection import Score, Threshold, ThresholdRule, select, task_rate
 
@@ -98,6 +98,16 @@ def test_a_seed_gives_the_published_curriculum(seed):
         axis, *elements = group.split()
         expected += [Phase(axis, element) for element in elements] + [Phase(axis, None)]
     assert schedule(seed) == expected
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_an_element_that_was_added_to_an_axis_has_its_phase(axis, monkeypatch):
+    monkeypatch.setitem(AXES, axis, (*AXES[axis], "Novel"))
+    for seed in range(3):
+        phases = schedule(seed)
+        assert len(phases) == sum(len(elements) + 1 for elements in AXES.values())
+        assert {(p.axis, p.element) for p in phases if p.element} == {(a, e) for a in AXES for e in AXES[a]}
+        assert Phase(axis, "Novel") in [phase_of(i, seed) for i in range(5, 5 + len(phases))]
 
 
 def test_the_curriculum_starts_with_iteration_5_and_repeats_after_20():
