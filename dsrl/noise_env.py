@@ -92,12 +92,12 @@ class NoiseVecEnv(VecEnvWrapper):
         return self._look(observations), (solved - executed).astype(np.float32), dones, infos
 
     def snapshot(self) -> dict[str, Any]:
-        """All that the episodes in progress and those after them depend on, for `resume`."""
+        """All that the episodes in progress and those after them depend on, for `restore`."""
         return {"environments": self.venv.env_method("snapshot"), "seen": self._seen, "env_steps": self.env_steps}
 
-    def resume(self, snapshot: dict[str, Any]) -> None:
+    def restore(self, snapshot: dict[str, Any]) -> None:
         for index, environment in enumerate(snapshot["environments"]):
-            self.venv.env_method("resume", environment, indices=index)
+            self.venv.env_method("restore", environment, indices=index)
         self._seen, self.env_steps = snapshot["seen"].to(self.policy.device), snapshot["env_steps"]
 
     def _look(self, observations: np.ndarray) -> np.ndarray:

@@ -188,7 +188,7 @@ class Steering:
         self.count, self.recent, self.best = state["count"], state["recent"], state["best"]
         self._seconds, self._since = state["seconds"], time.monotonic()
         if state["seen"] is not None:
-            self.env.resume(state["environments"])
+            self.env.restore(state["environments"])
             self.seen = self.model._last_obs = state["seen"].numpy()
 
 

@@ -83,6 +83,7 @@ class Outcome:
     observation: np.ndarray
     reward: float
     success: bool
+    ends: bool
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,10 @@ class Errors:
         return all(e <= TOLERANCE for e in (self.qpos, self.observation, self.reward)) and self.success
 
 
+LOST = Errors(qpos=np.inf, observation=np.inf, reward=np.inf, success=False)
+"""Of a step that there was not."""
+
+
 class Replay:
     """An environment that is put into recorded states and stepped."""
 
@@ -109,14 +114,13 @@ class Replay:
 
     def _step(self, action: np.ndarray) -> Outcome:
         env = self.env
-        env._ended = False  # a restored state counts as a running episode
-        _, reward, _, _, info = env.step(action)
-        return Outcome(env.simulation.data.qpos.copy(), env.full_observation(), reward, info["success"])
+        _, reward, terminated, _, info = env.step(action)
+        return Outcome(env.simulation.data.qpos.copy(), env.full_observation(), reward, info["success"], terminated)
 
     def _start(self, shift: float = 0.0) -> None:
         qpos = self.trace["init_qpos"].copy()
         qpos[:_MOVABLE] += shift
-        self.env.simulation.restore(qpos, self.trace["init_qvel"], first_mass=self.trace["init_mass_matrix"])
+        self.env.reset_to(qpos, self.trace["init_qvel"], first_mass=self.trace["init_mass_matrix"])
 
     def start_error(self) -> float:
         """Largest difference of the first observation (77,), in which every sign counts."""
@@ -130,27 +134,41 @@ class Replay:
             if k == 0:
                 self._start()
             else:
-                self.env.simulation.restore(
+                self.env.reset_to(
                     trace["qpos"][k - 1],
                     trace["qvel"][k - 1],
                     warmstart=trace["warmstart"][k - 1],
-                    gripper_state=trace["gripper_state"][k - 1],
+                    gripper=trace["gripper_state"][k - 1],
                 )
             errors.append(self._compare(self._step(action), k))
         return errors
 
     def open_loop(self) -> list[Errors]:
+        """A trace's steps are all those of one episode: where this one ends before, nothing after agrees."""
         self._start()
-        return [self._compare(self._step(action), k) for k, action in enumerate(self.trace["actions"])]
+        errors = [LOST] * len(self.trace)
+        for k, action in enumerate(self.trace["actions"]):
+            outcome = self._step(action)
+            errors[k] = self._compare(outcome, k)
+            if outcome.ends:
+                break
+        return errors
 
     def meaningful_steps(self) -> int:
         """Steps until a shift of 1e-13 in the start pose has changed an entry of qpos by more than 1e-6."""
 
         def trajectory(shift: float) -> np.ndarray:
             self._start(shift)
-            return np.array([self._step(action).qpos for action in self.trace["actions"]])
+            qpos = np.full((len(self.trace), len(self.trace["init_qpos"])), np.inf)
+            for k, action in enumerate(self.trace["actions"]):
+                outcome = self._step(action)
+                qpos[k] = outcome.qpos
+                if outcome.ends:
+                    break
+            return qpos
 
-        apart = np.abs(trajectory(CHAOS_SHIFT) - trajectory(0.0)).max(axis=1) > TOLERANCE
+        with np.errstate(invalid="ignore"):  # both have ended
+            apart = np.abs(trajectory(CHAOS_SHIFT) - trajectory(0.0)).max(axis=1) > TOLERANCE
         return int(apart.argmax()) if apart.any() else len(apart)
 
     def _compare(self, outcome: Outcome, k: int) -> Errors:

@@ -13,13 +13,14 @@ import mujoco
 import numpy as np
 
 from envs.robomimic_substeps import NUM_JOINTS, run_substeps
+from envs.task_env import HoldsViews
 
 _ARM = slice(0, NUM_JOINTS)
 _FINGERS = slice(NUM_JOINTS, NUM_JOINTS + 2)
 _MEMORY = ("rest_pose", "goal_position", "goal_rotation", "gripper_command")
 
 
-class OperationalSpaceController:
+class OperationalSpaceController(HoldsViews):
     """Goals and gripper command of a robosuite robot, acting on `model` and `data`; `step` runs a whole control step.
 
     `robot` gives the law's constants; `model` need not be the one that robosuite holds, but has its joints and sites.
@@ -53,9 +54,9 @@ class OperationalSpaceController:
         """What the next control step depends on besides the physics' state."""
         return {name: getattr(self, name).copy() for name in _MEMORY}
 
-    def resume(self, snapshot: Mapping[str, np.ndarray]) -> None:
+    def restore(self, snapshot: Mapping[str, np.ndarray]) -> None:
         for name in _MEMORY:
-            getattr(self, name)[:] = snapshot[name]
+            getattr(self, name)[:] = np.asarray(snapshot[name])
 
     def step(self, action: np.ndarray) -> None:
         """One control step for `action` (7,) float64, clipped to [-1, 1]; kinematics are those of the new state.

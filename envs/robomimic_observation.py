@@ -8,12 +8,13 @@ import mujoco
 import numpy as np
 
 from envs.robomimic_scene import Scene
+from envs.task_env import HoldsViews
 
 OBJECT_BODIES = {"lift": "cube_main", "can": "Can_main", "square": "SquareNut_main"}
 _LIFTED = 0.04  # m above the table
 
 
-class Observer(dict[str, Callable[[], np.ndarray]]):
+class Observer(HoldsViews, dict[str, Callable[[], np.ndarray]]):
     """Observations of the present state of `data` by the data files' keys: a call gives (d,) float64."""
 
     def __init__(self, scene: Scene, model: mujoco.MjModel, data: mujoco.MjData) -> None:
@@ -27,6 +28,7 @@ class Observer(dict[str, Callable[[], np.ndarray]]):
         jacobian = np.zeros((6, model.nv))
 
         def speed(part: slice) -> np.ndarray:
+            mujoco.mj_comPos(model, data)  # what the Jacobian is made of is one substep behind
             mujoco.mj_jacBody(model, data, jacobian[:3], jacobian[3:], hand)
             return jacobian[part] @ data.qvel
 

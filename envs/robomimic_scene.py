@@ -8,7 +8,7 @@ import os
 import sys
 import types
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,21 @@ class Scene:
         mujoco.mj_getState(self.full, source, state, mujoco.mjtState.mjSTATE_INTEGRATION)
         mujoco.mj_setState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
         mujoco.mj_forward(model, data)
+
+    def placement(self, model: mujoco.MjModel) -> dict[str, np.ndarray]:
+        """What `start` writes into a `model`: poses `bodies` (nbody, 7), and half sides `cube` (3,) in m of Lift's."""
+        placed = {"bodies": np.concatenate([model.body_pos, model.body_quat], axis=1)}
+        return placed | ({"cube": model.geom(_CUBE_GEOM).size.copy()} if self.task.name == "lift" else {})
+
+    def place(self, placement: Mapping[str, np.ndarray], model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        """Write a `placement` into a copy of `slim`, of which the state in `data` is lost."""
+        if self.task.name == "lift":
+            resize_cube(model, data, np.asarray(placement["cube"]), self._cube_density)
+        bodies = np.asarray(placement["bodies"])
+        model.body_pos[:], model.body_quat[:] = bodies[:, :3], bodies[:, 3:]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Scene.of, (self.task,)
 
     def to_draw(self, model: mujoco.MjModel) -> mujoco.MjModel:
         """A copy of `full` that looks as an episode's `model`, made from `slim`, would."""

@@ -83,9 +83,6 @@ class StateSetter:
         self.env.reset(seed=0)
         simulation = self.env.simulation
         self._start = simulation.data.qpos[:NUM_ARM_JOINTS].copy()
-        joint = simulation._object_qpos.start
-        self._object = slice(joint, joint + 7)
-        self._middle, self._half = simulation._finger_middle, simulation._finger_half
 
     def set(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
         """Put in a state (77,), before `action`; gives what the simulator itself observes there."""
@@ -96,22 +93,22 @@ class StateSetter:
         qpos[:NUM_ARM_JOINTS] = angles + 2 * np.pi * np.round((self._start - angles) / (2 * np.pi))
         qpos[NUM_ARM_JOINTS : NUM_ARM_JOINTS + 2] = state[Parts.fingers]
         x, y, z, w = state[Parts.rotation] / np.linalg.norm(state[Parts.rotation])
-        qpos[self._object] = (*state[Parts.position], w, x, y, z)
+        qpos[simulation.object_qpos] = (*state[Parts.position], w, x, y, z)
         qvel[:NUM_ARM_JOINTS] = state[Parts.velocities]
         qvel[NUM_ARM_JOINTS : NUM_ARM_JOINTS + 2] = state[Parts.finger_velocities]
-        simulation.restore(qpos, qvel, gripper_state=self._gripper(state, action))
+        self.env.reset_to(qpos, qvel, gripper=self._gripper(state, action))
         return self.env.full_observation()
 
     def _gripper(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
         """(2,) command of the fingers: where they are while they move, at its stop while something holds them."""
-        command = np.clip((state[Parts.fingers] - self._middle) / self._half, -1.0, 1.0)
+        simulation = self.env.simulation
+        command = np.clip((state[Parts.fingers] - simulation.finger_middle) / simulation.finger_half, -1.0, 1.0)
         if np.abs(state[Parts.finger_velocities]).max() < _RESTING and action[-1] != 0:
             command = np.sign(action[-1]) * np.array([1.0, -1.0])
         return command
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float]:
         """The simulator's next state (77,) and reward."""
-        self.env._ended = False
         _, reward, _, _, _ = self.env.step(action)
         return self.env.full_observation(), reward
 

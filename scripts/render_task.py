@@ -49,8 +49,8 @@ def main(
     import imageio.v3 as imageio
 
     from corl.policy import Policy
-    from envs.composuite.simulation import CONTROL_FREQUENCY
     from envs.experts import expert_for
+    from envs.task_env import CONTROL_FREQUENCY
     from offline_compositional_rl_datasets.task import Task, tasks_of
     from pipeline.pictures import contact_sheet, episode_frames
     from runtime.atomic import atomic_path

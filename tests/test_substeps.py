@@ -31,7 +31,7 @@ def test_compiled_substeps_equal_the_plain_controller(name):
     env = envs.make(name, ignore_done=True)
     env.reset(seed=3)
     simulation = env.simulation
-    simulation.restore(simulation.data.qpos.copy(), simulation.data.qvel.copy())
+    simulation.reset_to(simulation.data.qpos.copy(), simulation.data.qvel.copy())
     plain, gripper = mujoco.MjData(simulation.model), np.zeros(2)
     plain.qpos[:], plain.qvel[:] = simulation.data.qpos, simulation.data.qvel
     mujoco.mj_forward(simulation.model, plain)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -12,13 +13,14 @@ from envs.composuite.objectives import OBJECTIVES, Situation
 from envs.composuite.observation import Observer, Poses
 from envs.composuite.placement import sample_object_position
 from envs.composuite.scene import drawn_model
-from envs.composuite.simulation import ACTION_DIM, CONTROL_FREQUENCY, Simulation
+from envs.composuite.simulation import ACTION_DIM, Simulation
+from envs.task_env import TaskEnv, expect_positive
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import ConfigError
 
 
-class CompoSuiteEnv(gymnasium.Env):
+class CompoSuiteEnv(TaskEnv):
     """One of the 256 tasks, at 20 control steps per second.
 
     Observation (77,) float32, or (93,) with `task_ids`; action (8,) in [-1, 1]: seven joint commands, then the gripper
@@ -28,8 +30,6 @@ class CompoSuiteEnv(gymnasium.Env):
 
     A seed given to `reset` gives the placement that numpy's legacy global generator gives in the original benchmark.
     """
-
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_FREQUENCY}
 
     def __init__(
         self,
@@ -51,54 +51,66 @@ class CompoSuiteEnv(gymnasium.Env):
                 f"controller {controller!r}: expected 'joint'; the benchmark's 'osc' and 'osc_pose' are not "
                 "implemented (all published data and policies use 'joint')"
             )
-        if horizon < 1:
-            raise ConfigError(f"horizon {horizon}: expected at least 1")
-        self.task = task if isinstance(task, Task) else Task.parse(task)
-        self.horizon, self.task_ids, self.ignore_done = horizon, task_ids, ignore_done
+        expect_positive("reward_scale", reward_scale)
+        self.task_ids, self.ignore_done = task_ids, ignore_done
         self.reward_shaping, self.reward_scale = reward_shaping, reward_scale
-        self.render_mode = render_mode
-        self._render_settings = (camera, width, height)
-        self._renderer = None
+        super().__init__(
+            task if isinstance(task, Task) else Task.parse(task),
+            horizon=horizon,
+            render_mode=render_mode,
+            camera=camera,
+            width=width,
+            height=height,
+        )
+        size = COMPOSUITE.observation_dim if task_ids else COMPOSUITE.state_dim
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION_DIM,), np.float32)
+
+    def _build(self) -> None:
         self.simulation = Simulation(self.task)
         self._poses = Poses(self.simulation)
         self._observer = Observer(self.simulation, self._poses)
         self._grasped = GraspTest(self.simulation)
         self._objective = OBJECTIVES[self.task.objective]
         self._condition = self.task.one_hot
-        self._random = np.random.RandomState()
-        self.steps = 0
-        self._ended = True
-        size = COMPOSUITE.observation_dim if task_ids else COMPOSUITE.state_dim
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION_DIM,), np.float32)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
-        if seed is not None:
-            self._random = np.random.RandomState(seed)
-        self.simulation.reset(sample_object_position(self.task, self._random))
-        self.steps, self._ended = 0, False
-        return self._observation(), {"success": False, "grasped": False}
+    def _begin(self, seed: int) -> None:
+        self.simulation.reset(sample_object_position(self.task, np.random.RandomState(seed)))
+
+    def _first_info(self) -> dict[str, Any]:
+        return {**super()._first_info(), "grasped": False}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        if self._ended:
-            raise gymnasium.error.ResetNeeded(f"{self.task}: the episode has ended, call reset() before step()")
-        if np.shape(action) != (ACTION_DIM,):
-            raise ValueError(f"{self.task}: action of shape {np.shape(action)}, expected ({ACTION_DIM},)")
-        action = np.asarray(action, dtype=np.float64)
-        if not np.isfinite(action).all():
-            raise ValueError(f"{self.task}: action {action} is not finite")
+        action = self._taken(action)
         self.simulation.step(action)
         self.steps += 1
         situation = self.situation(float(action[-1]))
         reward, success = self._objective.reward(situation, shaped=self.reward_shaping)
         terminated = bool(self._objective.ends_episode(situation))
-        truncated = not self.ignore_done and self.steps >= self.horizon
+        truncated = not self.ignore_done and self.horizon is not None and self.steps >= self.horizon
         self._ended = terminated or truncated
-        info = {"success": bool(success), "grasped": situation.grasped}
-        return self._observation(), float(reward) * self.reward_scale, terminated, truncated, info
+        info = {"success": bool(success), "is_success": bool(success), "grasped": situation.grasped}
+        return self.observation(), float(reward) * self.reward_scale, terminated, truncated, info
+
+    def reset_to(
+        self,
+        qpos: np.ndarray,
+        qvel: np.ndarray,
+        *,
+        warmstart: np.ndarray | None = None,
+        gripper: np.ndarray | None = None,
+        first_mass: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Start an episode in a state, see `Simulation.reset_to`; gives its observation."""
+        self.simulation.reset_to(qpos, qvel, warmstart=warmstart, gripper=gripper, first_mass=first_mass)
+        self.steps, self._ended = 0, False
+        return self.observation()
+
+    def _physics(self) -> dict[str, Any]:
+        return self.simulation.snapshot()
+
+    def _restore_physics(self, physics: Mapping[str, Any]) -> None:
+        self.simulation.restore(physics)
 
     def situation(self, gripper_command: float = 0.0) -> Situation:
         """What the objective judges, at the present state."""
@@ -116,21 +128,17 @@ class CompoSuiteEnv(gymnasium.Env):
         """(77,) float64, without the rounding of the returned observation."""
         return self._observer.observe()
 
-    def _observation(self) -> np.ndarray:
+    def observation(self) -> np.ndarray:
+        """(77,) float32, or (93,) with task ids."""
         state = self._observer.observe()
         if self.task_ids:
             state = COMPOSUITE.join_ids(state, self._condition)
         return state.astype(np.float32)
 
-    def render(self) -> np.ndarray | None:
-        """(height, width, 3) uint8 of the present state."""
+    def render(self) -> np.ndarray:
+        """(height, width, 3) uint8 of the present state. Raises `RenderError` where there is no OpenGL."""
         from envs.render import Renderer
 
         if self._renderer is None:
-            self._renderer = Renderer(drawn_model(self.task), *self._render_settings)
+            self._renderer = Renderer(drawn_model(self.task), *self._picture)
         return self._renderer.render(self.simulation.data)
-
-    def close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None

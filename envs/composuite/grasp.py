@@ -6,9 +6,10 @@ import numpy as np
 
 from envs.composuite.robots import LEFT_FINGER, LEFT_PAD, RIGHT_FINGER, RIGHT_PAD
 from envs.composuite.simulation import Simulation
+from envs.task_env import HoldsViews
 
 
-class GraspTest:
+class GraspTest(HoldsViews):
     """Both finger pads touch the object; for the Plate one pad and the other finger are enough."""
 
     def __init__(self, simulation: Simulation) -> None:

@@ -7,6 +7,7 @@ from numba import njit
 
 from envs.composuite.robots import GRIP_SITE, HAND_BODY, NUM_ARM_JOINTS
 from envs.composuite.simulation import Simulation
+from envs.task_env import HoldsViews
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 
 NO_BODY = -1
@@ -17,7 +18,7 @@ _ARM = slice(0, NUM_ARM_JOINTS)
 _FINGERS = slice(NUM_ARM_JOINTS, NUM_ARM_JOINTS + 2)
 
 
-class Poses:
+class Poses(HoldsViews):
     """Views on the poses that observation and reward read. They lag by one 2 ms substep after a control step."""
 
     def __init__(self, simulation: Simulation) -> None:
@@ -33,7 +34,7 @@ class Poses:
         self.xpos, self.xquat = data.xpos, data.xquat
 
 
-class Observer:
+class Observer(HoldsViews):
     """Writes observations of a simulation into a fresh array."""
 
     def __init__(self, simulation: Simulation, poses: Poses) -> None:

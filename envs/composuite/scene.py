@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import mujoco
+import numpy as np
 
 from envs.composuite import arenas, objects, obstacles, robots
 from envs.composuite.mjcf import VISUAL_GROUP
@@ -58,6 +59,12 @@ def _place_static_bodies(model: mujoco.MjModel, task: Task) -> None:
     if pose is not None:
         obstacle = model.body(f"Obstacle{task.obstacle}_main")
         obstacle.pos[:], obstacle.quat[:] = pose
+
+
+def placement(model: mujoco.MjModel, task: Task) -> np.ndarray:
+    """(1 or 2, 7): position and quaternion (w, x, y, z) of the goal twin and, where there is one, the obstacle."""
+    names = [f"Visual{task.object}_main"] + [f"Obstacle{task.obstacle}_main"] * (task.obstacle != "None")
+    return np.array([[*model.body(name).pos, *model.body(name).quat] for name in names])
 
 
 @functools.cache

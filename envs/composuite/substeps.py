@@ -16,7 +16,7 @@ _GRIPPER_SPEED = 0.01
 @njit(cache=True, nogil=True)
 def run_substeps(
     substeps, model, data, goal, gripper_sign, gripper, q, qd, bias, qM, mass_rows, mass, mass_is_given, ctrl, limit,
-    middle, half,
+    middle, half, qpos, judged,
 ):  # fmt: skip
     """`substeps` physics steps with the arm's torques towards `goal` (7,) and the fingers moving on.
 
@@ -24,13 +24,16 @@ def run_substeps(
     `mass_rows` (7,) says where each arm joint's row of the mass matrix starts in `qM`. `mass` (7, 7) column-major is
     scratch, or, where `mass_is_given`, what the first substep uses. `gripper` (2,) is the command state of the two
     fingers, which moves by 0.01 a substep towards the sign of the command and stops at +-1; `middle` and `half` (2,)
-    turn it into positions.
+    turn it into positions. `qpos` (nq,) is the view of all positions; `judged` (nq,) becomes those that the last
+    substep began with, to which poses and contacts belong from then on.
 
     torque = M (50 (goal - q) - 2 sqrt(50) qd) + bias, limited to +-`limit` (7,).
     """
     error = np.empty(NUM_ARM_JOINTS)
     for substep in range(substeps):
         mj_step1(model, data)
+        if substep == substeps - 1:
+            judged[:] = qpos
         if substep > 0 or not mass_is_given:
             # MuJoCo keeps row i of the lower triangle from the diagonal towards the base.
             for i in range(NUM_ARM_JOINTS):

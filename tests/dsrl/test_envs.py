@@ -232,10 +232,10 @@ def test_a_restored_state_is_observed_as_it_was(made):
         env.step(np.full(7, 0.2))
     state, observation = env.state(), env.observation()
     env.reset(seed=9)
-    env.restore(state)
+    env.reset_to(state)
     np.testing.assert_allclose(env.observation(), observation, atol=1e-7)
     with pytest.raises(ValueError, match=r"expected \(45,\)"):
-        env.restore(state[:-1])
+        env.reset_to(state[:-1])
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -248,7 +248,7 @@ def test_an_environment_goes_on_from_a_snapshot_to_the_last_bit(made, name):
     action = EXPERTS[name](observation)
     after = [env.step(action)[0] for _ in range(10)]
     after.append(env.reset()[0])
-    other.resume(snapshot)
+    other.restore(snapshot)
     np.testing.assert_array_equal(other.observation(), observation)
     again = [other.step(action)[0] for _ in range(10)]
     again.append(other.reset()[0])
