@@ -17,6 +17,7 @@ import numpy as np
 
 from envs.robomimic_task import ACTION_DIM, POLICY_KEYS, RobomimicTask
 from runtime.errors import DataError
+from runtime.hdf5 import Item, attribute, find, open_hdf5, read
 
 DATA_FILES = ("low_dim_v141.hdf5", "low_dim_v15.hdf5", "low_dim_scripted.hdf5")
 
@@ -77,7 +78,7 @@ def write_demonstrations(
 ) -> None:
     """Write a file that readers of the published ones can read; `masks` are numbers of demonstrations by key."""
     # The newest format keeps the models' long texts, which the oldest cannot, as attributes.
-    with h5py.File(path, "w", libver="latest") as file:
+    with h5py.File(path, "w", libver="latest", locking=False) as file:
         data = file.create_group("data")
         data.attrs["total"] = sum(len(demo) for demo in demonstrations)
         data.attrs["env_args"] = task.env_args
@@ -114,17 +115,15 @@ def read_demonstrations(
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file; record one with `python -m dsrl.collect_demos --tasks lift`")
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(file, path, tuple(keys), filter_key, num_demos)
-    except OSError as error:
-        raise DataError(f"{path}: not a whole HDF5 file ({error})") from error
+    with open_hdf5(path) as file:
+        return _read(file, path, tuple(keys), filter_key, num_demos)
 
 
 def _read(file: h5py.File, path: Path, keys: tuple[str, ...], filter_key: str, num_demos: int) -> DemonstrationSet:
-    if "data" not in file or "env_args" not in file["data"].attrs:
+    data = find(file, "data")
+    if not isinstance(data, h5py.Group) or "env_args" not in data.attrs:
         raise DataError(f"{path}: no group 'data' with the attribute 'env_args'; expected a Robomimic data set")
-    data = file["data"]
+    attributes = {key: attribute(data, key) for key in data.attrs}
     names = _chosen(file, path, filter_key)
     if num_demos:
         if num_demos > len(names):
@@ -134,9 +133,10 @@ def _read(file: h5py.File, path: Path, keys: tuple[str, ...], filter_key: str, n
         raise DataError(f"{path}: no demonstrations")
     observations, actions = [], []
     for name in names:
-        if name not in data:
+        group = find(data, name)
+        if group is None:
             raise DataError(f"{path}: mask/{filter_key} names {name}, which is not there")
-        seen, action = _episode(data[name], f"{path}: {name}", keys)
+        seen, action = _episode(group, f"{path}: {name}", keys)
         observations.append(seen)
         if observations[-1].shape[1] != observations[0].shape[1]:
             raise DataError(
@@ -150,8 +150,8 @@ def _read(file: h5py.File, path: Path, keys: tuple[str, ...], filter_key: str, n
         actions=np.concatenate(actions),
         lengths=np.array([len(action) for action in actions]),
         names=tuple(names),
-        env_args=_text(data.attrs["env_args"]),
-        attributes={key: value for key, value in data.attrs.items() if key not in ("env_args", "total")},
+        env_args=_text(attributes["env_args"], path),
+        attributes={key: value for key, value in attributes.items() if key not in ("env_args", "total")},
     )
     for what, values in (("observations", result.observations), ("actions", result.actions)):
         if not np.isfinite(values).all():
@@ -161,36 +161,43 @@ def _read(file: h5py.File, path: Path, keys: tuple[str, ...], filter_key: str, n
     return result
 
 
-def _episode(group: h5py.Group | h5py.Dataset, source: str, keys: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _episode(group: Item, source: str, keys: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Observations (N, D) and actions (N, 7) float32 of a demonstration."""
     if not isinstance(group, h5py.Group):
         raise DataError(f"{source} is an array, expected a group with actions and obs")
     parts = {}
     for part in ("actions", *(f"obs/{key}" for key in keys)):
-        if not isinstance(group.get(part), h5py.Dataset):
-            found = sorted(group["obs"]) if "obs" in group else sorted(group)
+        data = find(group, part)
+        if not isinstance(data, h5py.Dataset):
+            seen = find(group, "obs")
+            found = sorted(seen if isinstance(seen, h5py.Group) else group)
             raise DataError(f"{source} has no {part!r}; found {', '.join(found)}")
-        parts[part] = group[part][()]
+        if data.dtype.kind not in "fiu" or not data.shape:
+            raise DataError(f"{source}/{part} holds {data.dtype} of shape {data.shape}, expected numbers")
+        parts[part] = read(data)
     action = parts["actions"]
     if action.ndim != 2 or action.shape[1] != ACTION_DIM or not len(action):
         raise DataError(f"{source}/actions has the shape {action.shape}, expected (N, {ACTION_DIM})")
     for part, array in parts.items():
-        if array.dtype.kind not in "fiu" or not array.ndim:
-            raise DataError(f"{source}/{part} holds {array.dtype} of shape {array.shape}, expected numbers")
         if len(array) != len(action):
             raise DataError(f"{source}/{part} has {len(array)} rows, actions have {len(action)}")
     columns = [parts[f"obs/{key}"].reshape(len(action), -1) for key in keys]
-    return np.concatenate(columns, axis=1, dtype=np.float32), action.astype(np.float32)
+    with np.errstate(over="ignore"):  # too large is not finite, which is looked for in the whole
+        return np.concatenate(columns, axis=1, dtype=np.float32), action.astype(np.float32)
 
 
 def _chosen(file: h5py.File, path: Path, filter_key: str) -> list[str]:
     """Names of the chosen demonstrations in the order of their numbers; the numbering may have holes."""
     if not filter_key:
         return sorted((name for name in file["data"] if name.startswith("demo_")), key=_number)
-    masks = sorted(file["mask"]) if "mask" in file else []
+    masks = find(file, "mask")
+    masks = masks if isinstance(masks, h5py.Group) else {}
     if filter_key not in masks:
-        raise DataError(f"{path}: no mask {filter_key!r}; found {', '.join(masks) or 'none at all'}")
-    return sorted((_text(name) for name in file["mask"][filter_key][:]), key=_number)
+        raise DataError(f"{path}: no mask {filter_key!r}; found {', '.join(sorted(masks)) or 'none at all'}")
+    chosen = find(masks, filter_key)
+    if not isinstance(chosen, h5py.Dataset) or chosen.dtype.kind not in "SO" or len(chosen.shape or ()) != 1:
+        raise DataError(f"{path}: mask/{filter_key} is not a list of names of demonstrations")
+    return sorted((_text(name, path) for name in read(chosen)), key=_number)
 
 
 def _number(name: str) -> int:
@@ -199,14 +206,17 @@ def _number(name: str) -> int:
     return int(number) if number.isdecimal() else -1
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _text(value: Any, path: Path) -> str:
+    try:
+        return value.decode() if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: {value[:50]!r} is not text in UTF-8") from error
 
 
 def inspect_text(path: Path) -> str:
     """What a file holds, for people: demonstrations, lengths, keys with widths, masks."""
     data = read_demonstrations(path)
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         group = file["data"][data.names[0]]
         masks = {key: len(file["mask"][key]) for key in file["mask"]} if "mask" in file else {}
         rows = [f"  obs/{key:24s} {group['obs'][key].shape[1:]}" for key in sorted(group["obs"])]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from offline_compositional_rl_datasets.hdf5 import KEYS, find_task_file
+from offline_compositional_rl_datasets.hdf5 import FLAGS, find_task_file, open_task_file
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import actions_outside, finite_values
 from runtime.atomic import artifact_info
 from runtime.errors import DataError, one_line
+from runtime.hdf5 import read
 
 _ROWS = 65_536  # read at a time, so that a file of any size needs little memory
 _UNIT_TOLERANCE = 1e-3
@@ -46,42 +48,20 @@ def check_task(data_path: Path, dataset_type: str, task: Task, layout: FactoredL
     except DataError:
         return FileReport(task, None, faults=("missing",))
     try:
-        with h5py.File(path, "r") as file:
-            faults = _wrong_shapes(file, layout)
-            if faults:
-                return FileReport(task, path, faults=tuple(faults))
-            report = _check_rows(file, path, task, layout)
-    except (OSError, RuntimeError) as error:
-        return FileReport(task, path, faults=(f"not a readable HDF5 file ({one_line(error)})",))
+        with open_task_file(path, layout) as arrays:
+            report = _check_rows(arrays, path, task, layout)
+    except DataError as error:
+        return FileReport(task, path, faults=(one_line(error).removeprefix(f"{path}: "),))
     info = artifact_info(path) or {}
     if "success_rate" not in info or "mean_return" not in info:
         return report
     return replace(report, run_success=info["success_rate"], run_return=info["mean_return"])
 
 
-def _wrong_shapes(file: h5py.File, layout: FactoredLayout) -> list[str]:
-    missing = [key for key in KEYS if not isinstance(file.get(key), h5py.Dataset)]
-    if missing:
-        return [f"lacks {', '.join(missing)}"]
-    if file["rewards"].ndim != 1:
-        return [f"rewards has shape {file['rewards'].shape}, expected one number per row"]
-    rows = len(file["rewards"])
-    if not rows:
-        return ["has no rows"]
-    widths = {"observations": (layout.observation_dim,), "actions": (layout.action_dim,)}
-    faults = []
-    for key in KEYS:
-        expected = (rows, *widths.get(key, ()))
-        if file[key].shape != expected:
-            faults.append(f"{key} has shape {file[key].shape}, expected {expected}")
-        if file[key].dtype.kind not in "fbiu":
-            faults.append(f"{key} has dtype {file[key].dtype}, expected numbers")
-    return faults
-
-
-def _check_rows(file: h5py.File, path: Path, task: Task, layout: FactoredLayout) -> FileReport:
-    rewards, rows = file["rewards"][()].astype(np.float64), file["rewards"].shape[0]
-    marks = {key: file[key][()] for key in ("successes", "terminals", "timeouts")}
+def _check_rows(arrays: Mapping[str, h5py.Dataset], path: Path, task: Task, layout: FactoredLayout) -> FileReport:
+    rewards = read(arrays["rewards"]).astype(np.float64)
+    rows = len(rewards)
+    marks = {key: read(arrays[key]) for key in FLAGS}
     faults = [
         f"row {int(wrong.argmax())}: {key} is neither 0 nor 1"
         for key, wrong in ((key, (mark != 0) & (mark != 1)) for key, mark in marks.items())
@@ -91,7 +71,8 @@ def _check_rows(file: h5py.File, path: Path, task: Task, layout: FactoredLayout)
     ends = terminals | timeouts
     for start in range(0, rows, _ROWS):
         part = slice(start, start + _ROWS)
-        faults += _faults_of_rows(file["observations"][part], file["actions"][part], rewards[part], task, layout, start)
+        observations, actions = (read(arrays[key], part) for key in ("observations", "actions"))
+        faults += _faults_of_rows(observations, actions, rewards[part], task, layout, start)
         if faults:
             break
     if not ends[-1]:
@@ -119,14 +100,14 @@ def _faults_of_rows(
         if bad.any():
             faults.append(f"row {start + int(bad.argmax())}: {what}")
 
-    report(~np.isfinite(observations).all(axis=1), "observation is not finite")
-    report(~np.isfinite(actions).all(axis=1), "action is not finite")
-    report(~np.isfinite(rewards), "reward is not finite")
+    report(~finite_values(observations).all(axis=1), "observation is not finite")
+    report(~finite_values(actions).all(axis=1), "action is not finite")
+    report(~finite_values(rewards), "reward is not finite")
     if faults:
         return faults
     states, ids = layout.split_ids(observations)
     report((ids != task.one_hot).any(axis=1), f"task ids are not those of {task}")
-    report((np.abs(actions) > 1 + 1e-6).any(axis=1), "action outside [-1, 1]")
+    report(actions_outside(actions), "action outside [-1, 1]")
     report((rewards < -1e-6) | (rewards > 1 + 1e-6), "reward outside [0, 1]")
     for part in layout.relative_quaternions:
         with np.errstate(over="ignore"):  # too long to square is too long

@@ -19,9 +19,10 @@ import numpy as np
 from offline_compositional_rl_datasets.hdf5 import read_arrays
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.task import Task
-from offline_compositional_rl_datasets.transitions import Transitions
+from offline_compositional_rl_datasets.transitions import Transitions, check_actions, check_flags
 from runtime.atomic import atomic_path, write_text
-from runtime.errors import DataError, StateError
+from runtime.errors import DataError, StateError, TaskError
+from runtime.hdf5 import attribute, find, open_hdf5, read
 
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec
@@ -155,11 +156,13 @@ class minari_root:  # noqa: N801 - used as a function
 
 
 def from_minari(dataset: MinariDataset, task: Task | None = None) -> Transitions:
-    """All transitions of a Minari data set of CompoSuite."""
+    """All transitions of a Minari data set of CompoSuite. Raises `DataError` for an action beyond [-1, 1]."""
     episodes = list(dataset.iterate_episodes())
+    actions = np.concatenate([episode.actions for episode in episodes])
+    check_actions(actions, "actions of the Minari data set")
     return Transitions(
         observations=np.concatenate([episode.observations[:-1] for episode in episodes]),
-        actions=np.concatenate([episode.actions for episode in episodes]),
+        actions=actions,
         rewards=np.concatenate([episode.rewards for episode in episodes]).astype(np.float32),
         next_observations=np.concatenate([episode.observations[1:] for episode in episodes]),
         terminals=np.concatenate([episode.terminations for episode in episodes]),
@@ -174,7 +177,7 @@ def write_flat(transitions: Transitions, folder: Path, card: Card, layout: Facto
     if path.exists():
         raise StateError(f"{path}: there already; move it away or choose another --out")
     transitions.validate(str(path), layout)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         for key in _FLAT_KEYS:
             file.create_dataset(key, data=getattr(transitions, key), compression="gzip", shuffle=True)
         file.attrs["task"] = card.task.name
@@ -190,12 +193,22 @@ def write_flat(transitions: Transitions, folder: Path, card: Card, layout: Facto
 
 def read_flat(path: Path, layout: FactoredLayout = COMPOSUITE) -> Transitions:
     """Raises `DataError` where the file is missing or not in the flat layout."""
+    with open_hdf5(path) as file:
+        found = {key: find(file, key) for key in _FLAT_KEYS}
+        name = attribute(file, "task")
+        numbers = [key for key, data in found.items() if isinstance(data, h5py.Dataset) and data.dtype.kind in "fbiu"]
+        if len(numbers) < len(_FLAT_KEYS) or not isinstance(name, str):
+            raise DataError(
+                f"{path}: not in the flat layout, expected numbers under {', '.join(_FLAT_KEYS)} and the attribute task"
+            )
+        arrays = {key: read(data) for key, data in found.items()}
     try:
-        with h5py.File(path, "r") as file:
-            arrays = {key: file[key][()] for key in _FLAT_KEYS}
-            task = Task.parse(file.attrs["task"])
-    except (OSError, KeyError) as error:
-        raise DataError(f"{path}: not a file in the flat layout ({error})") from error
+        task = Task.parse(name)
+    except TaskError as error:
+        raise DataError(f"{path}: {error}") from error
     transitions = Transitions(**arrays, task=task)
     transitions.validate(str(path), layout)
-    return transitions
+    for key in ("terminals", "timeouts"):
+        check_flags(arrays[key], f"{path}: {key}")
+        arrays[key] = arrays[key].astype(bool)
+    return Transitions(**arrays, task=task)

@@ -11,7 +11,7 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,11 +21,19 @@ import numpy as np
 
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.task import Task
-from offline_compositional_rl_datasets.transitions import Transitions, check_finite, check_shape
+from offline_compositional_rl_datasets.transitions import (
+    Transitions,
+    check_actions,
+    check_finite,
+    check_flags,
+    check_shape,
+)
 from runtime.atomic import atomic_path
 from runtime.errors import DataError
+from runtime.hdf5 import find, open_hdf5, read
 
-KEYS = ("observations", "actions", "rewards", "successes", "terminals", "timeouts")
+FLAGS = ("successes", "terminals", "timeouts")
+KEYS = ("observations", "actions", "rewards", *FLAGS)
 _COMPRESSION: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 _ROWS_PER_CHUNK = 4096
 
@@ -94,7 +102,7 @@ def join_expert(parts: Sequence[Path], path: Path, layout: FactoredLayout = COMP
     room = sum(part.stat().st_size for part in parts)
     if shutil.disk_usage(path.parent).free < 1.2 * room:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         for part in parts:
             for key, array in read_arrays(part, layout).items():
                 if key not in file:
@@ -112,49 +120,47 @@ def join_expert(parts: Sequence[Path], path: Path, layout: FactoredLayout = COMP
 
 
 @contextlib.contextmanager
-def _opened(path: Path, layout: FactoredLayout) -> Iterator[h5py.File]:
-    """A data file with all its keys, each a data set of the expected shape.
+def open_task_file(path: Path, layout: FactoredLayout) -> Iterator[dict[str, h5py.Dataset]]:
+    """The data sets of a data file, all of `KEYS`, each with numbers of the expected shape.
 
-    Raises `DataError` for a missing, truncated or differently shaped file, also while it is read.
+    Raises `DataError` for a missing, truncated or differently shaped file and for what `runtime.hdf5` refuses, also
+    while it is read.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            missing = [key for key in KEYS if key not in file]
-            if missing:
-                raise DataError(f"{path}: lacks {', '.join(missing)}, expected the keys {', '.join(KEYS)}")
-            groups = [key for key in KEYS if not isinstance(file[key], h5py.Dataset)]
-            if groups:
-                raise DataError(f"{path}: {groups[0]} is a group, expected a data set")
-            for key in KEYS:
-                if file[key].dtype.kind not in "fbiu":
-                    raise DataError(f"{path}: {key} has dtype {file[key].dtype}, expected numbers")
-            if file["observations"].ndim != 2:
-                raise DataError(
-                    f"{path}: observations has shape {file['observations'].shape}, expected rows of numbers"
-                )
-            rows = len(file["observations"])
-            if rows == 0:
-                raise DataError(f"{path}: observations has no rows")
-            shapes = {"observations": (rows, layout.observation_dim), "actions": (rows, layout.action_dim)}
-            for key in KEYS:
-                check_shape(file[key], shapes.get(key, (rows,)), f"{path}: {key}")
-            yield file
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such data file") from error
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{path}: not a readable HDF5 file, perhaps truncated ({error})") from error
+    with open_hdf5(path) as file:
+        arrays = {key: find(file, key) for key in KEYS}
+        missing = [key for key, array in arrays.items() if array is None]
+        if missing:
+            raise DataError(f"{path}: lacks {', '.join(missing)}, expected the keys {', '.join(KEYS)}")
+        for key, array in arrays.items():
+            if not isinstance(array, h5py.Dataset):
+                raise DataError(f"{path}: {key} is a {type(array).__name__.lower()}, expected a data set")
+            if array.dtype.kind not in "fbiu":
+                raise DataError(f"{path}: {key} has dtype {array.dtype}, expected numbers")
+        shape = arrays["observations"].shape
+        if shape is None or len(shape) != 2:
+            raise DataError(f"{path}: observations has shape {shape}, expected rows of numbers")
+        if not shape[0]:
+            raise DataError(f"{path}: observations has no rows")
+        widths = {"observations": (layout.observation_dim,), "actions": (layout.action_dim,)}
+        for key, array in arrays.items():
+            check_shape(array, (shape[0], *widths.get(key, ())), f"{path}: {key}")
+        yield arrays
 
 
-def _read(file: h5py.File, key: str, path: Path) -> np.ndarray:
-    array = file[key][()]
+def _read(arrays: Mapping[str, h5py.Dataset], key: str, path: Path) -> np.ndarray:
+    array = read(arrays[key])
     check_finite(array, f"{path}: {key}")
+    if key == "actions":
+        check_actions(array, f"{path}: {key}")
+    if key in FLAGS:
+        check_flags(array, f"{path}: {key}")
     return array
 
 
 def read_arrays(path: Path, layout: FactoredLayout = COMPOSUITE) -> dict[str, np.ndarray]:
     """The arrays of a file, checked. Raises `DataError` for a missing, truncated or differently shaped file."""
-    with _opened(path, layout) as file:
-        return {key: _read(file, key, path) for key in KEYS}
+    with open_task_file(path, layout) as arrays:
+        return {key: _read(arrays, key, path) for key in KEYS}
 
 
 def read_expert(
@@ -168,9 +174,11 @@ def read_expert(
     (the first observation of the next episode). Raises `DataError` also where the file's task ids are not those of
     `task`.
     """
-    with _opened(path, layout) as file:
-        terminals, timeouts = (_read(file, key, path).astype(bool) for key in ("terminals", "timeouts"))
+    with open_task_file(path, layout) as arrays:
+        terminals, timeouts = (_read(arrays, key, path).astype(bool) for key in ("terminals", "timeouts"))
         ends = terminals | timeouts
+        if not ends.any():
+            raise DataError(f"{path}: no row is a terminal or a timeout, expected one at the end of every episode")
         ends[-1] = True
         every = np.ones_like(ends)
         kept = {"drop": terminals | ~ends, "self": every, "reference": np.arange(len(ends)) < len(ends) - 1}[
@@ -178,11 +186,11 @@ def read_expert(
         ]
         if not kept.any():
             raise DataError(f"{path}: holds no transition")
-        states, next_states = _read_states(file, path, task, kept, layout)
+        states, next_states = _read_states(arrays["observations"], path, task, kept, layout)
         if episode_ends != "reference":
             last = ends[kept]
             next_states[last] = states[last]
-        actions, rewards = (_read(file, key, path).astype(np.float32, copy=False) for key in ("actions", "rewards"))
+        actions, rewards = (_read(arrays, key, path).astype(np.float32, copy=False) for key in ("actions", "rewards"))
     return Transitions(
         observations=states,
         actions=actions[kept],
@@ -195,14 +203,14 @@ def read_expert(
 
 
 def _read_states(
-    file: h5py.File, path: Path, task: Task, kept: np.ndarray, layout: FactoredLayout
+    source: h5py.Dataset, path: Path, task: Task, kept: np.ndarray, layout: FactoredLayout
 ) -> tuple[np.ndarray, np.ndarray]:
     """States of the kept rows and of the rows that follow them, (K, 77) float32 each.
 
     Read in blocks that stay in the processor's cache while they are checked and copied to both places: the file's
     content is never in memory a second time. The last row of `next_states` is not written where the last row is kept.
     """
-    source, count = file["observations"], len(kept)
+    count = len(kept)
     place = np.concatenate([[0], np.cumsum(kept)])  # of each row's state
     states, next_states = (np.empty((place[-1], layout.state_dim), np.float32) for _ in range(2))
     # Whole chunks of the file, lest one be decompressed twice.

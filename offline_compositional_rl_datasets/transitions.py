@@ -14,6 +14,9 @@ from runtime.errors import DataError
 TERMINAL_THRESHOLD = 0.5
 """A generated terminal, a real number, counts as an end above this."""
 
+_ROUNDING = 1e-6
+"""How far a recorded action may be beyond its range."""
+
 
 @dataclass(frozen=True)
 class Transitions:
@@ -102,13 +105,44 @@ def check_shape(array: np.ndarray, shape: tuple[int, ...], label: str) -> None:
 
 
 def check_finite(array: np.ndarray, label: str, *, first_row: int = 0) -> None:
-    """Raises `DataError` naming the first row with a number that is not finite; rows count from `first_row`."""
-    if array.dtype.kind != "f":
-        return
-    finite = np.isfinite(array)
+    """Raises `DataError` naming the first row with a number that is not finite as float32, as which it is used.
+
+    Rows count from `first_row`.
+    """
+    finite = finite_values(array)
     if not finite.all():
         row = first_row + int(np.argwhere(~finite)[0][0])
         raise DataError(f"{label} has a value that is not finite in row {row}, expected finite numbers")
+
+
+def finite_values(array: np.ndarray) -> np.ndarray:
+    """bool of the array's shape: which numbers are finite as float32."""
+    if array.dtype.kind != "f":
+        return np.ones(array.shape, bool)
+    with np.errstate(over="ignore"):
+        return np.isfinite(array.astype(np.float32, copy=False))
+
+
+def check_actions(actions: np.ndarray, label: str) -> None:
+    """Raises `DataError` naming the first recorded action (N, A) beyond [-1, 1], which no environment here takes."""
+    wrong = actions_outside(actions)
+    if wrong.any():
+        row = int(wrong.argmax())
+        value = actions[row][np.abs(actions[row]).argmax()]
+        raise DataError(f"{label} has {value:g} in row {row}, expected actions in [-1, 1]")
+
+
+def actions_outside(actions: np.ndarray) -> np.ndarray:
+    """(N,) bool: which actions (N, A) are beyond [-1, 1] by more than rounding."""
+    return (np.abs(actions) > 1 + _ROUNDING).any(axis=1)
+
+
+def check_flags(flags: np.ndarray, label: str) -> None:
+    """Raises `DataError` naming the first of flags (N,) that is neither 0 nor 1."""
+    wrong = (flags != 0) & (flags != 1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(f"{label} has {flags[row]:g} in row {row}, expected 0 or 1")
 
 
 def canonical_quaternions(observations: np.ndarray, layout: FactoredLayout = COMPOSUITE) -> np.ndarray:

@@ -113,7 +113,7 @@ def test_flat_transitions_are_plain_hdf5_with_the_usual_keys(tmp_path):
     assert back.task == TASK
     np.testing.assert_array_equal(back.actions, transitions.actions)
     (tmp_path / "other.hdf5").write_bytes(b"no")
-    with pytest.raises(DataError, match="not a file in the flat layout"):
+    with pytest.raises(DataError, match="not a readable HDF5 file"):
         read_flat(tmp_path / "other.hdf5")
 
 
