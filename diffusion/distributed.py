@@ -1,14 +1,15 @@
-"""Several processes, one per GPU, that train one network (torchrun's environment variables, or `spawn` here)."""
+"""Several processes, one per GPU, that train one network: started by torchrun, by srun, or by `spawn` here."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from runtime import interrupt
+from runtime.errors import ConfigError, JobError, one_line
+from runtime.surroundings import RANK_VARIABLES
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,33 @@ class World:
 
     @classmethod
     def of_environment(cls) -> World:
-        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+        """The place that torchrun, srun or `spawn` gave this process; alone where none of them started it.
+
+        Containers, notebooks and other programs leave rank variables behind, which are not a launcher's then.
+        Raises `ConfigError` where a launcher started this process and its variables are not whole.
+        """
+        given = {name: os.environ[name] for name in RANK_VARIABLES if name in os.environ}
+        if not given:
+            return cls()
+        launcher = _launcher(given)
+        if launcher is None:
+            if not cls._told:
+                cls._told = True
+                names = ", ".join(f"{name}={value}" for name, value in given.items())
+                log.warning("%s: not used, since neither torchrun nor srun started this process", names)
+            return cls()
+        missing = [name for name in RANK_VARIABLES if name not in given]
+        if missing:
+            raise ConfigError(
+                f"{', '.join(f'{name}={value}' for name, value in given.items())} without {', '.join(missing)}: "
+                f"{launcher} started this process, expected all of {', '.join(RANK_VARIABLES)} or none"
+            )
+        rank, size = given["RANK"], given["WORLD_SIZE"]
+        if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+            raise ConfigError(f"RANK={rank}, WORLD_SIZE={size}: expected a rank from 0 to one below WORLD_SIZE")
+        return cls(int(rank), int(size))
+
+    _told: ClassVar[bool] = False
 
     @property
     def leads(self) -> bool:
@@ -72,7 +103,12 @@ class World:
             return
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        log.info("process %d of %d: waiting at %s until all have come", self.rank, self.size, where)
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except (dist.DistError, RuntimeError, ValueError) as error:
+            raise JobError(f"not all of {self.size} processes met at {where} ({one_line(error)})") from error
         try:
             yield
             dist.barrier()
@@ -81,6 +117,21 @@ class World:
 
 
 ALONE = World()
+
+_spawned = False  # by `spawn`
+
+
+def _launcher(given: Mapping[str, str]) -> str | None:
+    """What started this process as one of several, and so is to be believed in its rank variables."""
+    if _spawned:
+        return "spawn"
+    if dist.is_torchelastic_launched():
+        return "torchrun"
+    # Every job of a cluster is started by srun: a job of one process has not got these variables from it.
+    step = os.environ.get("SLURM_PROCID"), os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("SLURM_NTASKS"))
+    several = step[0] is not None and step[1] not in (None, "1")
+    agree = given.get("RANK", step[0]) == step[0] and given.get("WORLD_SIZE", step[1]) == step[1]
+    return "srun" if several and agree else None
 
 
 def spawn(function: Callable[..., None], size: int, *arguments: Any) -> None:
@@ -107,6 +158,8 @@ def spawn(function: Callable[..., None], size: int, *arguments: Any) -> None:
 
 
 def _enter(rank: int, size: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    global _spawned
+    _spawned = True
     places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
     os.environ |= {key: str(value) for key, value in places.items()} | {"MASTER_ADDR": "127.0.0.1"}
     # A batch system may signal this process as well as its parent.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +57,9 @@ class ClusterConfig:
     """Where jobs run. `auto` is SLURM where `sbatch` is found, else this machine.
 
     `gres` replaces the plain number of GPUs (`gpu:a100:1`). `setup` are shell lines run before every SLURM job;
-    `sbatch` are further options of sbatch, name -> value. `max_parallel` caps the jobs that run at once on a cluster,
-    `max_array` the jobs of one array; `tasks_per_job` tasks run one after another in one job.
+    `sbatch` are further options of sbatch, name -> value: null takes one out that would be there. `max_parallel` caps
+    the jobs that run at once on a cluster, `max_array` the jobs of one array; `tasks_per_job` tasks run one after
+    another in one job.
     `signal_seconds` before its limit a job saves where it is and queues itself again.
     """
 
@@ -68,7 +70,7 @@ class ClusterConfig:
     constraint: str | None = None
     exclude: str | None = None
     gres: str | None = None
-    sbatch: Mapping[str, str | int | bool] = field(default_factory=dict)
+    sbatch: Mapping[str, str | int | bool | None] = field(default_factory=dict)
     setup: tuple[str, ...] = ()
     max_parallel: int = 200
     max_array: int = 500
@@ -81,6 +83,19 @@ class ClusterConfig:
             raise ConfigError(f"cluster {self.kind!r}: expected auto, slurm or local")
         expect_range(self, "max_parallel", "max_array", "tasks_per_job", "signal_seconds", least=1)
         expect_range(self, "poll_seconds", above=True)
+        for name, value in self.sbatch.items():
+            if name.replace("_", "-") in _OWN_OPTIONS or not re.fullmatch(r"[a-z][a-z0-9]+([-_][a-z0-9]+)*", name):
+                raise ConfigError(
+                    f"cluster.sbatch: {name!r}: expected a long option of sbatch without dashes in front, and none of "
+                    f"the program's own ({', '.join(_OWN_OPTIONS)})"
+                )
+            if set("\n\r\0") & set(str(value)):
+                raise ConfigError(f"cluster.sbatch: {name}: {value!r}: expected a single line")
+
+
+# Jobs are found again, followed and continued by these.
+_OWN_OPTIONS = ("array", "chdir", "comment", "error", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output",
+                "parsable", "quiet", "signal", "test-only", "time", "wait", "wrap")  # fmt: skip
 
 
 @dataclass(frozen=True)

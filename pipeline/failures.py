@@ -72,7 +72,7 @@ def classify(evidence: Evidence) -> Failure:
         message, trace = outcome["message"], tuple(outcome["trace"])
         if outcome["user"]:
             return failure(Cause.INPUT, message)
-        if _DEVICE_LOG.search(message):
+        if outcome.get("device") or _DEVICE_LOG.search(message):
             return failure(Cause.DEVICE, message, trace)
         return failure(Cause.MEMORY if _MEMORY_LOG.search(message) else Cause.PROGRAM, message, trace)
     if outcome.get("outcome") == "timeout":

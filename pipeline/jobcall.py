@@ -29,6 +29,7 @@ import submitit
 from pipeline.stages import Stage, is_done
 from runtime import interrupt
 from runtime.atomic import write_json
+from runtime.device import DeviceError, expect_gpus
 from runtime.errors import UserError, one_line
 from runtime.logs import configure_logging
 
@@ -62,6 +63,7 @@ class JobCall:
     `names`: the job's name in the scheduler for each stage. `logs`: where users look for the log of each stage.
     A stage that fails does not keep the next ones from running. `gpus`: those that it may use, where it is not the
     scheduler that says so (submitit hides those that a local job did not ask for, and can only ask by number).
+    `granted_gpus`: how many it was given, and has to find.
     """
 
     stages: Sequence[Stage]
@@ -70,11 +72,13 @@ class JobCall:
     run: Mapping[str, str]  # run, group: written into the note
     signal_seconds: int = 90  # how long before its limit the job gets a signal
     gpus: tuple[str, ...] = ()
+    granted_gpus: int = 0
 
     def __call__(self) -> None:
         configure_logging()
         if self.gpus:  # CUDA has not started yet
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
+        expect_gpus(self.granted_gpus)
         environment = submitit.JobEnvironment()
         folder = environment.paths.folder
         _honour_signals(max(1, round(self.signal_seconds * _GRACE_SHARE)))
@@ -116,11 +120,11 @@ class JobCall:
         except interrupt.Interrupted:
             self._leave(note)
         except Exception as error:
-            user = isinstance(error, UserError)
-            message = one_line(error) if user else f"{type(error).__name__}: {one_line(error)}"
+            user, device = isinstance(error, UserError), isinstance(error, DeviceError)
+            message = one_line(error) if user or device else f"{type(error).__name__}: {one_line(error)}"
             log.error("error: %s", message)
             trace = traceback.format_exc().strip().splitlines()[-_TRACE_LINES:]
-            note("error", user=user, message=message, trace=[] if user else trace)
+            note("error", user=user, device=device, message=message, trace=[] if user or device else trace)
             return error
         note("done")
         return None

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from pipeline.attempts import Attempt, Group
 from pipeline.config import Resources
 from pipeline.failures import Evidence, Failure
 from pipeline.jobcall import JobCall, read_note, slug
-from runtime import interrupt
+from runtime import interrupt, surroundings
 from runtime.cpus import cpu_count
 
 log = logging.getLogger(__name__)
@@ -105,13 +106,21 @@ class LocalSite:
 
     def _start(self, attempt: Attempt, group: Group) -> submitit.Job:
         stage = dataclasses.replace(attempt.stage, threads=self._cores(attempt))
-        executor = submitit.AutoExecutor(folder=self.folder / "%j", cluster="local")
+        # A folder of its own: numbers of processes come again, and submitit would make one that is named "%j".
+        executor = submitit.AutoExecutor(folder=self.folder / f"local_{uuid.uuid4().hex[:12]}", cluster="local")
         resources = attempt.resources
         parameters = {"timeout_min": max(1, round(resources.hours * 60)), "mem_gb": resources.memory_gb}
         executor.update_parameters(name=slug(stage.name), cpus_per_task=max(1, resources.cpus), **parameters)
         run = {"run": group.run, "group": group.name}
-        call = JobCall([stage], [group.job_name(stage)], [group.log_file(stage)], run, gpus=attempt.gpus)
-        with interrupt.left_to_parent():
+        call = JobCall(
+            [stage],
+            [group.job_name(stage)],
+            [group.log_file(stage)],
+            run,
+            gpus=attempt.gpus,
+            granted_gpus=len(attempt.gpus),
+        )
+        with surroundings.left_out(), interrupt.left_to_parent():
             return executor.submit(call)
 
     def over(self, running: Sequence[Attempt]) -> list[tuple[Attempt, Evidence]]:

@@ -7,10 +7,12 @@ on a site without it (or where it is behind) the artifact and the job's own note
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import logging
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -29,7 +31,9 @@ from pipeline.failures import Cause, Evidence, Failure
 from pipeline.jobcall import JobCall, read_note
 from pipeline.local import tail
 from pipeline.stages import is_done
-from runtime.errors import JobError, one_line
+from pipeline.submit_limits import SubmitLimits, limit_in
+from runtime import surroundings
+from runtime.errors import ConfigError, JobError, one_line
 from runtime.paths import machine_settings
 from runtime.provenance import provenance
 
@@ -116,8 +120,7 @@ def expect_cluster() -> None:
     if "sbatch" not in missing:
         # It reads the configuration before anything else, and does not ask the controller, which may be away.
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            command = ["sbatch", "--version"]
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_SECONDS, check=False)
+            answer = _run("sbatch", "--version")
             if answer.returncode:
                 words = " ".join(answer.stderr.split()) or f"exit status {answer.returncode}"
                 raise JobError(f"cluster slurm: sbatch cannot be used here ({words}); use --cluster local")
@@ -131,10 +134,15 @@ def expect_cluster() -> None:
 def ask(*command: str) -> str | None:
     """What a command of the scheduler prints; None where it gives no answer."""
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_SECONDS, check=False)
+        answer = _run(*command)
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout if answer.returncode == 0 else None
+
+
+def _run(*command: str) -> subprocess.CompletedProcess:
+    with surroundings.left_out():
+        return subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_SECONDS, check=False)
 
 
 def queue() -> dict[str, JobInfo] | None:
@@ -158,8 +166,15 @@ class SlurmSite:
 
     def __init__(self, cluster: ClusterConfig, folder: Path, ledger: Ledger, code: Path) -> None:
         """`folder` gets one folder per job, `code` the copies of the program that jobs run."""
+        if odd := sorted(set("%\\\n\r").intersection(str(folder))):
+            raise ConfigError(
+                f"logs_path {str(folder)!r}: SLURM takes {odd[0]!r} in a log's name for a pattern; expected none"
+            )
         self.cluster, self.folder, self.ledger = cluster, folder, ledger
         self.poll_seconds = cluster.poll_seconds
+        if set_elsewhere := sorted(name for name in os.environ if name.startswith("SBATCH_")):
+            log.info("%s: not used; options of sbatch are read from the configuration", ", ".join(set_elsewhere))
+        self.limits = SubmitLimits(cluster.max_array, cluster.poll_seconds)
         self.program = snapshot.take(code)
         self._unanswered = 0
 
@@ -231,19 +246,34 @@ class SlurmSite:
         if self._unanswered:
             return []
         results: list[tuple[Attempt, Failure | None]] = []
-        begun = list(running)
-        for jobs in batches(ready, self.cluster.tasks_per_job, self.cluster.max_array):
+        begun, left = list(running), list(ready)
+        while left and not self.limits.waiting():
             free = room(begun, self.cluster.max_parallel)
             if free < 1:
                 break
+            jobs = batches(left, self.cluster.tasks_per_job, self.limits.array_size)[0]
             tasks = [attempt for job in jobs for attempt in job]
-            failure = self._submit_array(jobs, free, group)
-            results += [(attempt, failure) for attempt in tasks]
-            if failure is None:
+            complaint = self._submit_array(jobs, free, group)
+            if complaint is None:
                 begun += tasks
+                self.limits.accepted()
+            elif self._of_limits(complaint, len(jobs)):
+                continue
+            failure = refusal(complaint) if complaint else None
+            results += [(attempt, failure) for attempt in tasks]
+            left = [attempt for attempt in left if attempt not in tasks]
         return results
 
-    def _submit_array(self, jobs: Sequence[Sequence[Attempt]], parallel: int, group: Group) -> Failure | None:
+    def _of_limits(self, complaint: str, jobs: int) -> bool:
+        """Whether sbatch took no array of so many jobs because of a limit that a smaller one or waiting meets."""
+        limit = limit_in(complaint)
+        if limit is None:
+            return False
+        others = jobs == 1 and any(info.state.startswith(_ALIVE) for info in (queue() or {}).values())
+        return self.limits.refused(limit, jobs, complaint, alone=not others)
+
+    def _submit_array(self, jobs: Sequence[Sequence[Attempt]], parallel: int, group: Group) -> str | None:
+        """Gives sbatch's complaint where it did not take the jobs."""
         ticket = f"icdg:{uuid.uuid4().hex[:12]}"
         tasks = [attempt for job in jobs for attempt in job]
         for place, job in enumerate(jobs):
@@ -255,13 +285,15 @@ class SlurmSite:
         name = calls[0].names[0] if len(jobs) == 1 else f"{group.name}_{len(jobs)}_jobs"
         try:
             executor = self.executor(tasks[0], name, ticket, parallel)
-            with executor.batch():
+            # What sbatch says is in the error that follows; submitit prints it as well.
+            said = contextlib.redirect_stderr(io.StringIO())
+            with said, surroundings.left_out("ICDG_CPUS"), executor.batch():
                 submitted = [executor.submit(call) for call in calls]
         except _REFUSED as error:
             for attempt in tasks:
                 attempt.ticket = ""
             self.ledger.write(tasks)
-            return refusal(one_line(error))
+            return one_line(error)
         for job, handle in zip(jobs, submitted, strict=True):
             for attempt in job:
                 attempt.job_id = handle.job_id
@@ -274,17 +306,13 @@ class SlurmSite:
         names = [group.job_name(attempt.stage) for attempt in tasks]
         logs = [group.log_file(attempt.stage) for attempt in tasks]
         stages, run = [attempt.stage for attempt in tasks], {"run": group.run, "group": group.name}
-        return JobCall(stages, names, logs, run, self.cluster.signal_seconds)
+        granted = tasks[0].resources.gpus
+        return JobCall(stages, names, logs, run, self.cluster.signal_seconds, granted_gpus=granted)
 
     def executor(self, attempt: Attempt, name: str, ticket: str, parallel: int) -> submitit.SlurmExecutor:
         """What asks sbatch for a job (or an array of equal ones), set up as the site and the attempt want it."""
         cluster, resources = self.cluster, attempt.resources
         exclude = ",".join(filter(None, [cluster.exclude, *attempt.tries.exclude]))
-        environment = {
-            "PYTHONPATH": str(self.program),
-            "ICDG_CACHE_PATH": str(machine_settings().cache_path),
-            "ICDG_COMMIT": provenance()["commit"],
-        }
         parameters: dict[str, Any] = {
             "job_name": name,
             "time": _minutes(resources),
@@ -297,17 +325,35 @@ class SlurmSite:
             "account": cluster.account,
             "constraint": cluster.constraint,
             "exclude": exclude or None,
+            "wckey": None,  # submitit's own, which sites that know their keys refuse
             "comment": ticket,
             "array_parallelism": parallel,
             "signal_delay_s": cluster.signal_seconds,
             "stderr_to_stdout": True,
-            "setup": [f"export {key}={value}" for key, value in environment.items()] + list(cluster.setup),
-            # The folder that a module is looked for in first is the current one: it has to be the copy.
-            "additional_parameters": {"requeue": True, "chdir": str(self.program), **cluster.sbatch},
+            "setup": [*self._exports(), *cluster.setup],
         }
+        # The folder that a module is looked for in first is the current one: it has to be the copy.
+        options: dict[str, Any] = {"requeue": True, "chdir": str(self.program), **sbatch_options(cluster)}
+        if {"mem_per_cpu", "mem_per_gpu"} & options.keys():
+            parameters["mem"] = None  # sbatch takes one of them alone
+        parameters |= {option: None for option, value in options.items() if value is None and option in _OF_SUBMITIT}
+        parameters["additional_parameters"] = {option: v for option, v in options.items() if v is not None}
         executor = submitit.SlurmExecutor(self.folder / "%j", max_num_timeout=_MAX_TIMEOUTS)
-        executor.update_parameters(**{key: value for key, value in parameters.items() if value is not None})
+        executor.update_parameters(**parameters)
         return executor
+
+    def _exports(self) -> list[str]:
+        """Shell lines that give a job the program's copy and this machine's settings, whatever is in their values."""
+        settings = {
+            "ICDG_CACHE_PATH": str(machine_settings().cache_path),
+            "ICDG_COMMIT": provenance()["commit"],
+        }
+        return [
+            # Where sbatch is told to export nothing, srun would do the same and drop what follows.
+            "unset SLURM_EXPORT_ENV",
+            f'export PYTHONPATH={shlex.quote(str(self.program))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+            *(f"export {key}={shlex.quote(value)}" for key, value in settings.items()),
+        ]
 
     # Watching
 
@@ -323,6 +369,8 @@ class SlurmSite:
         known = accounting(
             sorted({a.job_id for a, state in ended.items() if state.startswith(("CANCELLED", "VANISHED"))})
         )
+        if ended:
+            self.limits.jobs_ended()
         results = []
         for attempt, state in ended.items():
             told = known.get(attempt.job_id)
@@ -334,6 +382,7 @@ class SlurmSite:
             by_user = cancelled_by_user(told.state, os.getuid()) if told else None
             node = (jobs or {}).get(attempt.job_id, told or JobInfo(state)).node
             note = read_note(self.folder / attempt.job_id, attempt.stage.name)
+            node = node or (note or {}).get("host", "")
             log_tail = tail(self.folder / attempt.job_id / f"{attempt.job_id}_0_log.out")
             results.append((attempt, Evidence(state, note, log_tail, node, by_user)))
         return results
@@ -370,6 +419,14 @@ class SlurmSite:
             jobs = len({attempt.job_id for attempt in running})
             what = "1 job on the cluster goes on" if jobs == 1 else f"{jobs} jobs on the cluster go on"
             log.info("%s; the same command finds %s again", what, "it" if jobs == 1 else "them")
+
+
+_OF_SUBMITIT = frozenset(submitit.SlurmExecutor._valid_parameters())
+
+
+def sbatch_options(cluster: ClusterConfig) -> dict[str, Any]:
+    """The site's own options as submitit spells them; None for those that are not to be given to sbatch at all."""
+    return {name.replace("-", "_"): None if value is False else value for name, value in cluster.sbatch.items()}
 
 
 def _minutes(resources: Resources) -> int:

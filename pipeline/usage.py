@@ -62,7 +62,8 @@ def of_stage(notes: Iterable[Mapping[str, Any]], stage: str) -> list[Mapping[str
 def ask_accounting(loop: Loop) -> None:
     """Note down the `MaxRSS` of ended jobs that the accounting has not told of before; nothing where there is none."""
     ended = [n for n in notes_of(loop) if n["outcome"] != "running" and n["accounted_gb"] is None]
-    found = peak_memory(sorted({note["job"] for note in ended}))
+    # Jobs of this machine alone have names.
+    found = peak_memory(sorted({note["job"] for note in ended if note["job"][0].isdigit()}))
     if found:
         write_json(loop.folder / _FILE, _accounted(loop) | found)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
 import torch
 
+from runtime import provenance
 from runtime.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 def expect_device_name(name: str) -> None:
@@ -16,15 +20,41 @@ def expect_device_name(name: str) -> None:
         raise ConfigError(f"device {name!r}: expected auto, cpu or cuda[:N]")
 
 
+class DeviceError(Exception):
+    """A GPU that this process was given cannot be used: a fault of the machine, not of the program or its input."""
+
+
+_granted = 0
+
+
+def expect_gpus(count: int) -> None:
+    """This process was given so many GPUs: not to find them is then a `DeviceError` wherever a device is picked."""
+    global _granted
+    _granted = count
+
+
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` takes a GPU where there is one. Raises `ConfigError` for a device that is not there."""
+    """`auto` takes a GPU where there is one. What is picked is logged, and part of `provenance()` from then on.
+
+    Raises `ConfigError` for a device that is not there, `DeviceError` where fewer GPUs are there than were given.
+    """
     expect_device_name(name)
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise ConfigError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+    # A driver that is missing or too old counts no devices.
+    found = torch.cuda.device_count() if name != "cpu" and torch.cuda.is_available() else 0
+    if name != "cpu" and found < _granted:
+        count = "1 GPU" if _granted == 1 else f"{_granted} GPUs"
+        raise DeviceError(f"the job was given {count} and CUDA finds {found or 'none'}")
+    device = torch.device(("cuda" if found else "cpu") if name == "auto" else name)
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise ConfigError(f"device {name!r}: this machine has {found} CUDA devices")
+    _tell(device)
     return device
+
+
+def _tell(device: torch.device) -> None:
+    described = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    if provenance.computes_on(described):
+        log.info("computing on %s", described)
 
 
 def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype | None:

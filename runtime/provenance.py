@@ -12,9 +12,23 @@ from pathlib import Path
 _PACKAGES = ("torch", "numpy", "mujoco", "robosuite", "h5py")
 
 
-@functools.cache
+_device = ""
+
+
+def computes_on(device: str) -> bool:
+    """Note the device that this process picked to compute on; whether it is another than before."""
+    global _device
+    changed, _device = device != _device, device
+    return changed
+
+
 def provenance() -> dict[str, str]:
-    """Versions of Python and the packages that decide results, and the project's commit where git knows it."""
+    """Versions of Python and the packages that decide results, the project's commit where git knows it, the device."""
+    return {**_versions(), **({"device": _device} if _device else {})}
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
     record = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

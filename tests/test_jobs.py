@@ -21,15 +21,17 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from pipeline.attempts import Attempt, Group, Ledger
 from pipeline.config import ClusterConfig, Resources, RetryConfig
-from pipeline.failures import Cause
+from pipeline.failures import Cause, classify
 from pipeline.jobs import make_site, resolve_cluster, run_jobs
 from pipeline.local import LocalSite
 from pipeline.slurm import JobInfo, batches, cancelled_by_user, parse_queue, refusal, room
 from pipeline.stages import TrainGenerator
 from pipeline.status import count, eta_seconds, under_way
-from runtime.atomic import commit_artifact
-from runtime.errors import JobError
+from runtime.atomic import artifact_info, commit_artifact
+from runtime.device import DeviceError, expect_gpus, pick_device
+from runtime.errors import ConfigError, JobError
 from runtime.metrics import MetricsWriter
+from runtime.provenance import provenance
 
 TASK = Task.parse("IIWA_Box_None_Push")
 
@@ -279,3 +281,76 @@ def test_a_damaged_ledger_is_told_and_not_fatal(tmp_path, caplog):
     (tmp_path / "jobs.json").write_text('{"half')
     assert Ledger(tmp_path / "jobs.json").records == {}
     assert "jobs are submitted anew" in caplog.text
+
+
+@dataclasses.dataclass(frozen=True)
+class TellsItsEnvironment(TellsItsGpus):
+    """A stage that writes down the names of the variables around it."""
+
+    def __call__(self):
+        self.output.write_text("\n".join(os.environ))
+
+
+def _begin(site, attempt, tmp_path):
+    ((begun, failure),) = site.submit([attempt], [], Group("run", "group", 0, lambda stage: tmp_path / "logs"))
+    assert failure is None
+    return begun
+
+
+def test_a_local_job_within_an_allocation_is_no_part_of_it_and_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    around = ("SLURM_JOB_ID", "SLURM_PROCID", "PMI_RANK", "WORLD_SIZE", "RANK")
+    for name in around:
+        monkeypatch.setenv(name, "7")
+    asked = Resources(memory_gb=1, hours=1, cpus=1, gpus=0)
+    stage = TellsItsEnvironment(tmp_path / "names.txt")
+    _begin(LocalSite(tmp_path / "slurm"), Attempt(stage, asked), tmp_path).job.result()
+    assert not set(around) & set(stage.output.read_text().split())
+    (folder,) = (path for path in (tmp_path / "slurm").iterdir() if path.is_dir())
+    assert folder.name.startswith("local_")
+    assert {path.name for path in folder.iterdir()} >= {"note_gpus.json"}
+
+
+@dataclasses.dataclass(frozen=True)
+class PicksItsDevice(TellsItsGpus):
+    device: str = "auto"
+
+    def __call__(self):
+        pick_device(self.device)
+        commit_artifact(self.output, lambda path: path.write_text("x"), provenance())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_job_that_was_given_a_gpu_and_finds_no_cuda_has_a_device_failure(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # of the loop's process, not of the jobs'
+    site = LocalSite(tmp_path / "slurm")
+    site.cores = 2
+    asked = Resources(memory_gb=1, hours=1, cpus=1, gpus=1)
+    attempts = [Attempt(PicksItsDevice(tmp_path / device, device=device), asked) for device in ("auto", "cpu")]
+    assert len(site.submit(attempts, [], Group("run", "group", 0, lambda stage: tmp_path / "logs"))) == 2
+    ended = {}
+    while len(ended) < 2:
+        time.sleep(0.05)
+        ended |= {attempt.stage.device: evidence for attempt, evidence in site.over(attempts)}
+    failure = classify(ended["auto"])
+    assert (failure.cause, failure.reason) == (Cause.DEVICE, "the job was given 1 GPU and CUDA finds none")
+    assert not attempts[0].stage.output.exists()
+    assert artifact_info(attempts[1].stage.output)["device"] == "cpu"
+    assert "computing on cpu" in attempts[1].job.stdout()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0"])
+def test_gpus_that_were_given_have_to_be_there_unless_the_cpu_was_asked_for(device):
+    expect_gpus(2)
+    try:
+        with pytest.raises(DeviceError, match="the job was given 2 GPUs and CUDA finds none"):
+            pick_device(device)
+        assert pick_device("cpu").type == "cpu"
+    finally:
+        expect_gpus(0)
+    if device == "auto":
+        assert pick_device(device).type == "cpu"
+    else:
+        with pytest.raises(ConfigError, match="this machine has 0 CUDA devices"):
+            pick_device(device)

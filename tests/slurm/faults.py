@@ -171,7 +171,8 @@ def main(
                 print(trial, flush=True)
                 with trials.open("a") as file:
                     file.write(json.dumps(vars(trial)) + "\n")
-    output.write_text(report(read_trials(trials)))
+    _, heading, held = output.read_text().partition("## What is held") if output.exists() else ("", "", "")
+    output.write_text(report(read_trials(trials)) + heading + held)
 
 
 if __name__ == "__main__":
