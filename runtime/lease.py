@@ -1,19 +1,21 @@
-"""A lock between processes on one or several machines that needs nothing of the file system but links and renames.
+"""Locks between processes on one or several machines that end with their holder.
 
-File locks are not to be had on every NFS, and one held by a machine that died can stay for ever. A lease is a file that
-its holder changes every few seconds. Whoever wants it takes it over if the holder was a process of this machine that is
-gone, or, for another machine, if the file has not changed for a while by the waiter's own monotonic clock: clocks that
-jump or differ between machines do not matter.
+A file system's lock goes with its process, but is not to be had on every NFS. A lease is a file that its holder touches
+every few seconds. filelock's has the beats, the process' start and its namespace; here is what that lacks: an answer to
+a second loop instead of a wait, a message that names the holder, the end of a holder that lost its lease, a holder
+that outlives a file system that is away, and taking over where the file system cannot exchange two names (NFS, SMB).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
+import functools
 import logging
+import math
 import os
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -28,6 +30,7 @@ from runtime import interrupt
 log = logging.getLogger(__name__)
 
 _BEATS_PER_LEASE = 6
+_LATEST = 1.25  # of a lease: without a beat for so long its holder is gone whatever its record says
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of Lustre without flock, of NFS without a lock daemon
 
 
@@ -38,101 +41,107 @@ class LeaseHeldError(Exception):
 class Lease:
     """`with Lease(path):` holds it. Raises `LeaseHeldError` where another process does.
 
-    A holder that finds its lease taken (its machine was suspended for longer than `seconds`) ends as on Ctrl-C.
+    All processes give the same `seconds`. A holder of this machine that is gone is replaced at once, another one after
+    `seconds` without a sign of life by the waiter's own clock: clocks that jump or differ do not matter. A holder that
+    finds its lease taken (its machine was suspended for longer than that) ends itself as Ctrl-C does.
     """
 
     def __init__(self, path: Path, seconds: float = 60.0) -> None:
         self.path, self.seconds = path, seconds
-        self.owner = {"host": socket.gethostname(), "pid": os.getpid(), "start": _process_start(os.getpid())}
-        self._file = -1
+        self._beat_seconds = seconds / _BEATS_PER_LEASE
+        self._lease = filelock.SoftFileLease(
+            path,
+            lease_duration=seconds,
+            heartbeat_interval=self._beat_seconds,
+            on_compromise=self._compromised,
+            thread_local=False,
+        )
         self._ended = threading.Event()
 
     def __enter__(self) -> Lease:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        while not self._create():
-            seen = self._read()
-            if seen is not None and not self._is_dead(seen):
-                owner = _owner(seen)
-                raise LeaseHeldError(f"process {owner.get('pid', '?')} on {owner.get('host', '?')}")
-            if seen is not None:
-                self._remove(seen)
-        threading.Thread(target=self._beat, daemon=True).start()
+        if not self._acquire():
+            self._take_over()
+        self._own = self.path.stat()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        if self._is_mine():
-            self.path.unlink(missing_ok=True)
-        os.close(self._file)
+        self._lease.release()
 
-    def _create(self) -> bool:
-        """A link is made by one process alone, on NFS too, and the file is whole when it appears."""
-        temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
-        self._file = os.open(temporary, os.O_CREAT | os.O_RDWR, 0o644)
-        self._write(0)
-        try:
-            os.link(temporary, self.path)
-            return True
-        except FileExistsError:
-            os.close(self._file)
-            return False
-        finally:
-            temporary.unlink()
+    def _acquire(self) -> bool:
+        # Another version or setting may have published a lease of another length: it is watched as any other.
+        with contextlib.suppress(filelock.Timeout, filelock.LeaseSettingsMismatch):
+            self._lease.acquire(blocking=False)
+        return self._lease.is_locked
 
-    def _write(self, beat: int) -> None:
-        # Always the same length, into the file that was opened: a lease taken over meanwhile is another file.
-        os.pwrite(self._file, json.dumps({**self.owner, "beat": f"{beat:012d}"}).encode() + b"\n", 0)
-        os.fsync(self._file)
+    def _take_over(self) -> None:
+        """Wait for a sign of life of the holder, and take its place where there is none."""
+        # Its number may be another process' by now: beats have to be there as well.
+        owner = self._lease.owner
+        here = owner is not None and owner.hostname == _this_machine()
+        if here and _is_alive(owner.pid) and _age(self.path) < 2 * self._beat_seconds:
+            raise LeaseHeldError(self._holder())
+        log.info("%s: held by %s; waiting %.0f s for a sign of life", self.path, self._holder(), self.seconds)
+        first, deadline = _state(self.path), time.monotonic() + _LATEST * self.seconds
+        while not self._acquire():
+            if first is None:
+                first = _state(self.path)
+            elif _state(self.path) not in (first, None):
+                raise LeaseHeldError(self._holder())
+            elif time.monotonic() > deadline:
+                self._remove(first)
+            else:
+                time.sleep(self._beat_seconds / 2)
 
-    def _read(self) -> bytes | None:
-        try:
-            return self.path.read_bytes()
-        except FileNotFoundError:
-            return None
+    def _holder(self) -> str:
+        owner = self._lease.owner
+        return f"process {owner.pid} on {owner.hostname}" if owner else "another process"
 
-    def _is_dead(self, seen: bytes) -> bool:
-        owner = _owner(seen)
-        if owner.get("host") == self.owner["host"]:
-            return _process_start(owner.get("pid", -1)) != owner.get("start")
-        log.info("%s: held on %s; waiting %.0f s for a sign of life", self.path, owner.get("host"), self.seconds)
-        deadline = time.monotonic() + self.seconds
-        while time.monotonic() < deadline:
-            time.sleep(self.seconds / (2 * _BEATS_PER_LEASE))
-            if self._read() != seen:
-                return False
-        return True
-
-    def _remove(self, seen: bytes) -> None:
+    def _remove(self, seen: tuple[int, ...]) -> None:
         """Take the dead holder's file away, unless another process was faster: then that one's is put back."""
         aside = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
         with contextlib.suppress(FileNotFoundError):
             self.path.rename(aside)
-            if aside.read_bytes() != seen:
+            if _state(aside, renamed=True) != seen[:-1]:
                 with contextlib.suppress(FileExistsError):
                     os.link(aside, self.path)
             aside.unlink()
 
-    def _is_mine(self) -> bool:
-        try:
-            return os.path.samestat(self.path.stat(), os.fstat(self._file))
-        except OSError:
-            return False
-
-    def _beat(self) -> None:
-        beat = 0
-        while not self._ended.wait(self.seconds / _BEATS_PER_LEASE):
-            beat += 1
-            try:
-                self._write(beat)
-            except OSError as error:  # a full disk or a file system that is away for a while
-                log.warning("%s: cannot be renewed (%s)", self.path, error)
-                continue
-            if not self._is_mine() and not self._ended.is_set():
-                log.error("%s: taken over by another process; stopping", self.path)
-                interrupt.end_this_process()
+    def _compromised(self, loss: filelock.LeaseCompromise) -> None:
+        """In filelock's thread, which beats no more."""
+        if loss.reason == "refresh-failed":
+            log.warning("%s: cannot be renewed (%s)", self.path, loss.error)
+            if self._ended_as_holder():
                 return
+        if not self._ended.is_set():
+            log.error("%s: taken over by another process; stopping", self.path)
+            interrupt.end_this_process()
+
+    def _ended_as_holder(self) -> bool:
+        """Beat on while the file system is away, until the lease is given back; False where another process has it."""
+        while not self._ended.wait(self._beat_seconds):
+            try:
+                if not os.path.samestat(self.path.stat(), self._own):
+                    return False
+                os.utime(self.path)
+            except FileNotFoundError:
+                return False
+            except OSError:
+                continue
+        return True
+
+
+def _state(path: Path, *, renamed: bool = False) -> tuple[int, ...] | None:
+    """What differs between two beats and two holders; None where there is no file. Renaming changes the last of it."""
+    try:
+        seen = path.lstat()
+    except FileNotFoundError:
+        return None
+    state = (seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+    return state[:-1] if renamed else state
 
 
 @contextlib.contextmanager
@@ -147,7 +156,7 @@ def waiting_lock(folder: Path, *, seconds: float = 60.0) -> Iterator[None]:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            _enter_when_free(stack, Lease(folder / ".lease", seconds))
+            _enter_when_free(stack, folder / ".lease", seconds)
         yield
 
 
@@ -159,27 +168,27 @@ def _enter_file_lock(stack: contextlib.ExitStack, folder: Path) -> None:
     except filelock.Timeout:
         try:
             who = holder.read_text(encoding="utf-8").strip()
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             who = ""
         _tell_waiting(folder, who or "another process")
         stack.enter_context(lock)
-    # A disk that is full must not keep anyone from working.
+    # A disk that is full must not keep anyone from working, nor leave a file behind.
+    stack.callback(holder.unlink, missing_ok=True)
     with contextlib.suppress(OSError):
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-        stack.callback(holder.unlink, missing_ok=True)
 
 
-def _enter_when_free(stack: contextlib.ExitStack, lease: Lease) -> None:
+def _enter_when_free(stack: contextlib.ExitStack, path: Path, seconds: float) -> None:
     told = False
     while True:
         try:
-            stack.enter_context(lease)
+            stack.enter_context(Lease(path, seconds))
             return
         except LeaseHeldError as error:
             if not told:
-                _tell_waiting(lease.path.parent, str(error))
+                _tell_waiting(path.parent, str(error))
             told = True
-            time.sleep(lease.seconds / _BEATS_PER_LEASE)
+            time.sleep(seconds / _BEATS_PER_LEASE)
 
 
 def _tell_waiting(folder: Path, who: str) -> None:
@@ -187,28 +196,36 @@ def _tell_waiting(folder: Path, who: str) -> None:
 
 
 def is_held(path: Path, seconds: float = 60.0) -> bool:
-    """Whether a lease seems to be held, to be told to people: clocks of two machines may differ, nothing waits here."""
-    try:
-        owner, age = _owner(path.read_bytes()), time.time() - path.stat().st_mtime
-    except OSError:
+    """Whether a lease of so many seconds seems to be held, to be told to people: nothing is waited for.
+
+    A process of this machine has to be there; one elsewhere has touched the file within twice that time, by this clock.
+    """
+    owner = filelock.SoftFileLease(path).owner
+    if owner is None:
         return False
-    if owner.get("host") == socket.gethostname():
-        return _process_start(owner.get("pid", -1)) == owner.get("start")
-    return age < 2 * seconds
+    return _is_alive(owner.pid) if owner.hostname == _this_machine() else _age(path) < 2 * seconds
 
 
-def _owner(content: bytes) -> dict[str, object]:
+def _age(path: Path) -> float:
+    """Seconds since a file was touched, as far as the clocks agree; infinite where there is none."""
     try:
-        return dict(json.loads(content))
-    except (ValueError, TypeError):
-        return {}
-
-
-def _process_start(pid: int) -> str:
-    """When a process of this machine started, in clock ticks since boot, with the boot's name; empty if it is gone."""
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return time.time() - path.stat().st_mtime
     except OSError:
-        return ""
-    return "" if after_name[0] == "Z" else f"{boot}:{after_name[19]}"
+        return math.inf
+
+
+@functools.cache
+def _this_machine() -> str:
+    """What leases call this machine and process namespace."""
+    with tempfile.TemporaryDirectory() as folder, filelock.SoftFileLease(Path(folder) / "lease") as own:
+        return own.owner.hostname
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
