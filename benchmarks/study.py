@@ -133,7 +133,7 @@ def run_variant(
     only_steps = set(otherwise) <= {"training"} and set(otherwise.get("training", {})) <= {"steps"}
     rows = []
     for stage in loop.generation_stages(iteration):
-        transitions = read_samples(stage.output, stage.task)
+        transitions = read_samples(stage.output, stage.task, COMPOSUITE)
         scores = iteration.scores.get(stage.task, {}).values()
         quality = stage.quality()
         rows.append(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +9,10 @@ import numpy as np
 
 from diffusion.config import QualityConfig
 from offline_compositional_rl_datasets.layout import FactoredLayout
+from offline_compositional_rl_datasets.transitions import check_array
 from runtime.atomic import atomic_path
-from runtime.errors import DataError, one_line
+from runtime.errors import DataError
+from runtime.npz import NUMBERS, read_npz
 
 LEVELS = np.linspace(0.005, 0.995, 100)
 """Quantile levels that stand for a distribution."""
@@ -179,14 +179,20 @@ def save_marginals(path: Path, marginals: Marginals) -> None:
         np.savez_compressed(file, **vars(marginals))
 
 
-def load_marginals(path: Path) -> Marginals | None:
-    """None where the generator came without. Raises `DataError` for a damaged file."""
+def load_marginals(path: Path, layout: FactoredLayout) -> Marginals | None:
+    """None where the generator came without. Raises `DataError` for a file that is damaged or of another layout."""
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return Marginals(**{key: archive[key] for key in ("quantiles", "conditions", "std")})
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}: not the quantiles of a pool ({one_line(error)}); remove it to go on without"
-        ) from error
+        arrays = read_npz(path, dict.fromkeys(("quantiles", "conditions", "std"), NUMBERS))
+        tasks = arrays["conditions"].shape[:1]
+        shapes = {
+            "conditions": (*tasks, layout.condition_dim),
+            "quantiles": (*tasks, len(LEVELS), layout.transition_dim),
+            "std": (layout.transition_dim,),
+        }
+        for key, shape in shapes.items():
+            check_array(arrays[key], shape, f"{path}: {key}")
+    except DataError as error:
+        raise DataError(f"{error}; remove it to go on without the quantiles of the training data") from error
+    return Marginals(**arrays)

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +26,15 @@ from envs.composuite.simulation import ACTION_DIM
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import AXES, Task
 from runtime.errors import DataError, run_main
+from runtime.npz import FLAGS, TEXT, read_npz
 
 TOLERANCE = 1e-6
 REQUIRED_FRACTION = 0.99
 CHAOS_SHIFT = 1e-13
 _MOVABLE = 9  # arm and finger positions, which lead qpos
 
-_ARRAYS = ["task", "init_qpos", "init_qvel", "init_mass_matrix", "init_obs", "actions", "obs", "reward", "success"]
-_ARRAYS += ["qpos", "qvel", "ctrl", "warmstart", "gripper_state"]
+_STATES = ("init_qpos", "init_qvel", "init_mass_matrix", "init_obs", "actions", "obs", "qpos", "qvel", "ctrl")
+_ARRAYS = {"task": TEXT} | dict.fromkeys((*_STATES, "reward", "success", "warmstart", "gripper_state", "seed"), FLAGS)
 _W = 3  # of a quaternion (x, y, z, w)
 
 
@@ -55,21 +54,14 @@ class Trace:
 
 def load_trace(path: Path) -> Trace:
     """Read and check a trace file. Raises `DataError` where it is missing, damaged or of another format."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read as a trace ({error})") from error
-    missing = [key for key in _ARRAYS if key not in arrays]
-    if missing:
-        raise DataError(f"{path}: trace lacks {', '.join(missing)}")
-    steps = len(arrays["actions"])
+    arrays = read_npz(path, _ARRAYS)
+    steps = arrays["actions"].shape[:1]
     if arrays["task"].shape != (len(AXES),):
         raise DataError(f"{path}: task has shape {arrays['task'].shape}, expected ({len(AXES)},), a name per axis")
     for key in ("reward", "success", "qpos", "qvel", "warmstart", "gripper_state"):
-        if len(arrays[key]) != steps:
-            raise DataError(f"{path}: {key} has {len(arrays[key])} steps, expected {steps}, as many as actions")
-    for key, shape in (("actions", (steps, ACTION_DIM)), ("obs", (steps, COMPOSUITE.observation_dim))):
+        if arrays[key].shape[:1] != steps:
+            raise DataError(f"{path}: {key} has {arrays[key].shape[:1]} steps, expected {steps}, as many as actions")
+    for key, shape in (("actions", (*steps, ACTION_DIM)), ("obs", (*steps, COMPOSUITE.observation_dim))):
         if arrays[key].shape != shape:
             raise DataError(f"{path}: {key} has shape {arrays[key].shape}, expected {shape}")
     return Trace(Task(*(str(part) for part in arrays["task"])), arrays)

@@ -77,11 +77,11 @@ class Transitions:
 
     def validate(self, source: str, layout: FactoredLayout = COMPOSUITE) -> None:
         """Raises `DataError` naming `source` and the array unless shapes fit the layout and all values are finite."""
-        count = len(self)
+        count = self.rewards.size
         shapes = {
+            "rewards": (count,),
             "observations": (count, layout.state_dim),
             "actions": (count, layout.action_dim),
-            "rewards": (count,),
             "next_observations": (count, layout.state_dim),
             "terminals": (count,),
             "timeouts": (count,),

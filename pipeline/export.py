@@ -13,6 +13,7 @@ from envs.composuite.simulation import CONTROL_FREQUENCY
 from offline_compositional_rl_datasets.check import check_task
 from offline_compositional_rl_datasets.export import Card, minari_id, write_flat, write_minari
 from offline_compositional_rl_datasets.hdf5 import find_task_file
+from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.lerobot import write_lerobot
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
@@ -109,6 +110,6 @@ def export_synthetic(run: Path, tasks: Sequence[Task], out: Path, *, licence: st
             },
         )
         folder = Path(out) / "composuite" / task.name / "generated-v0"
-        written.append(write_flat(read_samples(path, task), folder, card))
+        written.append(write_flat(read_samples(path, task, COMPOSUITE), folder, card))
         log.info("%s: %s", task, written[-1])
     return written

@@ -102,7 +102,7 @@ class TrainGenerator:
         if leads:
             discard_damaged(self.checkpoint.parent / RESUME_FILE)
         parts = [self._expert(task) for task in self.expert_tasks]
-        parts += [read_samples(path, task) for task, path in self.sources]
+        parts += [read_samples(path, task, COMPOSUITE) for task, path in self.sources]
         training = self.training
         tasks, rows = len(parts), sum(len(part) for part in parts)
         pool = Pool.of(
@@ -190,12 +190,12 @@ class Generate:
             seed = self.seed if self.sampling.shared_noise else seed
             partial = PartialSamples(self.output.with_name("partial"), key)
             matrix = generate(model, self.task.one_hot, self.sampling, seed=seed, label=self.name, partial=partial)
-            marginals = load_marginals(marginals_file(self.checkpoint))
+            marginals = load_marginals(marginals_file(self.checkpoint), COMPOSUITE)
             quality = assess(matrix, self.task.one_hot, COMPOSUITE, marginals, rng("quality", self.seed))
             write_json(self.quality_file, asdict(quality))
             log.info("%s: %s", self.name, quality)
             if self.sampling.clip_actions:
                 matrix[:, COMPOSUITE.action] = matrix[:, COMPOSUITE.action].clip(-1.0, 1.0)
             info = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
-            write_samples(self.output, Transitions.from_matrix(matrix, self.task), info)
+            write_samples(self.output, Transitions.from_matrix(matrix, self.task), COMPOSUITE, info)
             partial.discard()

@@ -61,7 +61,7 @@ def conditions_of(checkpoint: Path, tasks: Sequence[str]) -> dict[str, np.ndarra
     """
     if tasks:
         return {name: Task.parse(name).one_hot for name in tasks}
-    marginals = load_marginals(marginals_file(checkpoint))
+    marginals = load_marginals(marginals_file(checkpoint), COMPOSUITE)
     if marginals is None:
         raise ConfigError(f"{checkpoint}: no {marginals_file(checkpoint).name} beside it tells its tasks; name --tasks")
     return {_task_of(condition).name: condition for condition in marginals.conditions}

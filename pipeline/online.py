@@ -132,7 +132,7 @@ class LearnOnline:
 
     def _prior_parts(self) -> list[Transitions]:
         if self.synthetic:
-            return [read_samples(path, task) for task, path in self.prior]
+            return [read_samples(path, task, COMPOSUITE) for task, path in self.prior]
         return [read_expert(path, task) for task, path in self.prior]
 
 

@@ -192,7 +192,9 @@ def check_run(loop: Loop, iteration: int | None, rows: int, *, seed: int = 0) ->
     real = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     summaries = []
     for stage in stages:
-        generated = errors(read_samples(stage.output, stage.task), stage.task, rows, rng("physics", seed, stage.name))
+        generated = errors(
+            read_samples(stage.output, stage.task, COMPOSUITE), stage.task, rows, rng("physics", seed, stage.name)
+        )
         summaries.append(summary(stage.task, generated, real))
         write_json(stage.output.with_name(PHYSICS_FILE), summaries[-1])
         log.info("%s: %d transitions", stage.task, len(generated["reward"]))

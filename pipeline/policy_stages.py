@@ -103,7 +103,7 @@ class TrainPolicy:
 
     def transitions(self) -> Transitions:
         if self.synthetic:
-            return read_samples(self.data, self.task)
+            return read_samples(self.data, self.task, COMPOSUITE)
         return read_expert(self.data, self.task, episode_ends=self.episode_ends)
 
     def finish(self, scores: PolicyScores, key: str) -> None:

@@ -15,11 +15,9 @@ import h5py
 import numpy as np
 
 from runtime.errors import DataError, one_line
+from runtime.npz import DEFLATE_MOST
 
 Item = h5py.Group | h5py.Dataset | h5py.Datatype
-
-DEFLATE_MOST = 1032
-"""Times as many bytes as it has itself that a deflated block can hold (https://zlib.net/zlib_tech.html)."""
 
 _UNWRITTEN_MOST = 64 * 2**20  # bytes of fill values in place of values that were never written
 _REFUSALS = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # of h5py, for what HDF5 cannot make sense of

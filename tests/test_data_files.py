@@ -226,23 +226,23 @@ def _transitions(rows=6):
 def test_samples_read_back_with_the_published_keys(tmp_path):
     path = tmp_path / "samples_0.npz"
     written = _transitions()
-    write_samples(path, written, {})
+    write_samples(path, written, COMPOSUITE, {})
     assert is_complete(path)
     with np.load(path) as archive:
         assert set(archive.files) == {"observations", "actions", "rewards", "next_observations", "terminals"}
         assert archive["terminals"].dtype == np.float32
-    back = read_samples(path, TASK)
+    back = read_samples(path, TASK, COMPOSUITE)
     for name in Transitions.arrays():
         np.testing.assert_array_equal(getattr(back, name), getattr(written, name))
 
 
 def test_a_truncated_sample_file_is_named(tmp_path):
     path = tmp_path / "samples_0.npz"
-    write_samples(path, _transitions(), {})
+    write_samples(path, _transitions(), COMPOSUITE, {})
     _truncate(path)
     assert not is_complete(path)
     with pytest.raises(DataError, match="truncated"):
-        read_samples(path, TASK)
+        read_samples(path, TASK, COMPOSUITE)
 
 
 def test_samples_that_are_not_finite_are_neither_written_nor_read(tmp_path):
@@ -250,16 +250,16 @@ def test_samples_that_are_not_finite_are_neither_written_nor_read(tmp_path):
     bad = _transitions()
     bad.actions[1, 2] = np.inf
     with pytest.raises(DataError, match="actions has a value that is not finite in row 1"):
-        write_samples(path, bad, {})
+        write_samples(path, bad, COMPOSUITE, {})
     assert not path.exists()
 
 
 def test_terminals_that_are_not_finite_are_refused(tmp_path):
     path = tmp_path / "samples_0.npz"
-    write_samples(path, _transitions(), {})
+    write_samples(path, _transitions(), COMPOSUITE, {})
     with np.load(path) as archive:
         arrays = dict(archive)
     arrays["terminals"][2] = np.nan
     np.savez(path, **arrays)
     with pytest.raises(DataError, match="terminals has a value that is not finite in row 2"):
-        read_samples(path, TASK)
+        read_samples(path, TASK, COMPOSUITE)

@@ -116,7 +116,10 @@ def test_a_trace_of_another_form_is_refused(tmp_path):
     from envs.parity import _ARRAYS, load_trace
 
     arrays = dict.fromkeys(_ARRAYS, np.zeros(5)) | {"task": np.array(SOME[0].split("_")), "actions": np.zeros((5, 8))}
-    for change, message in (({"task": np.array(["IIWA"])}, "a name per axis"), ({"qpos": np.zeros(4)}, "qpos has 4")):
+    for change, message in (
+        ({"task": np.array(["IIWA"])}, "a name per axis"),
+        ({"qpos": np.zeros(4)}, r"qpos has \(4,\)"),
+    ):
         np.savez(tmp_path / "trace.npz", **(arrays | {"obs": np.zeros((5, 93))} | change))
         with pytest.raises(DataError, match=message):
             load_trace(tmp_path / "trace.npz")

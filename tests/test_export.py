@@ -16,6 +16,7 @@ from offline_compositional_rl_datasets.export import (
     write_minari,
 )
 from offline_compositional_rl_datasets.hdf5 import Episode, read_expert, task_file, write_expert
+from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
@@ -134,7 +135,7 @@ def test_the_commands_export_a_run_and_expert_data_and_a_policy_learns_from_both
     loop.state = loop.state.begin(it)
     save_state(loop.state_file, loop.state)
     write_json(loop.folder / "config.json", to_dict(loop.config))
-    write_samples(loop.generation_stages(it)[0].output, _transitions(600), {"rows": 600})
+    write_samples(loop.generation_stages(it)[0].output, _transitions(600), COMPOSUITE, {"rows": 600})
     export_data(out, run=loop.folder, licence="CC0-1.0")
     folder = out / "composuite" / target.name / "generated-v0"
     assert "0.70 (7 of 10 episodes) of TD3+BC policies" in (folder / "README.md").read_text()

@@ -47,7 +47,9 @@ def _stages(folder, name, policy):
             states = rng.normal(size=(100, 77)).astype(np.float32)
             actions = rng.uniform(-1, 1, size=(100, 8)).astype(np.float32)
             ends = np.zeros(100, bool)
-            write_samples(data, Transitions(states, actions, ends.astype(np.float32), states, ends, ends, task), {})
+            write_samples(
+                data, Transitions(states, actions, ends.astype(np.float32), states, ends, ends, task), COMPOSUITE, {}
+            )
         for seed in (0, 1):
             where = folder / name / f"{task.name}_RLseed{seed}"
             stages.append(TrainPolicy(task, data, True, policy, seed, where, device="cpu", threads=1))
@@ -92,8 +94,10 @@ def test_groups_take_neighbours_and_a_group_of_one_is_a_single_job(tmp_path):
 
 def test_policies_that_diverge_leave_the_others_of_their_group_their_results(tmp_path):
     stages = _stages(tmp_path, "x", dataclasses.replace(POLICY, group=4))
-    samples = read_samples(stages[-1].data, TASKS[1])
-    write_samples(stages[-1].data, dataclasses.replace(samples, rewards=samples.rewards + np.float32(3e38)), {})
+    samples = read_samples(stages[-1].data, TASKS[1], COMPOSUITE)
+    write_samples(
+        stages[-1].data, dataclasses.replace(samples, rewards=samples.rewards + np.float32(3e38)), COMPOSUITE, {}
+    )
     (group,) = in_groups(stages, 4)
     with pytest.raises(DataError, match="2 of 4 policies have no result: the policy gives actions that are not finite"):
         dataclasses.replace(group, threads=1)()
@@ -124,7 +128,7 @@ def _loop(folder, monkeypatch, **overrides):
     rng = np.random.default_rng(0)
     for stage in loop.generation_stages(loop.state.current):
         matrix = rng.uniform(size=(8, 164)).astype(np.float32)
-        write_samples(stage.output, Transitions.from_matrix(matrix, stage.task), {})
+        write_samples(stage.output, Transitions.from_matrix(matrix, stage.task), COMPOSUITE, {})
         quality = assess(matrix, stage.task.one_hot, COMPOSUITE, None, rng)
         write_json(stage.quality_file, dataclasses.asdict(quality))
     return loop

@@ -1,10 +1,14 @@
 """The generator is tied to a layout, not to CompoSuite: the worked example of another family."""
 
 import numpy as np
+import pytest
 
 from diffusion.config import DenoiserConfig
 from diffusion.denoisers import build
 from examples.point_family import AXES, HELD_OUT, TASKS, PointEnv, demonstrate, point_layout, results, success
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.samples import read_samples, write_samples
+from runtime.errors import DataError
 
 
 def test_the_layout_of_another_family_has_its_own_tokens_and_sizes():
@@ -49,3 +53,17 @@ def test_transitions_of_another_family_go_through_a_matrix_and_back():
     back = type(data).from_matrix(data.to_matrix(layout), TASKS[0], layout)
     np.testing.assert_array_equal(back.next_observations, data.next_observations)
     data.validate("demonstrations", layout)
+
+
+def test_samples_of_another_family_are_written_and_read(tmp_path):
+    layout, path = point_layout(), tmp_path / "samples_0.npz"
+    data = demonstrate(TASKS[0], 2, np.random.default_rng(0))
+    write_samples(path, data, layout, {})
+    back = read_samples(path, TASKS[0], layout)
+    for name in ("observations", "actions", "rewards", "next_observations", "terminals"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(data, name))
+    with pytest.raises(DataError, match=r"observations has shape \(50, 8\), expected \(50, 77\)"):
+        read_samples(path, None, COMPOSUITE)
+    with pytest.raises(DataError, match=r"observations has shape \(50, 8\), expected \(50, 77\)"):
+        write_samples(tmp_path / "other.npz", data, COMPOSUITE, {})
+    assert not (tmp_path / "other.npz").exists()

@@ -9,6 +9,7 @@ import pytest
 import envs
 from envs.recording import CollectConfig, record
 from offline_compositional_rl_datasets.hdf5 import task_file, write_expert
+from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples, write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
@@ -120,8 +121,8 @@ def test_the_command_checks_a_run_and_its_page_shows_it(tmp_path, capsys):
     runs = record(train, CollectConfig(episodes=1, horizon=40), [0], lambda observations: np.zeros((1, 8)))
     write_expert(task_file(data, "expert", train), runs[0].episodes, train)
     stage = loop.generation_stages(loop.state.iterations[0])[0]
-    write_samples(stage.output, _episode(target, steps=20), {})
-    assert len(read_samples(stage.output, target)) == 20
+    write_samples(stage.output, _episode(target, steps=20), COMPOSUITE, {})
+    assert len(read_samples(stage.output, target, COMPOSUITE)) == 20
     check_physics(loop.folder, tmp_path / "out", rows=10)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"physics.csv", "physics.png", "physics.pdf"}
     checked = json.loads(stage.output.with_name("physics.json").read_text())

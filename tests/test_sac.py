@@ -399,7 +399,7 @@ def test_the_configurations_of_online_learning_are_valid(file):
 def test_the_script_with_synthetic_data_runs_and_names_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.online.cpu_count", lambda: 1)  # no processes for episodes this short
     root = tmp_path / "dit_tasklist0_train14_x"
-    write_samples(root / TASK.name / "samples_0.npz", _transitions(), {})
+    write_samples(root / TASK.name / "samples_0.npz", _transitions(), COMPOSUITE, {})
     main = sac_command(VARIANTS["rlpd_synthdata"])
     flags = "--total_timesteps 20 --learning_starts 10 --env_horizon 5 --n_eval_episodes 1 --batch_size 8 --no-cuda "
     flags += f"--obst None --seed 0 --runs_path {tmp_path / 'runs'} --base_synthetic_data_path {root}"

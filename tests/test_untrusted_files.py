@@ -1,8 +1,10 @@
 """Files from anywhere: what they are is said in one line, nothing beside them is read, and no claim is believed."""
 
 import fcntl
+import io
 import os
 import re
+import zipfile
 
 import h5py
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from offline_compositional_rl_datasets.check import check_task
 from offline_compositional_rl_datasets.hdf5 import KEYS, read_expert, task_file
 from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import DataError
 from runtime.hdf5 import attribute, find, open_hdf5, read
@@ -196,3 +199,130 @@ def test_every_key_of_a_file_is_looked_at(path):
             assert isinstance(find(file, key), h5py.Dataset)
             assert find(file, f"{key}/deeper") is None
             assert find(file, f"absent/{key}") is None
+
+
+def _arrays(**changes):
+    random = np.random.default_rng(0)
+    arrays = {
+        "observations": random.normal(size=(ROWS, 77)).astype(np.float32),
+        "actions": random.uniform(-1, 1, (ROWS, 8)).astype(np.float32),
+        "rewards": random.random(ROWS).astype(np.float32),
+        "next_observations": random.normal(size=(ROWS, 77)).astype(np.float32),
+        "terminals": np.zeros(ROWS, np.float32),
+    }
+    return arrays | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"observations": np.zeros((ROWS, 77), bool)}, "observations has dtype bool, expected numbers"),
+        ({"actions": np.zeros((ROWS, 8), complex)}, "actions has dtype complex128, expected numbers"),
+        ({"rewards": np.array(["x"] * ROWS)}, "rewards has dtype <U1, expected numbers"),
+        ({"rewards": np.array([b"x"] * ROWS)}, r"rewards has dtype \|S1, expected numbers"),
+        ({"rewards": np.zeros(ROWS, [("a", "f4")])}, "rewards has dtype"),
+        ({"rewards": np.array([{}] * ROWS)}, "rewards has dtype object"),
+        ({"rewards": np.zeros(ROWS, "datetime64[s]")}, "rewards has dtype datetime64"),
+        ({"rewards": np.float32(1)}, r"rewards has shape \(\), expected"),
+        ({"rewards": np.zeros((ROWS, 1))}, r"rewards has shape \(40, 1\), expected \(40,\)"),
+        ({"rewards": np.full(ROWS, 1e300)}, "rewards has a value that is not finite in row 0"),
+        ({"observations": np.float32(1)}, "terminals has shape"),
+        ({"observations": np.zeros((0, 77))}, "terminals has shape"),
+        ({"terminals": np.zeros((ROWS, 1))}, r"terminals has shape \(40, 1\), expected \(40,\)"),
+    ],
+)
+def test_samples_of_another_kind_are_named(tmp_path, changes, message):
+    path = tmp_path / "samples_0.npz"
+    np.savez_compressed(path, **_arrays(**changes))
+    with pytest.raises(DataError, match=f"^{re.escape(str(path))}: {message}"):
+        read_samples(path, TASK, COMPOSUITE)
+
+
+@pytest.mark.parametrize("kind", [bool, np.int8, np.float64, np.float16])
+def test_samples_of_another_type_of_number_are_read_as_float32(tmp_path, kind):
+    path = tmp_path / "samples_0.npz"
+    terminals = (np.arange(ROWS) % 2).astype(kind)
+    np.savez(path, **_arrays(terminals=terminals, rewards=np.arange(ROWS, dtype=np.float64)))
+    samples = read_samples(path, TASK, COMPOSUITE)
+    assert samples.terminals.tolist() == [False, True] * (ROWS // 2)
+    assert samples.rewards.dtype == np.float32
+    assert samples.rewards.tolist() == list(range(ROWS))
+
+
+def _archive(path, member, content, **options):
+    """Good samples but for one member, which holds these bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key, array in _arrays().items():
+            buffer = io.BytesIO()
+            np.save(buffer, array)
+            archive.writestr(f"{key}.npy", content if key == member else buffer.getvalue(), **options)
+
+
+def _npy(header):
+    text = header.encode().ljust(118)
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (10000000000000,)}"), "rewards claims the shape"),
+        (_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}"), "rewards claims the shape"),
+        (
+            _npy("{'descr': '|O', 'fortran_order': False, 'shape': (40,)}") + b"cos\nsystem\n",
+            "rewards has dtype object",
+        ),
+        (_npy("(" * 5000), "rewards is not an array"),
+        (_npy("-" * 9000 + "1"), "rewards is not an array"),
+        (_npy("nothing of the kind"), "rewards is not an array"),
+        (b"\x93NUMPY\x03\x00\x00", "rewards is an array of format"),
+        (b"1, 2, 3", "rewards is not an array"),
+        (b"", "rewards is not an array"),
+    ],
+)
+def test_an_array_that_is_none_or_claims_too_much_is_named(tmp_path, content, message):
+    path = tmp_path / "samples_0.npz"
+    _archive(path, "rewards", content)
+    with pytest.raises(DataError, match=message):
+        read_samples(path, TASK, COMPOSUITE)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compressions_than_deflate_are_named(tmp_path, method):
+    path = tmp_path / "samples_0.npz"
+    _archive(path, None, b"", compress_type=method)
+    with pytest.raises(DataError, match=f"is compressed by method {method}, expected deflate or none"):
+        read_samples(path, TASK, COMPOSUITE)
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "message"), [(6, 1, "is encrypted"), (8, 97, "is compressed by method 97")]
+)
+def test_encryption_and_unknown_compressions_are_named(tmp_path, offset, value, message):
+    path = tmp_path / "samples_0.npz"
+    _archive(path, None, b"")
+    content = bytearray(path.read_bytes())
+    for signature, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):  # a member's own header, the directory's entry
+        place = content.find(signature)
+        while place >= 0:
+            content[place + offset + shift] = value
+            place = content.find(signature, place + 4)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_samples(path, TASK, COMPOSUITE)
+
+
+def test_an_archive_with_any_byte_changed_is_read_or_refused(tmp_path):
+    path = tmp_path / "samples_0.npz"
+    np.savez_compressed(path, **_arrays())
+    content, random = bytearray(path.read_bytes()), np.random.default_rng(0)
+    for i in range(150):
+        damaged = content.copy()
+        end = random.integers(len(content)) if i % 3 == 0 else len(content)
+        for place in random.integers(0, len(content), size=4):
+            damaged[place] = random.integers(256)
+        path.write_bytes(damaged[:end])
+        try:
+            read_samples(path, TASK, COMPOSUITE)
+        except DataError as error:
+            assert str(path) in str(error)
