@@ -79,15 +79,15 @@ def measure_make(name: str) -> float:
 
 
 def measure_cores(name: str, seconds: float, cores: int) -> dict[str, float]:
-    """Control steps/s of a `VectorEnv` with a process per core, all driven by one batched call, and of one process."""
-    from envs.vector import VectorEnv
+    """Control steps/s of a `EnvPool` with a process per core, all driven by one batched call, and of one process."""
+    from envs.pool import EnvPool
     from offline_compositional_rl_datasets.task import Task
 
     rates = {}
     for workers in (1, cores):
         count = 10 * workers
         actions = np.random.default_rng(0).uniform(-1, 1, (200, count, 8))
-        with VectorEnv(Task.parse(name), count, workers=workers, ignore_done=True) as env:
+        with EnvPool(Task.parse(name), count, workers=workers, ignore_done=True) as env:
             env.reset(range(count))
             env.step(actions[0])
             start, steps = time.perf_counter(), 0

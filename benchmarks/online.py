@@ -133,13 +133,13 @@ def plain_loop(task: Task, config: SACConfig, device: torch.device) -> Callable[
 @contextlib.contextmanager
 def our_loop(task: Task, config: OnlineConfig, device: torch.device, folder: Path):
     """advance(steps) of a run with all environments and worker processes."""
-    from envs.vector import VectorEnv
+    from envs.pool import EnvPool
 
     code = ObservationCode(COMPOSUITE, task_ids=False, canonical=True)
     dtype = autocast_dtype(device, config.precision)
     agent = SAC(code.dim, code.action_dim, config.sac, seed=0, device=device, dtype=dtype)
     workers = cpu_count() - 1 if device.type == "cpu" else cpu_count()
-    with VectorEnv(task, config.num_envs, workers=workers, horizon=config.env_horizon) as environment:
+    with EnvPool(task, config.num_envs, workers=workers, horizon=config.env_horizon) as environment:
         run = OnlineRun(agent, environment, task, code, config, folder, seed=0, device=device)
 
         def advance(steps: int) -> None:

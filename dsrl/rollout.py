@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dsrl.diffusion_policy import DiffusionPolicy
-from envs.vector import VectorEnv
+from envs.pool import EnvPool
 from runtime.metrics import wilson
 from runtime.seeds import derive_seed, rng
 
@@ -75,8 +75,8 @@ class Prior:
 
 def open_environments(
     policy: DiffusionPolicy, num_envs: int, *, workers: int = 0, horizon: int = 400, until_success: bool = True
-) -> VectorEnv:
-    return VectorEnv(
+) -> EnvPool:
+    return EnvPool(
         policy.task,
         num_envs,
         workers=workers,
@@ -89,7 +89,7 @@ def open_environments(
 
 def run_episodes(
     policy: DiffusionPolicy,
-    environments: VectorEnv,
+    environments: EnvPool,
     seeds: Sequence[int],
     choose: ChooseNoise | None = None,
     progress: Callable[[int], None] | None = None,

@@ -17,7 +17,7 @@ from dsrl.noise_env import NoiseVecEnv, actor_noise, open_noise_environments
 from dsrl.noise_sac import NoiseSAC
 from dsrl.rollout import Episodes, episode_seeds, open_environments, run_episodes
 from dsrl.steering_state import SteeringFolder
-from envs.vector import VectorEnv
+from envs.pool import EnvPool
 from runtime.atomic import atomic_path
 from runtime.errors import DataError
 from runtime.logs import duration, progress
@@ -139,7 +139,7 @@ class Steering:
         self.model.num_timesteps += len(w)
         return [bool(info["success"]) for info, done in zip(infos, dones, strict=True) if done]
 
-    def evaluate(self, environments: VectorEnv) -> dict[str, float]:
+    def evaluate(self, environments: EnvPool) -> dict[str, float]:
         """The fixed episodes by the actor's mean and by its samples, with the counters that belong to them.
 
         Which is better depends on the task: samples are wider than what is best, a mean can be stuck for good.
@@ -217,7 +217,7 @@ def steer(policy: DiffusionPolicy, config: DSRLConfig) -> dict[str, Any]:
     return result
 
 
-def _warm_start(run: Steering, environments: VectorEnv, folder: SteeringFolder) -> None:
+def _warm_start(run: Steering, environments: EnvPool, folder: SteeringFolder) -> None:
     config, count = run.config, run.count
     if count["base_solved"] < 0:
         count["base_solved"] = run_episodes(run.policy, environments, run.fixed_episodes).solved
@@ -240,7 +240,7 @@ def _warm_start(run: Steering, environments: VectorEnv, folder: SteeringFolder) 
         )
 
 
-def _train(run: Steering, environments: VectorEnv, folder: SteeringFolder) -> None:
+def _train(run: Steering, environments: EnvPool, folder: SteeringFolder) -> None:
     config = run.config
     metrics = MetricsWriter(folder.path, resume_from=run.count["evaluated_at"])
     with progress(config.train_steps, f"steering {run.policy.task}", done=run.steps) as bar:
@@ -279,7 +279,7 @@ def _keep_if_best(run: Steering, row: dict[str, float]) -> None:
             run.model.save(temporary)
 
 
-def _try_on_fresh_episodes(run: Steering, environments: VectorEnv) -> dict[str, Any]:
+def _try_on_fresh_episodes(run: Steering, environments: EnvPool) -> dict[str, Any]:
     """The cloned policy and the best actor, sampled and by its mean, on the same episodes that chose nothing."""
     policy, config, count = run.policy, run.config, run.count
     best = SAC.load(config.save_folder / BEST, device=policy.device)

@@ -1,7 +1,7 @@
 """CompoSuite and Robomimic on MuJoCo, their experts, vectorised stepping and rendering.
 
 `make("IIWA_Box_None_PickPlace")` builds a task's environment; importing this package also registers every task with
-gymnasium as `CompoSuite/<task>-v0`.
+gymnasium as `CompoSuite/<task>-v0` or `Robomimic/<task>-v0`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,14 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-import gymnasium
-
+from envs.registration import register_all
 from envs.robomimic_task import RobomimicTask, task_names
-from offline_compositional_rl_datasets.task import Task, all_tasks
-from runtime.errors import ConfigError, one_line
+from offline_compositional_rl_datasets.task import Task
+from runtime.errors import ConfigError, TaskError, one_line
 
 if TYPE_CHECKING:
     from envs.composuite.env import CompoSuiteEnv
     from envs.robomimic import RobomimicEnv
-
-
-NAMESPACE = "CompoSuite"
-"""Of the tasks' names in gymnasium's registry."""
 
 
 def _choose_opengl() -> None:
@@ -57,11 +52,14 @@ def make(task: Task | RobomimicTask | str, **options: object) -> CompoSuiteEnv |
         from envs.robomimic import RobomimicEnv
 
         return RobomimicEnv(task, **options)
+    if not isinstance(task, (Task, str)) or (isinstance(task, str) and "_" not in task):
+        raise TaskError(
+            f"task {task!r}: expected {', '.join(task_names())} or a Robot_Object_Obstacle_Objective "
+            "such as IIWA_Box_None_PickPlace"
+        )
     from envs.composuite.env import CompoSuiteEnv
 
     return CompoSuiteEnv(task, **options)
 
 
-for _task in all_tasks():
-    if f"{NAMESPACE}/{_task}-v0" not in gymnasium.registry:
-        gymnasium.register(f"{NAMESPACE}/{_task}-v0", entry_point="envs:make", kwargs={"task": _task.name})
+register_all()

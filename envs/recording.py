@@ -10,7 +10,7 @@ import numpy as np
 from envs.composuite.objectives import OBJECTIVES
 from envs.composuite.robots import NUM_ARM_JOINTS
 from envs.composuite.simulation import ACTION_DIM
-from envs.vector import EnvGroup
+from envs.pool import EnvPool
 from offline_compositional_rl_datasets.hdf5 import Episode
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
@@ -174,7 +174,7 @@ def record(
     task: Task, config: CollectConfig, numbers: Sequence[int], expert: Callable[[np.ndarray], np.ndarray]
 ) -> list[Run]:
     """Run the expert side by side; a run's start, noise and shoves depend on its number alone."""
-    group = EnvGroup(task, len(numbers), {"horizon": config.horizon})
+    group = EnvPool(task, len(numbers), horizon=config.horizon)
     objective = OBJECTIVES[task.objective]
     recorders = [
         _Recorder(config, rng("noise", config.seed, task.name, number), objective.ceiling, config.share_of(number))

@@ -10,11 +10,11 @@ import torch
 
 from corl.evaluate import Evaluation, evaluate
 from corl.policy import Policy
-from envs.vector import VectorEnv
+from envs.pool import EnvPool
 from offline_compositional_rl_datasets.task import Task
 
 _MOST_ENVIRONMENTS = 50
-_environments: dict[tuple[Task, int, int], VectorEnv] = {}
+_environments: dict[tuple[Task, int, int], EnvPool] = {}
 
 
 def environments_for(n_episodes: int, fresh_episodes: int) -> int:
@@ -54,5 +54,5 @@ def _evaluate(task: Task, policy: Policy, seeds: list[int], num_envs: int, horiz
     key = (task, num_envs, horizon)
     if key not in _environments:
         _environments.clear()
-        _environments[key] = VectorEnv(task, num_envs, horizon=horizon)
+        _environments[key] = EnvPool(task, num_envs, horizon=horizon)
     return evaluate(policy, _environments[key], seeds)

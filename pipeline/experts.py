@@ -10,8 +10,8 @@ from corl.evaluate import evaluate
 from corl.train import PolicyConfig
 from envs.collect import collect
 from envs.experts import expert_for
+from envs.pool import EnvPool
 from envs.recording import CollectConfig
-from envs.vector import VectorEnv
 from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import Task
 from pipeline.stages import TrainPolicy
@@ -63,7 +63,7 @@ def score_experts(
 
 def _solve(task: Task, expert: Callable, episodes: int, workers: int) -> tuple[int, float]:
     seeds = [derive_seed("expert", task.name, episode) for episode in range(episodes)]
-    with VectorEnv(task, episodes, workers=workers, horizon=HORIZON) as environment:
+    with EnvPool(task, episodes, workers=workers, horizon=HORIZON) as environment:
         result = evaluate(expert, environment, seeds)
     return result.solved, result.mean_return
 

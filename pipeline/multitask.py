@@ -14,7 +14,7 @@ import numpy as np
 from corl.evaluate import Evaluation, evaluate
 from corl.multitask import MultitaskConfig, TaskData
 from corl.multitask_run import RESUME_FILE, EvaluateTasks, MultitaskRun, PolicyOf, train_multitask
-from envs.vector import VectorEnv
+from envs.pool import EnvPool
 from offline_compositional_rl_datasets.hdf5 import read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
@@ -97,7 +97,7 @@ class TaskEvaluator:
         self.config, self.seed = config, seed
         cores = threads or cpu_count()
         self._workers = cores if cores > 1 else 0
-        self._environment: VectorEnv | None = None
+        self._environment: EnvPool | None = None
 
     def __call__(self, policy: PolicyOf, tasks: Sequence[Task]) -> Mapping[Task, Evaluation]:
         results = {}
@@ -105,7 +105,7 @@ class TaskEvaluator:
             count = self.config.n_eval_episodes
             if self._environment is None:
                 options = {"workers": self._workers, "horizon": self.config.horizon}
-                self._environment = VectorEnv(task, count, **options)
+                self._environment = EnvPool(task, count, **options)
             elif self._environment.task != task:
                 self._environment.assign(task)
             seeds = [derive_seed("evaluation", self.seed, task.name, episode) for episode in range(count)]

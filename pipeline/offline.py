@@ -14,7 +14,7 @@ from corl.finetune import load_agent
 from corl.multitask_run import checkpoint_name, load_policy
 from corl.online import OnlineScores
 from corl.online_config import RUNTIME_SETTINGS, OnlineConfig
-from envs.vector import VectorEnv
+from envs.pool import EnvPool
 from offline_compositional_rl_datasets.families import get_partial_task_list, get_task_list
 from offline_compositional_rl_datasets.hdf5 import find_task_file
 from offline_compositional_rl_datasets.layout import COMPOSUITE
@@ -106,7 +106,7 @@ def roll_out(
     groups = {group: list(members) for group, members in tasks.items() if members}
     rates: dict[str, float] = {}
     first = next(iter(groups.values()))[0]
-    with VectorEnv(first, n_trajs, workers=cores if cores > 1 else 0, horizon=n_steps) as environment:
+    with EnvPool(first, n_trajs, workers=cores if cores > 1 else 0, horizon=n_steps) as environment:
         for group, members in groups.items():
             columns: dict[str, np.ndarray] = {}
             successes = []

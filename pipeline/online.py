@@ -31,7 +31,7 @@ from corl.online_replay import ObservationCode
 from corl.rlpd import PriorData
 from corl.sac import SAC
 from envs.composuite.simulation import CONTROL_FREQUENCY
-from envs.vector import VectorEnv
+from envs.pool import EnvPool
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples
@@ -139,7 +139,7 @@ class LearnOnline:
 def random_states(task: Task, seed: int, steps: int = 50, count: int = 8) -> np.ndarray:
     """States (count * steps, 77) of episodes of random actions, to normalise by where there are no data."""
     random = np.random.default_rng(derive_seed("normalise", seed))
-    with VectorEnv(task, count, horizon=steps) as environment:
+    with EnvPool(task, count, horizon=steps) as environment:
         states = [environment.reset([derive_seed("normalise", seed, i) for i in range(count)])]
         while len(states) < steps:
             states.append(environment.step(random.uniform(-1, 1, (count, COMPOSUITE.action_dim)))[0])
@@ -163,8 +163,8 @@ def learn(
         tensorboard=tracking.tensorboard,
     )
     with (
-        VectorEnv(stage.task, config.num_envs, workers=workers, **options) as environment,
-        VectorEnv(stage.task, config.n_eval_episodes, workers=cores if cores > 1 else 0, **options) as judge,
+        EnvPool(stage.task, config.num_envs, workers=workers, **options) as environment,
+        EnvPool(stage.task, config.n_eval_episodes, workers=cores if cores > 1 else 0, **options) as judge,
         sinks as sink,
     ):
         run = OnlineRun(

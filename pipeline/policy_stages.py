@@ -76,7 +76,7 @@ class TrainPolicy:
 
     def __call__(self) -> None:
         from corl.evaluate import evaluate
-        from envs.vector import VectorEnv
+        from envs.pool import EnvPool
         from pipeline.evaluators import environments_for
 
         with held(self, self.folder) as key:
@@ -88,7 +88,7 @@ class TrainPolicy:
             environments = environments_for(self.policy.n_episodes, self.policy.fresh_episodes)
             cores = self.threads or cpu_count()
             workers = cores if cores > 1 else 0
-            with VectorEnv(self.task, environments, workers=workers, horizon=self.policy.horizon) as environment:
+            with EnvPool(self.task, environments, workers=workers, horizon=self.policy.horizon) as environment:
                 scores = train_policy(
                     self.transitions(),
                     self.policy,

@@ -29,7 +29,7 @@ def main(root: Path, dataset: str, task: str = "", steps: int = 5000, episodes: 
     from corl.policy import Policy
     from corl.replay import ReplayData
     from corl.td3_bc import TD3BC, TD3BCConfig
-    from envs.vector import VectorEnv
+    from envs.pool import EnvPool
     from offline_compositional_rl_datasets.export import from_minari, minari_root, read_flat
     from offline_compositional_rl_datasets.layout import COMPOSUITE
     from offline_compositional_rl_datasets.task import Task
@@ -50,7 +50,7 @@ def main(root: Path, dataset: str, task: str = "", steps: int = 5000, episodes: 
 
     policy = Policy(learner.actor, data.mean, data.std)
     place = Task.parse(task) if task else transitions.task
-    with VectorEnv(place, episodes, horizon=horizon) as environment:
+    with EnvPool(place, episodes, horizon=horizon) as environment:
         result = evaluate(policy, environment, range(episodes))
     print(f"{place}: {result.solved} of {result.episodes} episodes solved, mean return {result.mean_return:.1f}")
 

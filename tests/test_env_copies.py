@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import envs
-from envs.vector import VectorEnv
+from envs.pool import EnvPool
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import DataError
 
@@ -191,7 +191,7 @@ def test_wrappers_are_copied_with_the_environment(name):
 
 
 def test_environments_side_by_side_in_one_process_are_copied():
-    with VectorEnv(Task.parse(COMPOSUITE[0]), 2, horizon=9) as vector:
+    with EnvPool(Task.parse(COMPOSUITE[0]), 2, horizon=9) as vector:
         vector.reset([1, 2])
         actions = np.full((2, 8), 0.3)
         vector.step(actions)

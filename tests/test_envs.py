@@ -12,7 +12,6 @@ import envs
 from envs.experts import expert_for
 from envs.experts.kinematics import arm_of
 from envs.recording import CollectConfig, record
-from envs.vector import VectorEnv
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
 from runtime.errors import ConfigError, DataError
@@ -164,50 +163,6 @@ def test_forward_kinematics_and_jacobian_agree_with_the_simulator(robot):
     expected = np.zeros((6, model.nv))
     mujoco.mj_jacSite(model, data, expected[:3], expected[3:], site.id)
     np.testing.assert_allclose(jacobian[0], expected[:, :7], atol=1e-12)
-
-
-@pytest.mark.parametrize("workers", range(1, 9))
-def test_no_worker_gets_more_episodes_than_it_has_environments(workers):
-    env = VectorEnv.__new__(VectorEnv)
-    env._pipes = [None] * workers
-    for num_envs in range(workers, 25):
-        own = np.diff(env._split(num_envs))
-        assert own.sum() == num_envs
-        for batch in range(1, num_envs + 1):
-            given = np.diff(env._split(batch))
-            assert given.sum() == batch
-            assert (given <= own).all()
-
-
-@pytest.mark.parametrize("batch", [5, 3, 1])
-def test_a_batch_that_workers_cannot_share_evenly_is_run_whole(batch):
-    with VectorEnv(Task.parse(SOME[0]), 5, workers=2, horizon=2) as env:
-        assert env.reset(list(range(batch))).shape == (batch, 77)
-        assert env.step(np.zeros((batch, 8)))[1].shape == (batch,)
-
-
-def test_worker_processes_give_the_same_episodes_as_none():
-    task = Task.parse(SOME[0])
-    actions = np.random.default_rng(0).uniform(-1, 1, (4, 3, 8))
-
-    def run(workers):
-        with VectorEnv(task, 5, workers=workers, horizon=3) as env:
-            first = env.reset([3, 4, 5])
-            return [first, *(array for action in actions for array in env.step(action))]
-
-    for alone, spread in zip(run(0), run(2), strict=True):
-        np.testing.assert_array_equal(alone, spread)
-
-
-def test_an_ended_episode_stays_where_it_ended_without_reward():
-    with VectorEnv(Task.parse(SOME[0]), 2, horizon=2) as env:
-        env.reset([0, 1])
-        for _ in range(2):
-            last, _, _, truncated, _ = env.step(np.ones((2, 8)))
-        assert truncated.all()
-        again, rewards, *_ = env.step(np.ones((2, 8)))
-        np.testing.assert_array_equal(again, last)
-        assert (rewards == 0).all()
 
 
 def test_an_expert_refuses_observations_with_task_ids_or_without_a_batch():

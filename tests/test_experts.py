@@ -13,8 +13,8 @@ from envs.experts import expert_for
 from envs.experts.grasps import GRASPS
 from envs.experts.kinematics import SOFTNESS, STRIDE, arm_of, hand_rotation, orientation_error
 from envs.experts.targets import AIMS
+from envs.pool import EnvPool
 from envs.recording import CollectConfig, record
-from envs.vector import EnvGroup
 from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
 
 
@@ -85,7 +85,7 @@ def test_every_task_has_an_expert_that_answers_within_the_limits():
 )
 def test_experts_of_each_part_solve_their_task_in_half_an_episode(name):
     task = Task.parse(name)
-    group = EnvGroup(task, 2, {"horizon": 240})
+    group = EnvPool(task, 2, horizon=240)
     expert, observations = expert_for(task), group.reset([0, 1])
     solved = np.zeros(2, dtype=bool)
     for _ in range(240):

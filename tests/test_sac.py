@@ -19,7 +19,7 @@ from corl.online_replay import ObservationCode, OnlineReplay
 from corl.replay import Batch
 from corl.rlpd import MixSchedule, PriorData, sample
 from corl.sac import SAC, SACConfig, actor_loss, critic_loss, soft_target, temperature_loss
-from envs.vector import VectorEnv
+from envs.pool import EnvPool
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import write_samples
 from offline_compositional_rl_datasets.task import Task
@@ -274,7 +274,7 @@ def test_a_ring_is_read_back_from_its_increments_and_forgets_what_is_overwritten
 
 def test_episodes_come_back_to_the_very_state_they_were_in():
     actions = np.random.default_rng(0).uniform(-1, 1, (9, 2, 8)).astype(np.float32)
-    with VectorEnv(TASK, 2, horizon=4) as environment:
+    with EnvPool(TASK, 2, horizon=4) as environment:
         episodes = Episodes(environment, seed=3, action_dim=8)
         episodes.environment.restart([None, 77])  # out of step with one another from here on
         episodes.actions[1] = []
@@ -287,7 +287,7 @@ def test_episodes_come_back_to_the_very_state_they_were_in():
         assert [len(own) for own in episodes.actions] == [2, 3]
         kept, states = episodes.state_dict(), episodes.states.copy()
         expected = [episodes.step(actions[k])[1] for k in (6, 7, 8)]
-    with VectorEnv(TASK, 2, horizon=4) as environment:
+    with EnvPool(TASK, 2, horizon=4) as environment:
         episodes = Episodes(environment, seed=3, action_dim=8)
         episodes.load_state_dict(kept)
         np.testing.assert_array_equal(episodes.states, states)
@@ -314,7 +314,7 @@ def _config(**options):
 def _run(folder, config, *, stop_at=None, workers=0):
     agent = SAC(CODE.dim, CODE.action_dim, config.sac, seed=0, device=CPU)
     prior = PriorData([_transitions()], CODE, CPU)
-    with VectorEnv(TASK, 3, workers=workers, horizon=7) as environment, VectorEnv(TASK, 2, horizon=7) as judge:
+    with EnvPool(TASK, 3, workers=workers, horizon=7) as environment, EnvPool(TASK, 2, horizon=7) as judge:
         run = OnlineRun(agent, environment, TASK, CODE, config, folder, seed=5, device=CPU, prior=prior, key="k")
 
         def judged(policy, seeds):
@@ -353,7 +353,7 @@ def test_a_run_made_otherwise_starts_anew(tmp_path):
     _run(tmp_path, config)
     assert len(read_history(tmp_path)) == 1
     agent = SAC(CODE.dim, CODE.action_dim, config.sac, seed=0, device=CPU)
-    with VectorEnv(TASK, 3, horizon=7) as environment:
+    with EnvPool(TASK, 3, horizon=7) as environment:
         run = OnlineRun(agent, environment, TASK, CODE, config, tmp_path, seed=5, device=CPU, key="other")
         assert run.step == 0
         assert not list((tmp_path / "replay").iterdir())
@@ -368,7 +368,7 @@ def test_an_agent_that_diverged_is_named_with_its_step(tmp_path):
 def test_a_run_may_end_at_the_success_that_is_wanted(tmp_path):
     config = _config(stop_success=0.8, total_timesteps=600)
     agent = SAC(CODE.dim, CODE.action_dim, config.sac, seed=0, device=CPU)
-    with VectorEnv(TASK, 3, horizon=7) as environment:
+    with EnvPool(TASK, 3, horizon=7) as environment:
         run = OnlineRun(agent, environment, TASK, CODE, config, tmp_path, seed=5, device=CPU)
         scores = train_online(run, lambda policy, seeds: Evaluation(np.zeros(2), np.ones(2, bool)))
     assert scores.steps == 30

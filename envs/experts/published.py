@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.composuite.simulation import ACTION_DIM
 from envs.experts.batch import check_batch
-from envs.vector import EnvGroup
+from envs.pool import EnvPool
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import DataError
@@ -98,7 +98,7 @@ def best_policy(folder: Path, task: Task, episodes: int = 2) -> Path:
     candidates = published_policies(folder)
     if len(candidates) == 1:
         return candidates[0]
-    group = EnvGroup(task, episodes, {"horizon": _HORIZON})
+    group = EnvPool(task, episodes, horizon=_HORIZON)
 
     def mean_return(path: Path) -> float:
         expert = PublishedExpert(path, task)

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import envs
+from envs.pool import EnvPool
 from envs.robomimic import RobomimicEnv
 from envs.robomimic_experts import EXPERTS
 from envs.robomimic_observation import OBJECT_BODIES
 from envs.robomimic_scene import global_random_state, import_robosuite, resize_cube
 from envs.robomimic_substeps import operational_space_torque, rotation_matrix
 from envs.robomimic_task import RobomimicTask, task_names
-from envs.vector import VectorEnv
 from runtime.errors import DataError, TaskError
 
 TASKS = task_names()
@@ -269,7 +269,7 @@ def test_workers_step_robomimic_tasks_too():
     actions = np.full((3, 28), 0.1)
 
     def run(workers):
-        with VectorEnv(task, 3, workers=workers, chunk=4, horizon=8) as vector:
+        with EnvPool(task, 3, workers=workers, chunk=4, horizon=8) as vector:
             return [vector.reset([1, 2, 3]), *vector.step(actions)]
 
     for alone, spread in zip(run(0), run(2), strict=True):
