@@ -15,16 +15,19 @@ from envs.task_env import TaskEnv, expect_count
 from offline_compositional_rl_datasets.task import all_tasks
 from runtime.errors import ConfigError
 
-COMPOSUITE, ROBOMIMIC = "CompoSuite", "Robomimic"
+COMPOSUITE_NAMESPACE, ROBOMIMIC_NAMESPACE = "CompoSuite", "Robomimic"
 """Namespaces of the tasks' names."""
 
-HORIZONS = {COMPOSUITE: 500, ROBOMIMIC: 400}
+HORIZONS = {COMPOSUITE_NAMESPACE: 500, ROBOMIMIC_NAMESPACE: 400}
 """Control steps per episode."""
 
 
 def register_all() -> None:
     """Register every task that is not registered yet."""
-    for namespace, names in ((COMPOSUITE, [task.name for task in all_tasks()]), (ROBOMIMIC, task_names())):
+    for namespace, names in (
+        (COMPOSUITE_NAMESPACE, [task.name for task in all_tasks()]),
+        (ROBOMIMIC_NAMESPACE, task_names()),
+    ):
         for name in names:
             if f"{namespace}/{name}-v0" not in gymnasium.registry:
                 gymnasium.register(
@@ -78,7 +81,7 @@ def make_vector(
 
 
 def _namespace(task: str) -> str:
-    return ROBOMIMIC if task in task_names() else COMPOSUITE
+    return ROBOMIMIC_NAMESPACE if task in task_names() else COMPOSUITE_NAMESPACE
 
 
 def _own_horizon(task: str, horizon: int | None, chunk: int) -> int | None:

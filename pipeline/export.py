@@ -8,7 +8,7 @@ from pathlib import Path
 
 import gymnasium
 
-from envs.registration import COMPOSUITE
+from envs.registration import COMPOSUITE_NAMESPACE
 from envs.task_env import CONTROL_FREQUENCY
 from offline_compositional_rl_datasets.check import check_task
 from offline_compositional_rl_datasets.export import Card, minari_id, write_flat, write_minari
@@ -33,7 +33,7 @@ def export_expert(data_path: Path, dataset_type: str, tasks: Sequence[Task], out
     written = []
     for task, (file, card) in _expert_sources(data_path, dataset_type, tasks, licence).items():
         name = minari_id(task, dataset_type)
-        write_minari(file, name, out, card, env=gymnasium.spec(f"{COMPOSUITE}/{task}-v0"))
+        write_minari(file, name, out, card, env=gymnasium.spec(f"{COMPOSUITE_NAMESPACE}/{task}-v0"))
         log.info("%s: %s", task, Path(out) / name)
         written.append(name)
     return written
