@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from corl.bc import BC, BCConfig
 from corl.iql import IQL, IQLConfig
 from corl.learner import Learner
 from corl.td3_bc import TD3BC, TD3BCConfig
@@ -14,7 +15,7 @@ from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.device import autocast_dtype
 from runtime.errors import ConfigError, expect_range
 
-ALGORITHMS = ("td3_bc", "iql")
+ALGORITHMS = ("td3_bc", "iql", "bc")
 RUNTIME_SETTINGS = ("checkpoint_seconds", "group")  # of PolicyConfig: these change no result
 
 
@@ -25,6 +26,8 @@ class PolicyConfig:
     `n_episodes` are run every `eval_freq` steps to choose the checkpoint. `fresh_episodes`, if not 0, are run once
     more at the end on other start states, with the chosen checkpoint: their rate is free of the optimism of a maximum
     over noisy evaluations. `hide_velocities`, `canonical_quaternions`, `timeouts_as_terminals`: see `ReplayData`.
+    `act_noise` is the standard deviation of normal noise on every action when the policy acts: without it a policy
+    without memory that presses against an obstacle presses on for ever.
     `precision` is that of matrix products (float32, bfloat16, or auto: bfloat16 where the device has it); parameters
     and losses are float32. `group` policies are trained by one job in one process, 1: each by a job of its own.
     Where to continue is written after every evaluation and, by a job that trains one policy, every
@@ -41,17 +44,19 @@ class PolicyConfig:
     hide_velocities: bool = False
     canonical_quaternions: bool = True
     timeouts_as_terminals: bool = False
+    act_noise: float = 0.0
     precision: str = "float32"
     checkpoint_seconds: float = 25.0
     group: int = 1
     td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
     iql: IQLConfig = field(default_factory=IQLConfig)
+    bc: BCConfig = field(default_factory=BCConfig)
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
             raise ConfigError(f"algorithm {self.algorithm!r}: expected one of {', '.join(ALGORITHMS)}")
         expect_range(self, "max_timesteps", "batch_size", "eval_freq", "n_episodes", "horizon", "group", least=1)
-        expect_range(self, "fresh_episodes", "checkpoint_seconds")
+        expect_range(self, "fresh_episodes", "checkpoint_seconds", "act_noise")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision {self.precision!r}: expected auto, float32 or bfloat16")
 
@@ -66,6 +71,8 @@ class PolicyConfig:
         dtype = autocast_dtype(device, self.precision)
         if self.algorithm == "td3_bc":
             return TD3BC(*sizes, self.td3_bc, seed=seed, device=device, dtype=dtype)
+        if self.algorithm == "bc":
+            return BC(*sizes, self.bc, seed=seed, device=device, dtype=dtype, max_steps=self.max_timesteps)
         return IQL(*sizes, self.iql, seed=seed, device=device, dtype=dtype, max_steps=self.max_timesteps)
 
 

@@ -172,10 +172,12 @@ def _lerp(targets: Any, sources: Any, tau: float) -> None:
 class Learner(ABC):
     """One policy in training: networks, targets, optimisers, its own random numbers, and how many steps it has taken.
 
-    `noisy` says whether `step` wants standard normal noise (B, A) beside the batch.
+    `noisy` says whether `step` wants standard normal noise (B, A) beside the batch; `acting` names the network that is
+    the policy.
     """
 
     noisy = False
+    acting = "actor"
 
     def __init__(
         self,

@@ -39,6 +39,34 @@ class GaussianActor(Actor):
         return torch.stack([mean, self.log_std.clamp(*self.LOG_STD).expand_as(mean)]) if with_log_std else mean
 
 
+class EnsembleActor(nn.Module):
+    """Deterministic actors as one batched network; it acts by the mean of its members' actions.
+
+    Normalised states (B, S) to actions (B, A) in (-1, 1), or with `each` to every member's (M, B, A). Member i has
+    the initial weights that `Actor` has under the i-th seed.
+    """
+
+    def __init__(self, state_dim: int, action_dim: int, hidden: Sequence[int], seeds: Sequence[int]) -> None:
+        super().__init__()
+        members = []
+        for seed in seeds:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                members.append([m for m in Actor(state_dim, action_dim, hidden).net if isinstance(m, nn.Linear)])
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for layers in zip(*members, strict=True):
+            self.weights.append(nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]).contiguous()))
+            self.biases.append(nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers])))
+
+    def forward(self, states: Tensor, each: bool = False) -> Tensor:
+        hidden = states.expand(len(self.weights[0]), -1, -1)
+        last = len(self.weights) - 1
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(bias, hidden, weight)
+            hidden = torch.relu(hidden) if i < last else torch.tanh(hidden)
+        return hidden if each else hidden.mean(dim=0)
+
+
 class Value(nn.Module):
     """States (B, S) to values (B,)."""
 

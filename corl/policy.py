@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from corl.evaluate import finite
-from corl.networks import Actor
+from corl.networks import Actor, EnsembleActor
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
 from runtime.checkpoint import load_checkpoint, replace_torch
@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 class Policy:
     """Raw states (B, 77) float32 to actions (B, 8) float32 in [-1, 1].
 
-    `canonical`: the networks learned from relative quaternions of one sign. Raises `DataError` for actions that are not
+    `canonical`: the networks learned from relative quaternions of one sign. `act_noise`: the standard deviation of the
+    noise with which the policy is to act, which `evaluate` adds. Raises `DataError` for actions that are not
     finite.
     """
 
@@ -36,8 +37,9 @@ class Policy:
         device: torch.device | str = "cpu",
         *,
         canonical: bool = True,
+        act_noise: float = 0.0,
     ) -> None:
-        self.canonical = canonical
+        self.canonical, self.act_noise = canonical, act_noise
         self.actor, self.layout, self.device = actor, layout, torch.device(device)
         self._mean, self._std = state_mean, state_std
 
@@ -53,20 +55,25 @@ class Policy:
     def load(cls, path: Path, layout: FactoredLayout = COMPOSUITE) -> Policy:
         """A policy from a checkpoint of `save_checkpoint`. Raises `DataError` where it is not one."""
         checkpoint = load_checkpoint(path)
-        missing = [key for key in ("actor", "hidden", "state_mean", "state_std") if key not in checkpoint]
+        acting = checkpoint.get("acting", "actor")
+        missing = [key for key in (acting, "hidden", "state_mean", "state_std") if key not in checkpoint]
         if missing:
             raise DataError(f"{path}: lacks {', '.join(missing)}, expected a checkpoint of a trained policy")
         try:
-            actor = make_actor(layout, checkpoint["actor"], checkpoint["hidden"])
+            actor = make_actor(layout, checkpoint[acting], checkpoint["hidden"])
         except (RuntimeError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: not a policy for this layout ({str(error).splitlines()[0]})") from error
         mean, std = checkpoint["state_mean"].numpy(), checkpoint["state_std"].numpy()
-        return cls(actor, mean, std, layout, canonical=checkpoint.get("canonical", True))
+        settings = {"canonical": checkpoint.get("canonical", True), "act_noise": checkpoint.get("act_noise", 0.0)}
+        return cls(actor, mean, std, layout, **settings)
 
 
 def make_actor(layout: FactoredLayout, weights: Mapping[str, torch.Tensor], hidden: Sequence[int]) -> Actor:
-    """An actor with these weights on the CPU; of a Gaussian one its mean."""
-    actor = Actor(layout.state_dim, layout.action_dim, hidden)
+    """An actor with these weights on the CPU; of a Gaussian one its mean, of an ensemble all members."""
+    if "weights.0" in weights:
+        actor = EnsembleActor(layout.state_dim, layout.action_dim, hidden, range(len(weights["weights.0"])))
+    else:
+        actor = Actor(layout.state_dim, layout.action_dim, hidden)
     actor.load_state_dict({key: value for key, value in weights.items() if key != "log_std"})
     return actor.requires_grad_(False)
 

@@ -87,16 +87,17 @@ class PolicyRun:
 
     def policy(self, snapshot: Snapshot) -> Policy:
         """The snapshot's policy, on the CPU."""
-        actor = make_actor(self.layout, snapshot.networks["actor"], self.config.hidden)
+        actor = make_actor(self.layout, snapshot.networks[self.learner.acting], self.config.hidden)
         return self._policy(actor)
 
     def current_policy(self) -> Policy:
         """The policy in training, on its device."""
-        return self._policy(self.learner.actor, self.device)
+        return self._policy(self.learner.networks.modules[self.learner.acting], self.device)
 
     def _policy(self, actor: torch.nn.Module, device: torch.device | str = "cpu") -> Policy:
         data = self.data
-        return Policy(actor, data.mean, data.std, self.layout, device, canonical=data.canonical)
+        settings = {"canonical": data.canonical, "act_noise": self.config.act_noise}
+        return Policy(actor, data.mean, data.std, self.layout, device, **settings)
 
     def evaluation_seeds(self) -> list[int]:
         return [derive_seed("evaluation", self.seed, episode) for episode in range(self.config.n_episodes)]
@@ -133,7 +134,8 @@ class PolicyRun:
 
     def _save(self, which: str, snapshot: Snapshot) -> None:
         path = checkpoint_file(self.folder, self.config.algorithm, which)
-        save_checkpoint(path, snapshot.networks, hidden=self.config.hidden, data=self.data)
+        acts = {"acting": self.learner.acting, "act_noise": self.config.act_noise}
+        save_checkpoint(path, {**snapshot.networks, **acts}, hidden=self.config.hidden, data=self.data)
 
     def scores(self, fresh: Evaluation | None) -> PolicyScores:
         best = self.best
