@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion import edm
 from diffusion.config import SamplerConfig
 from diffusion.dit import Attention, SemanticDiT
 from diffusion.generate import generate
@@ -94,7 +93,7 @@ def attention_maps(
         for sigma in sigmas:
             noise = torch.randn(y.shape, generator=generator, device=y.device)
             with recorded(network) as layers:
-                edm.denoise(network, y + sigma * noise, y.new_tensor([sigma]), condition, model.sigma_data)
+                model.denoise(model.noised(y, sigma, noise), y.new_tensor([sigma]), condition)
             per_sigma.append(torch.stack(layers))
         weights.append(torch.stack(per_sigma).cpu().numpy())
     return AttentionMaps(

@@ -10,6 +10,7 @@ from runtime.errors import ConfigError, expect_range
 KINDS = ("dit", "dit_uniform", "monolithic", "compositional")
 PRECISIONS = ("auto", "float32", "bfloat16")
 RUNTIME_SETTINGS = ("checkpoint_seconds", "log_every")  # of TrainConfig: these change no result
+ORDERS = ("joint", "state_first")
 SOLVERS = ("heun_churn", "heun", "dpmpp_2m")
 
 
@@ -22,6 +23,8 @@ class DenoiserConfig:
     blocks in which each number of a transition is projected to `hidden` features.
     `time_scale` multiplies c_noise before its features: c_noise spans only -1.6 to 1.1, over which most of the
     published sinusoids are nearly constant.
+    `order`: `joint` has one noise level for the whole transition, as published; with `state_first` (`dit` alone) state
+    and rest have levels of their own, and the rest is learned and drawn given the state (`diffusion.state_first`).
     """
 
     kind: str = "dit"
@@ -31,12 +34,17 @@ class DenoiserConfig:
     mlp_ratio: int = 4
     patch: int = 15
     time_scale: float = 1.0
+    order: str = "joint"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"kind {self.kind!r}: expected one of {', '.join(KINDS)}")
         expect_range(self, "hidden", "depth", "heads", "mlp_ratio", "patch", least=1)
         expect_range(self, "time_scale", above=True)
+        if self.order not in ORDERS:
+            raise ConfigError(f"order {self.order!r}: expected one of {', '.join(ORDERS)}")
+        if self.order == "state_first" and self.kind != "dit":
+            raise ConfigError(f"order {self.order}: expected kind dit, whose tokens tell the state from the rest")
         if self.kind.startswith("dit") and (self.hidden % self.heads or self.hidden % 2):
             raise ConfigError(f"hidden {self.hidden}: expected an even multiple of heads ({self.heads})")
 
@@ -77,6 +85,8 @@ class TrainConfig:
     standardisation: at a given noise level the positions are then known better than the rest, which is resolved
     after them, as a function of them. `sigma_data` shrinks alike, so the network sees unit variance everywhere.
     `action_weight` and `next_weight` weigh the action's and the next state's share of the loss against the rest's 1.
+    With `order: state_first` of the network, `P_mean` and `P_std` are those of the state, which is given to the rest
+    with a noise level of ln sigma ~ N(*`condition_noise`); of the rest nothing is known in the share `unknown_share`.
     `timeouts_as_terminals` counts the horizon as an end of the task, where `episode_ends` keeps an episode's last step.
     `canonical_quaternions` gives relative quaternions one sign. `standardise_terminal` treats the terminal as the
     other dimensions; without it the network sees it as raw 0 or 1. `compile` runs the network through torch.compile.
@@ -100,6 +110,8 @@ class TrainConfig:
     delta_next: bool = False
     std_offset: float = 1e-5
     follow_scale: float = 1.0
+    condition_noise: tuple[float, float] = (-3.0, 1.0)
+    unknown_share: float = 0.5
     action_weight: float = 1.0
     next_weight: float = 1.0
     episode_ends: str = "drop"
@@ -121,6 +133,9 @@ class TrainConfig:
         expect_range(self, "betas", most=1, below=True)
         if len(self.betas) != 2:
             raise ConfigError(f"betas {self.betas}: expected two numbers")
+        if len(self.condition_noise) != 2 or self.condition_noise[1] < 0:
+            raise ConfigError(f"condition_noise {self.condition_noise}: expected a mean and a deviation of 0 or more")
+        expect_range(self, "unknown_share", most=1)
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision!r}: expected one of {', '.join(PRECISIONS)}")
         if self.episode_ends not in ("drop", "self", "reference"):
@@ -137,6 +152,8 @@ class SamplerConfig:
 
     `clip_actions` keeps generated actions within [-1, 1], as the simulator would. With `shared_noise` all tasks and
     iterations start from the same noise, as published; without, each has its own.
+    With `order: state_first` the solver draws the state; `rest: mean` then takes the expectation of all else given the
+    state (one evaluation), `rest: sample` draws it by the same solver.
     """
 
     solver: str = "heun_churn"
@@ -150,12 +167,15 @@ class SamplerConfig:
     S_tmin: float = 0.05
     S_tmax: float = 50.0
     S_noise: float = 1.003
+    rest: str = "mean"
     clip_actions: bool = True
     shared_noise: bool = False
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
             raise ConfigError(f"solver {self.solver!r}: expected one of {', '.join(SOLVERS)}")
+        if self.rest not in ("mean", "sample"):
+            raise ConfigError(f"rest {self.rest!r}: expected mean or sample")
         expect_range(self, "steps", least=2)
         expect_range(self, "num_samples", "batch_size", least=1)
         expect_range(self, "sigma_min", "sigma_max", "rho", above=True)

@@ -72,6 +72,8 @@ class Transformer(nn.Module):
         hidden = config.hidden
         self.time_scale = config.time_scale
         self.time_embedding = _embedder(TIME_FEATURES, hidden)
+        if config.order == "state_first":
+            self.rest_time_embedding = _embedder(TIME_FEATURES, hidden)
         self.condition_embedding = _embedder(layout.condition_dim, hidden)
         self.blocks = nn.ModuleList(Block(hidden, config.heads, config.mlp_ratio) for _ in range(config.depth))
         self.final_modulation = nn.Linear(hidden, 2 * hidden)
@@ -84,17 +86,24 @@ class Transformer(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        for embedder in (self.time_embedding, self.condition_embedding):
+        embedders = [module for name, module in self.named_children() if name.endswith("_embedding")]
+        for embedder in embedders:
             nn.init.normal_(embedder[0].weight, std=0.02)
             nn.init.normal_(embedder[2].weight, std=0.02)
         for module in (*(block.modulation for block in self.blocks), self.final_modulation, self.final):
             nn.init.zeros_(module.weight)
 
     def _mix(self, hidden: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
-        """Tokens (B, T, D) to (B, T, fan_out). One noise level and task for the batch are embedded once."""
-        c = self.time_embedding(_time_features(self.time_scale * c_noise)) + self.condition_embedding(condition)
+        """Tokens (B, T, D) to (B, T, fan_out). One noise level and task for the batch are embedded once.
+
+        c_noise is (B or 1,), or (B or 1, 2) where state and rest have levels of their own.
+        """
+        times = self.time_scale * (c_noise if c_noise.dim() == 2 else c_noise[:, None])
+        c = self.time_embedding(_time_features(times[:, 0])) + self.condition_embedding(condition)
+        if times.shape[1] == 2:
+            c = c + self.rest_time_embedding(_time_features(times[:, 1]))
         c = F.silu(c)
-        hidden = hidden + self.positions
+        hidden = hidden + self.positions[: hidden.shape[1]]
         for block in self.blocks:
             hidden = block(hidden, c)
         shift, scale = self.final_modulation(c)[:, None].chunk(2, dim=-1)
@@ -102,7 +111,10 @@ class Transformer(nn.Module):
 
 
 class SemanticDiT(Transformer):
-    """Tokens with a meaning. F(x (B, 164), c_noise (B or 1,), condition (B or 1, 16)) -> (B, 164)."""
+    """Tokens with a meaning. F(x (B, 164), c_noise (B or 1,), condition (B or 1, 16)) -> (B, 164).
+
+    x may be a prefix of the transition that ends with a token, and so is then the result.
+    """
 
     def __init__(self, layout: FactoredLayout, config: DenoiserConfig) -> None:
         super().__init__()
@@ -114,7 +126,7 @@ class SemanticDiT(Transformer):
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
         one_hots = one_hots_of(condition, self.layout)
-        parts = [x[:, token.part] for token in self.layout.tokens]
+        parts = [x[:, token.part] for token in self.layout.tokens if token.part.stop <= x.shape[1]]
         hidden = torch.stack(self.encoders(parts, one_hots), dim=1)
         hidden = self._mix(hidden, c_noise, condition)
         return torch.cat(self.decoders(list(hidden.unbind(1)), one_hots), dim=1)

@@ -69,10 +69,11 @@ class TokenMap(nn.ModuleDict):
         return cls(layout, {k: ElementLinear(elements.get(axes[k], 1), *size) for k, size in sizes.items()})
 
     def forward(self, parts: list[Tensor], one_hots: dict[str, Tensor]) -> list[Tensor]:
-        """Parts (B, d_t) in the order of the layout's tokens to parts (B, e_t)."""
+        """Parts (B, d_t) of the first tokens or all, in the layout's order, to parts (B, e_t)."""
         out: list[Tensor] = list(parts)
         for name, positions in self.groups.items():
-            if name not in self:
+            positions = [p for p in positions if p < len(parts)]
+            if name not in self or not positions:
                 continue
             axis = self.layout.tokens[positions[0]].axis
             together = torch.stack([parts[p] for p in positions], dim=1)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion import edm
+from diffusion import edm, state_first
 from diffusion.config import SamplerConfig
 from diffusion.model import DiffusionModel
 from diffusion.partial import PartialSamples
@@ -34,17 +34,12 @@ def generate(
 
     Raises `DataError` when the network gives values that are not finite.
     """
-    network, normalizer = model.network, model.normalizer
+    normalizer = model.normalizer
     device = normalizer.mean.device
     generator = torch.Generator(device).manual_seed(seed)
     task = torch.from_numpy(np.asarray(condition, np.float32)).to(device)[None]
     dim = normalizer.layout.transition_dim
     autocast = autocast_dtype(device, model.precision)
-
-    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
-        # One noise level and one task for the whole batch: its modulation is computed once, not per sample.
-        with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-            return edm.denoise(network, x, sigma, task, model.sigma_data)
 
     samples = np.empty((config.num_samples, dim), dtype=np.float32)
     first = partial.restore(samples, generator) if partial else 0
@@ -52,7 +47,9 @@ def generate(
         for start in range(first, config.num_samples, config.batch_size):
             count = min(config.batch_size, config.num_samples - start)
             noise = torch.randn((count, dim), generator=generator, device=device)
-            x = sample(denoiser, noise, config, generator)
+            # One noise level and one task for the whole batch: its modulation is computed once, not per sample.
+            with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+                x = _draw(model, noise, task, config, generator)
             samples[start : start + count] = normalizer.denormalize(x).cpu().numpy()
             bar.update(count)
             if partial and start + count < config.num_samples:
@@ -63,3 +60,28 @@ def generate(
     if not np.isfinite(samples).all():
         raise DataError("the generator gave values that are not finite; its training has diverged")
     return samples
+
+
+def _draw(
+    model: DiffusionModel, noise: Tensor, task: Tensor, config: SamplerConfig, generator: torch.Generator
+) -> Tensor:
+    """Normalised transitions (B, D) from standard normal noise (B, D)."""
+    network, parts = model.network, model.parts
+    if parts is None:
+        return sample(lambda x, s: edm.denoise(network, x, s, task, model.sigma_data), noise, config, generator)
+
+    def state(x: Tensor, sigma: Tensor) -> Tensor:
+        return state_first.denoise_state(network, x, sigma, task, parts)
+
+    states = sample(state, noise[:, : parts.state_dim] * parts.positions, config, generator) * parts.positions
+    if config.rest == "mean":
+        return state_first.rest_given_state(network, states, task, parts)
+    given = torch.zeros_like(noise)
+    given[:, : parts.state_dim] = states
+    clean = noise.new_full((1,), state_first.CLEAN)
+
+    def rest(x: Tensor, sigma: Tensor) -> Tensor:
+        x = torch.where(parts.state, given, x)
+        return state_first.denoise_rest(network, x, clean, sigma, task, parts)
+
+    return torch.where(parts.state, given, sample(rest, noise, config, generator))

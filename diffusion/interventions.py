@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from diffusion import edm
 from diffusion.attention import SIGMAS, own_samples, semantic_network
 from diffusion.model import DiffusionModel
 from offline_compositional_rl_datasets.layout import FactoredLayout
@@ -94,7 +93,8 @@ def swap_tokens(
     In standard deviations of the training data (s' as s' - s where the generator models that). `samples` (N, 164) of
     each task are noised to each level; the donor is the next transition of the task, noised alike.
     """
-    network, layout = semantic_network(model), model.normalizer.layout
+    semantic_network(model)
+    layout = model.normalizer.layout
     scale = np.broadcast_to(torch.as_tensor(model.sigma_data).cpu().numpy(), layout.transition_dim)
     total = np.zeros((len(sigmas), len(layout.tokens), len(layout.tokens)))
     for name, matrix in samples.items():
@@ -102,12 +102,13 @@ def swap_tokens(
         condition = torch.from_numpy(conditions[name]).to(y.device)[None]
         generator = torch.Generator(y.device).manual_seed(seed)
         for i, sigma in enumerate(sigmas):
-            x = y + sigma * torch.randn(y.shape, generator=generator, device=y.device)
+            noise = torch.randn(y.shape, generator=generator, device=y.device)
+            x = model.noised(y, sigma, noise)
             level = y.new_tensor([sigma])
-            before = edm.denoise(network, x, level, condition, model.sigma_data).cpu().numpy()
+            before = model.denoise(x, level, condition).cpu().numpy()
             for row, token in enumerate(layout.tokens):
                 changed = x.clone()
                 changed[:, token.part] = x.roll(1, dims=0)[:, token.part]
-                after = edm.denoise(network, changed, level, condition, model.sigma_data).cpu().numpy()
+                after = model.denoise(changed, level, condition).cpu().numpy()
                 total[i, row] += token_changes(before, after, scale, layout)
     return total / len(samples)

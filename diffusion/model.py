@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from diffusion import edm
 from diffusion.config import DenoiserConfig
 from diffusion.denoisers import build
 from diffusion.normalizer import Normalizer, scales
+from diffusion.state_first import CLEAN, Parts, denoise_rest
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import DataError
@@ -25,13 +27,15 @@ class DiffusionModel:
     sigma_data: Tensor
     step: int
     precision: str = "auto"
+    parts: Parts | None = None  # where the state comes first
 
     @classmethod
     def load(cls, path: Path, layout: FactoredLayout, device: torch.device) -> DiffusionModel:
         """A generator from a checkpoint of `diffusion.train`. Raises `DataError` where it is not one for `layout`."""
         checkpoint = load_checkpoint(path)
         try:
-            network = build(layout, DenoiserConfig(**checkpoint["denoiser"]))
+            denoiser = DenoiserConfig(**checkpoint["denoiser"])
+            network = build(layout, denoiser)
             network.load_state_dict(checkpoint["ema"])
             mean, std = checkpoint["normalizer.mean"], checkpoint["normalizer.std"]
             train = checkpoint["train"]
@@ -42,4 +46,18 @@ class DiffusionModel:
         normalizer = Normalizer(mean, std, layout, train["delta_next"]).to(device)
         network = network.to(device).eval().requires_grad_(False)
         sigma_data = train["sigma_data"] * scales(layout, train["follow_scale"]).to(device)
-        return cls(network, normalizer, sigma_data, checkpoint["step"], train["precision"])
+        parts = Parts.of(layout, device) if denoiser.order == "state_first" else None
+        return cls(network, normalizer, sigma_data, checkpoint["step"], train["precision"], parts)
+
+    def denoise(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        """Estimate (B, D) of normalised transitions from x (B, D), noised by `noised` at sigma (1,)."""
+        if self.parts is None:
+            return edm.denoise(self.network, x, sigma, condition, self.sigma_data)
+        clean = torch.full_like(sigma, CLEAN)
+        return denoise_rest(self.network, x, clean, sigma, condition, self.parts)
+
+    def noised(self, y: Tensor, sigma: float, noise: Tensor) -> Tensor:
+        """Normalised y (B, D) with noise (B, D) at sigma; where the state comes first it is nearly clean."""
+        if self.parts is None:
+            return y + sigma * noise
+        return y + torch.where(self.parts.state, CLEAN, sigma) * noise

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffusion import edm
+from diffusion import edm, state_first
 from diffusion.config import DenoiserConfig, TrainConfig
 from diffusion.denoisers import build
 from diffusion.distributed import World
@@ -165,6 +165,7 @@ class Training:
         weights = dimension_weights(config, layout)
         self.weights = None if weights is None else weights.to(device)
         self.sigma_data = config.sigma_data * scales(layout, config.follow_scale).to(device)
+        self.parts = state_first.Parts.of(layout, device) if denoiser.order == "state_first" else None
 
     def step(self, step: int, y: Tensor, condition: Tensor) -> Tensor:
         """Gradient step number `step` (from 0) on this process' share of a batch; the loss, not synchronised."""
@@ -181,6 +182,7 @@ class Training:
             self.sigma_data,
             self.weights,
             (self.world.rank, self.world.size),
+            self.parts,
         )
         self.ema.update(step + 1)
         return loss
@@ -271,23 +273,19 @@ def train_step(
     sigma_data: Tensor,
     weights: Tensor | None,
     share: tuple[int, int] = (0, 1),
+    parts: state_first.Parts | None = None,
 ) -> Tensor:
     """One gradient step on normalised transitions y (B, 164); returns the loss without synchronising.
 
-    `share`: see `edm.loss`.
+    `share`: see `edm.loss`. With `parts` the state is learned first, and the rest given the state.
     """
     with torch.autocast(y.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-        loss = edm.loss(
-            network,
-            y,
-            condition,
-            generator,
-            dim_weights=weights,
-            P_mean=config.P_mean,
-            P_std=config.P_std,
-            sigma_data=sigma_data,
-            share=share,
-        )
+        levels = {"dim_weights": weights, "P_mean": config.P_mean, "P_std": config.P_std, "share": share}
+        if parts is None:
+            loss = edm.loss(network, y, condition, generator, sigma_data=sigma_data, **levels)
+        else:
+            noise = {"condition_noise": config.condition_noise, "unknown_share": config.unknown_share}
+            loss = state_first.loss(network, y, condition, generator, parts, **noise, **levels)
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), config.grad_clip)

@@ -1,5 +1,6 @@
 """Training over several processes, from streamed data and in bfloat16 is the same training."""
 
+import dataclasses
 import threading
 import time
 
@@ -47,6 +48,13 @@ def _run_until_one_is_asked(pool, folder):
 
     torch.optim.AdamW.step = step
     _run(pool, folder)
+
+
+def test_two_processes_learn_the_state_first_as_one_does(pool, tmp_path):
+    network = dataclasses.replace(SMALL, order="state_first")
+    for world, folder in ((1, tmp_path / "one"), (2, tmp_path / "two")):
+        spawn(_run, world, pool, folder, CONFIG, network)
+    np.testing.assert_allclose(_losses(tmp_path / "one"), _losses(tmp_path / "two"), rtol=1e-4)
 
 
 def test_two_processes_give_the_loss_curve_of_one_also_when_one_of_them_is_asked_to_stop(pool, tmp_path):

@@ -1,0 +1,60 @@
+"""What a generator expects of a state that it is given: action, reward, next state, terminal."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion import edm, state_first
+from diffusion.model import DiffusionModel
+from offline_compositional_rl_datasets.transitions import canonical_quaternions
+from runtime.device import autocast_dtype
+
+_BLOCK = 4096
+_SIGMA = 0.5
+"""Noise level at which a generator of order `joint` is asked, its state being clean."""
+
+
+@torch.inference_mode()
+def given_states(
+    model: DiffusionModel, states: np.ndarray, condition: np.ndarray, *, canonical: bool = True, seed: int = 0
+) -> np.ndarray:
+    """(N, 164) float32 transitions from states (N, 77): the states as they are, and the expectation of all else.
+
+    One evaluation of the network per state; actions are clipped to [-1, 1]. Velocities are not read. `canonical` gives
+    relative quaternions one sign, as the training data has them. `seed` is of the noise that stands for what is not
+    known (order `joint`; a generator that learned the state first is given zeros).
+    """
+    normalizer, layout = model.normalizer, model.normalizer.layout
+    device = normalizer.mean.device
+    task = torch.from_numpy(np.asarray(condition, np.float32)).to(device)[None]
+    generator = torch.Generator(device).manual_seed(seed)
+    autocast = autocast_dtype(device, model.precision)
+    states = np.asarray(states, np.float32)
+    if canonical:
+        states = canonical_quaternions(states, layout)
+    result = np.empty((len(states), layout.transition_dim), np.float32)
+    for start in range(0, len(states), _BLOCK):
+        given = torch.from_numpy(states[start : start + _BLOCK]).to(device)
+        y = (given - normalizer.mean[layout.observation]) / normalizer.std[layout.observation]
+        with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+            expected = _expected(model, y, task, generator)
+        rows = (expected * normalizer.std + normalizer.mean).float()
+        if normalizer.delta_next:
+            rows[:, layout.next_observation] += given
+        rows[:, layout.observation] = given
+        rows[:, layout.action].clamp_(-1.0, 1.0)
+        result[start : start + len(given)] = rows.cpu().numpy()
+    return result
+
+
+def _expected(model: DiffusionModel, y: Tensor, task: Tensor, generator: torch.Generator) -> Tensor:
+    """(B, 164) normalised, of normalised states (B, 77)."""
+    if model.parts is not None:
+        return state_first.rest_given_state(model.network, y, task, model.parts)
+    parts = state_first.Parts.of(model.normalizer.layout, y.device)
+    noise = torch.randn((len(y), len(parts.state)), generator=generator, device=y.device)
+    x = _SIGMA * noise
+    x[:, : parts.state_dim] = torch.where(parts.positions, y, x[:, : parts.state_dim])
+    return edm.denoise(model.network, x, y.new_tensor([_SIGMA]), task, model.sigma_data)
