@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from pipeline.cluster_flags import DEFAULT, ClusterFlags
+
 # Worker processes import their parent's script: the rest is imported where it is needed.
 
 
@@ -31,9 +33,7 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
         results_path: Path | None = None,
         logs_path: Path | None = None,
         device: str = "auto",
-        cluster: Literal["auto", "slurm", "local"] = "auto",
-        partition: str | None = None,
-        account: str | None = None,
+        site: ClusterFlags = DEFAULT,
         gpus: int = 1,
         cpus: int = 8,
         max_retries: int = 100,
@@ -61,9 +61,6 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
             results_path: where results go; default from config/paths.yaml
             logs_path: where job logs go; default from config/paths.yaml
             device: auto, cpu or cuda[:N]
-            cluster: where jobs run; auto is SLURM where sbatch is found, else this machine
-            partition: of SLURM
-            account: of SLURM
             gpus: per job
             cpus: per job
             max_retries: of one job
@@ -72,7 +69,7 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
         from corl.multitask import MultitaskConfig
         from offline_compositional_rl_datasets.hdf5 import find_task_file
         from offline_compositional_rl_datasets.splits import load_split
-        from pipeline.config import ClusterConfig, Resources, RetryConfig
+        from pipeline.config import Resources, RetryConfig
         from pipeline.multitask import TrainMultitask, run_seeds
         from runtime.config import from_mapping, given, merge, read_yaml
         from runtime.errors import distinct
@@ -102,7 +99,7 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
         run_seeds(
             stages,
             Resources(memory_gb=memory, hours=time, cpus=cpus, gpus=gpus),
-            ClusterConfig(kind=cluster, partition=partition, account=account),
+            site.config(),
             RetryConfig(max_retries=max_retries, retry_delay=retry_delay),
             logs=(logs_path or machine.logs_path) / f"{name}_logs",
             table=folder / f"{name}_results.csv",

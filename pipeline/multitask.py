@@ -20,6 +20,7 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from pipeline.config import ClusterConfig, Resources, RetryConfig
 from pipeline.jobs import run_batch
+from pipeline.ownership import owned
 from pipeline.stage import StageProgress, commit_record, held, key_of
 from runtime.atomic import read_json
 from runtime.config import config_hash, dict_without
@@ -131,7 +132,8 @@ def run_seeds(
 ) -> None:
     """Run all seeds as jobs, then write `table` and, for the training tasks, `<table>_train_tasks.csv`.
 
-    Raises `JobError` where a seed failed for good; the table of the others is written before.
+    Raises `JobError` where a seed failed for good; the table of the others is written before. Raises `StateError` where
+    the table's folder is another command's.
     """
 
     def on_done(stage: TrainMultitask) -> str:
@@ -140,11 +142,18 @@ def run_seeds(
         rates = [result["success_rate"] for result in held_out.values()]
         return f"success {np.mean(rates):.2f} over {len(rates)} held-out tasks" if rates else "trained"
 
-    failed = run_batch(stages, resources, cluster, retry, on_done, name=table.stem, folder=table.parent, logs=logs)
-    done = [stage for stage in stages if stage.name not in failed]
-    if done:
-        write_tables(done, table)
-        log.info("table: %s", table)
+    first, folder = stages[0], table.parent
+    identity = {
+        "config": dict_without(first.config, RUNTIME_SETTINGS),
+        "tasks": [task.name for task, _ in first.data],
+        "held_out": [task.name for task in first.test_tasks],
+    }
+    with owned(folder, identity, [stage.name for stage in stages]):
+        failed = run_batch(stages, resources, cluster, retry, on_done, name=table.stem, folder=folder, logs=logs)
+        done = [stage for stage in stages if stage.name not in failed]
+        if done:
+            write_tables(done, table)
+            log.info("table: %s", table)
     if failed:
         name, reason = next(iter(failed.items()))
         raise JobError(f"{len(failed)} of {len(stages)} seeds failed for good; {name}: {reason}")

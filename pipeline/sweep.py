@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from corl.online import HISTORY_COLUMNS, read_history
 from pipeline.config import ClusterConfig, Resources, RetryConfig
 from pipeline.jobs import run_batch
 from pipeline.online import LearnOnline
+from pipeline.ownership import owned
 from pipeline.solving import first_solved
 from runtime.errors import JobError
 from runtime.metrics import write_csv
@@ -31,10 +32,12 @@ def run_sweep(
     *,
     logs: Path,
     folder: Path,
+    identity: Mapping[str, Any],
 ) -> None:
-    """Run all stages as jobs; the tables in `folder` hold what there is so far.
+    """Run all stages as jobs; the tables in `folder` hold what there is so far. `identity` is what all have in common.
 
-    Raises `JobError` where runs failed for good, after the others have ended.
+    Raises `JobError` where runs failed for good, after the others have ended; `StateError` where the folder is another
+    sweep's.
     """
 
     def on_done(stage: LearnOnline) -> str:
@@ -42,8 +45,9 @@ def run_sweep(
         scores = stage.scores()
         return f"{scores.last_solved}/{scores.episodes} solved, best {scores.best_solved}/{scores.episodes}"
 
-    failed = run_batch(stages, resources, cluster, retry, on_done, name=folder.name, folder=folder, logs=logs)
-    write_tables(stages, folder)
+    with owned(folder, identity, [stage.name for stage in stages]):
+        failed = run_batch(stages, resources, cluster, retry, on_done, name=folder.name, folder=folder, logs=logs)
+        write_tables(stages, folder)
     log.info("tables: %s", folder)
     if failed:
         name, reason = next(iter(failed.items()))

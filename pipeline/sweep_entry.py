@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
+from pipeline.cluster_flags import DEFAULT, ClusterFlags
 from pipeline.online_entry import Variant
 
 # Worker processes import their parent's script: the rest is imported where it is needed.
@@ -33,10 +33,7 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
         time: float = 48,
         cpus: int = 4,
         gpus: int = 1,
-        cluster: Literal["auto", "slurm", "local"] = "auto",
-        partition: str | None = None,
-        account: str | None = None,
-        max_parallel: int = 200,
+        site: ClusterFlags = DEFAULT,
         max_retries: int = 100,
         retry_delay: float = 300,
         cuda: bool = True,
@@ -67,10 +64,6 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
             time: hours per job
             cpus: per job
             gpus: per job
-            cluster: where jobs run; auto is SLURM where sbatch is found, else this machine
-            partition: of SLURM
-            account: of SLURM
-            max_parallel: jobs in flight on a cluster
             max_retries: of one job
             retry_delay: seconds before a job is tried again
             cuda: use a GPU where there is one
@@ -80,12 +73,14 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
             results_path: where tables go; default from config/paths.yaml
             logs_path: where job logs go; default from config/paths.yaml
         """
+        from corl.online_config import RUNTIME_SETTINGS
         from offline_compositional_rl_datasets.splits import load_split
         from offline_compositional_rl_datasets.task import Task
-        from pipeline.config import ClusterConfig, Resources, RetryConfig
+        from pipeline.config import Resources, RetryConfig
         from pipeline.online import LearnOnline, Tracking, real_prior, run_name, synthetic_prior
         from pipeline.online_entry import load_online_config
         from pipeline.sweep import run_sweep
+        from runtime.config import dict_without
         from runtime.errors import ConfigError, distinct
         from runtime.logs import configure_logging
         from runtime.paths import machine_settings
@@ -109,6 +104,11 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
             real = real_prior(data_path or machine.data_path, dataset_type, split.first(num_train))
         synthetic = variant.prior == "synthetic"
         root = base_synthetic_data_path if synthetic else None
+        settings = {"exp_name": exp_name, "config": dict_without(online, RUNTIME_SETTINGS)}
+        if real:
+            settings |= {"dataset_type": dataset_type, "prior": [task.name for task, _ in real]}
+        if root:
+            settings |= {"prior": run_name(chosen[0], exp_name, 0, root).rpartition("__")[2]}
         configure_logging()
         stages = [
             LearnOnline(
@@ -127,10 +127,11 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
         run_sweep(
             stages,
             Resources(memory_gb=memory, hours=time, cpus=cpus, gpus=gpus),
-            ClusterConfig(kind=cluster, partition=partition, account=account, max_parallel=max_parallel),
+            site.config(),
             RetryConfig(max_retries=max_retries, retry_delay=retry_delay),
             logs=(logs_path or machine.logs_path) / "slurm",
             folder=(results_path or machine.results_path) / "sac_exp" / results,
+            identity=settings,
         )
 
     return main

@@ -9,12 +9,16 @@ import pytest
 from corl.online import HISTORY_COLUMNS, HISTORY_FILE
 from corl.online_config import OnlineConfig
 from offline_compositional_rl_datasets.task import Task
+from pipeline.baseline_entry import baseline_command
+from pipeline.cluster_flags import ClusterFlags
+from pipeline.config import ClusterConfig
 from pipeline.online import LearnOnline
 from pipeline.online_entry import VARIANTS
+from pipeline.ownership import owned
 from pipeline.sweep import HISTORIES_FILE, RESULTS_FILE, steps_to_solve, write_tables
 from pipeline.sweep_entry import sweep_command
 from runtime.cli import parse_flags
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, StateError
 from runtime.metrics import write_csv
 
 TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Box_None_Trashcan")]
@@ -73,6 +77,11 @@ def test_a_sweep_runs_its_jobs_once_and_collects_them(tmp_path):
     parse_flags(main, flags.split())
     assert result.stat().st_mtime_ns == before
     assert np.isfinite(float(rows[0]["score_seed0"]))
+    with pytest.raises(
+        StateError, match=r"run\.json: made with other settings \(config differ.*choose another --results"
+    ):
+        parse_flags(main, [*flags.split(), "--eval_freq", "6"])
+    assert _rows(tmp_path / "sac_exp" / "target" / RESULTS_FILE) == rows
 
 
 def test_what_a_sweep_lacks_is_said_before_anything_runs(tmp_path):
@@ -91,3 +100,54 @@ def test_what_a_sweep_lacks_is_said_before_anything_runs(tmp_path):
             parse_flags(original, flags)
     with pytest.raises(ConfigError, match="--num_train 0: expected 1 to"):
         parse_flags(sweep_command(VARIANTS["rlpd_14realdata"], "x"), ["--num_train", "0"])
+
+
+def test_a_results_folder_is_one_commands_and_one_settings(tmp_path, caplog):
+    folder, settings = tmp_path / "sac", {"config": {"gamma": 0.9, "sizes": (8, 8)}}
+    other = r"another command is running .*process \d+ on"
+    with owned(folder, settings, ["a", "b"]), pytest.raises(StateError, match=other), owned(folder, {}, []):
+        pass
+    other = r"run\.json: made with other settings \(config differ: config was"
+    with pytest.raises(StateError, match=other), owned(folder, {"config": {"gamma": 0.8}}, ["a"]):
+        pass
+    with owned(folder, settings, ["a", "c"]):
+        assert "1 runs that this command does not name are left out of the tables: b" in caplog.text
+    for content in ('{"half', "[1]", '{"settings": 3}', "\xff"):
+        (folder / "run.json").write_bytes(content.encode("latin-1"))
+        with pytest.raises(StateError, match=r"run\.json: not readable"), owned(folder, settings, ["a"]):
+            pass
+
+
+@pytest.mark.parametrize("command", [sweep_command(VARIANTS["original"], "x"), baseline_command("transformer")])
+def test_sites_can_be_told_to_sweeps_and_baselines_as_to_the_loop(command, tmp_path, monkeypatch):
+    asked = []
+
+    def run(stages, resources, cluster, *_, **__):
+        asked.append(cluster)
+
+    monkeypatch.setattr("pipeline.sweep.run_sweep", run)
+    monkeypatch.setattr("pipeline.multitask.run_seeds", run)
+    file = tmp_path / "site.yaml"
+    file.write_text(
+        "cluster: {kind: slurm, partition: gpu, setup: [module load cuda], sbatch: {nice: 5}}\ntraining: {}\n"
+    )
+    flags = ["--cluster_config", str(file), "--partition", "long", "--qos", "high", "--gres", "gpu:a100:1"]
+    flags += ["--constraint", "a100", "--exclude", "n1", "--sbatch", "mem=null", "exclusive", "time-min=1:00:00"]
+    monkeypatch.setattr("offline_compositional_rl_datasets.hdf5.find_task_file", lambda *_: tmp_path / "data")
+    parse_flags(command, flags)
+    (cluster,) = asked
+    sbatch = {"nice": 5, "mem": None, "exclusive": True, "time-min": "1:00:00"}
+    assert cluster == ClusterConfig(
+        kind="slurm",
+        partition="long",
+        qos="high",
+        gres="gpu:a100:1",
+        constraint="a100",
+        exclude="n1",
+        setup=("module load cuda",),
+        sbatch=sbatch,
+    )
+    assert ClusterFlags().config() == ClusterConfig()
+    file.write_text("cluster: {partitoin: gpu}")
+    with pytest.raises(ConfigError, match=r"site\.yaml: cluster: unknown key 'partitoin'; did you mean 'partition'"):
+        parse_flags(command, flags)
