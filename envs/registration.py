@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -47,8 +48,7 @@ def make_single(task: str, *, horizon: int | None = None, chunk: int = 1, **opti
     """
     import envs
 
-    if options.get("ignore_done"):
-        raise ConfigError("ignore_done True: give max_episode_steps=-1 to gymnasium.make, which ends episodes itself")
+    _expect_ends(options)
     _expect_within(horizon, HORIZONS[_namespace(task)] * chunk)
     return envs.make(task, horizon=_own_horizon(task, horizon, chunk), **_chunked(chunk), **options)
 
@@ -71,6 +71,7 @@ def make_vector(
     """
     from envs.vector import VectorEnv
 
+    _expect_ends(options)
     limits = [_own_horizon(task, horizon, chunk)]
     if max_episode_steps is not None and max_episode_steps != -1:
         expect_count("max_episode_steps", max_episode_steps)
@@ -94,6 +95,11 @@ def _own_horizon(task: str, horizon: int | None, chunk: int) -> int | None:
 
 def _chunked(chunk: int) -> dict[str, int]:
     return {} if chunk == 1 else {"chunk": chunk}
+
+
+def _expect_ends(options: Mapping[str, Any]) -> None:
+    if options.get("ignore_done"):
+        raise ConfigError("ignore_done True: give max_episode_steps=-1, since gymnasium ends episodes itself")
 
 
 def _expect_within(horizon: int | None, limit: int) -> None:
