@@ -149,6 +149,7 @@ class Generate:
     seed: int
     device: str = "auto"
     threads: int = 0
+    ground: bool = False  # by the simulator
 
     @property
     def name(self) -> str:
@@ -169,7 +170,8 @@ class Generate:
         return Quality(**read_json(self.quality_file)) if self.quality_file.exists() else None
 
     def key(self) -> str:
-        return config_hash([key_of(self.checkpoint), self.task.name, to_dict(self.sampling), self.seed])
+        grounded = ["grounded"] if self.ground else []
+        return config_hash([key_of(self.checkpoint), self.task.name, to_dict(self.sampling), self.seed, *grounded])
 
     def progress(self) -> StageProgress:
         return StageProgress(f"{self.sampling.num_samples:,} samples")
@@ -197,5 +199,12 @@ class Generate:
             if self.sampling.clip_actions:
                 matrix[:, COMPOSUITE.action] = matrix[:, COMPOSUITE.action].clip(-1.0, 1.0)
             info = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
-            write_samples(self.output, Transitions.from_matrix(matrix, self.task), COMPOSUITE, info)
+            transitions = Transitions.from_matrix(matrix, self.task)
+            if self.ground:
+                from pipeline.grounding import ground
+
+                transitions = ground(transitions, self.task, COMPOSUITE)
+                info["grounded"] = {"rows": len(transitions), "of": len(matrix)}
+                log.info("%s: %d of %d rows grounded by the simulator", self.name, len(transitions), len(matrix))
+            write_samples(self.output, transitions, COMPOSUITE, info)
             partial.discard()

@@ -107,10 +107,15 @@ class StateSetter:
             command = np.sign(action[-1]) * np.array([1.0, -1.0])
         return command
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float]:
-        """The simulator's next state (77,) and reward."""
-        _, reward, _, _, _ = self.env.step(action)
-        return self.env.full_observation(), reward
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """The simulator's next state (77,), reward, and whether the episode ends there."""
+        _, reward, terminated, _, _ = self.env.step(action)
+        return self.env.full_observation(), reward, terminated
+
+
+def determined(states: np.ndarray) -> np.ndarray:
+    """(N,) which of states (N, 77) say how the object is turned: by a quaternion of about unit length."""
+    return np.abs(np.linalg.norm(states[:, Parts.rotation], axis=1) - 1) <= _UNIT_TOLERANCE
 
 
 def errors(transitions: Transitions, task: Task, rows: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
@@ -120,15 +125,14 @@ def errors(transitions: Transitions, task: Task, rows: int, generator: np.random
     rotation is not of unit length are left out; `undetermined` (1,) is their share.
     """
     chosen = generator.permutation(len(transitions))[:rows]
-    lengths = np.linalg.norm(transitions.observations[chosen][:, Parts.rotation], axis=1)
-    determined = np.abs(lengths - 1) <= _UNIT_TOLERANCE
+    usable = determined(transitions.observations[chosen])
     found: dict[str, list[float]] = {name: [] for name in (*UNITS, *(_MOVED + name for name in _DYNAMIC))}
     setter = StateSetter(task)
-    for row in chosen[determined]:
+    for row in chosen[usable]:
         state, action = transitions.observations[row].astype(float), transitions.actions[row].astype(float)
         following = transitions.next_observations[row].astype(float)
         own = setter.set(state, action)
-        reached, reward = setter.step(action)
+        reached, reward, _ = setter.step(action)
         for name, value in _differences(reached, following).items():
             found[name].append(value)
         found["reward"].append(abs(reward - float(transitions.rewards[row])))
@@ -136,7 +140,7 @@ def errors(transitions: Transitions, task: Task, rows: int, generator: np.random
         for name, value in _differences(state, following).items():
             found[_MOVED + name].append(value)
     arrays = {name: np.array(values) for name, values in found.items()}
-    return arrays | {"undetermined": np.array([1 - determined.mean()])}
+    return arrays | {"undetermined": np.array([1 - usable.mean()])}
 
 
 def _differences(reached: np.ndarray, following: np.ndarray) -> dict[str, float]:
