@@ -11,11 +11,11 @@ import torch
 
 from corl.evaluate import Evaluation
 from corl.multitask import MultitaskConfig, Normalisation, TaskData, TaskPolicy, make_actor, make_learner
-from corl.policy import load_resume
+from corl.policy import load_normalisation, load_resume
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import write_json
-from runtime.checkpoint import load_checkpoint, replace_torch, restore_random
+from runtime.checkpoint import entry, load_checkpoint, load_weights, replace_torch, restore_random
 from runtime.config import from_mapping, to_dict
 from runtime.errors import DataError
 from runtime.logs import progress
@@ -134,10 +134,10 @@ def load_policy(path: Path, layout: FactoredLayout = COMPOSUITE) -> PolicyOf:
     """The policies (one per task, on the CPU) of a checkpoint. Raises `DataError` where it is not one."""
     config, checkpoint = load_config(path)
     actor = make_actor(config, layout)
-    actor.load_state_dict(checkpoint["actor"])
+    load_weights(actor, checkpoint["actor"], path, "actor")
     actor.requires_grad_(False)
-    mean, std = checkpoint["state_mean"].numpy(), checkpoint["state_std"].numpy()
-    normalisation = Normalisation(mean, std, checkpoint["canonical"])
+    mean, std = load_normalisation(checkpoint, layout, path)
+    normalisation = Normalisation(mean, std, entry(checkpoint, "canonical", bool, path))
     return lambda task: TaskPolicy(actor, normalisation, task, layout)
 
 
@@ -148,7 +148,7 @@ def load_config(path: Path) -> tuple[MultitaskConfig, dict[str, Any]]:
     missing = [key for key in needed if key not in checkpoint]
     if missing:
         raise DataError(f"{path}: lacks {', '.join(missing)}, expected a checkpoint of a multitask agent")
-    return from_mapping(MultitaskConfig, checkpoint["config"], source=str(path)), checkpoint
+    return from_mapping(MultitaskConfig, entry(checkpoint, "config", Mapping, path), source=str(path)), checkpoint
 
 
 def per_task(results: Mapping[Task, Evaluation]) -> dict[str, dict[str, float | int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from corl.evaluate import finite
 from corl.networks import Actor, EnsembleActor
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
-from runtime.checkpoint import load_checkpoint, replace_torch
+from runtime.checkpoint import entry, load_checkpoint, load_weights, replace_torch, vector
 from runtime.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -59,23 +60,54 @@ class Policy:
         missing = [key for key in (acting, "hidden", "state_mean", "state_std") if key not in checkpoint]
         if missing:
             raise DataError(f"{path}: lacks {', '.join(missing)}, expected a checkpoint of a trained policy")
-        try:
-            actor = make_actor(layout, checkpoint[acting], checkpoint["hidden"])
-        except (RuntimeError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: not a policy for this layout ({str(error).splitlines()[0]})") from error
-        mean, std = checkpoint["state_mean"].numpy(), checkpoint["state_std"].numpy()
-        settings = {"canonical": checkpoint.get("canonical", True), "act_noise": checkpoint.get("act_noise", 0.0)}
-        return cls(actor, mean, std, layout, **settings)
+        hidden = entry(checkpoint, "hidden", (list, tuple), path)
+        if not all(type(size) is int and size > 0 for size in hidden):
+            raise DataError(f"{path}: hidden is {hidden}, expected sizes of layers")
+        weights = entry(checkpoint, acting, Mapping, path)
+        members = weights.get("weights.0")
+        if members is not None and not (isinstance(members, torch.Tensor) and members.ndim and len(members)):
+            raise DataError(f"{path}: {acting} has no members under weights.0")
+        actor = _empty_actor(layout, weights, hidden)
+        load_weights(actor, _mean_alone(weights), path, acting)
+        mean, std = load_normalisation(checkpoint, layout, path)
+        canonical = entry({"canonical": True, **checkpoint}, "canonical", bool, path)
+        act_noise = entry({"act_noise": 0.0, **checkpoint}, "act_noise", (float, int), path)
+        if not 0 <= act_noise < math.inf:
+            raise DataError(f"{path}: act_noise {act_noise}, expected at least 0")
+        return cls(actor.requires_grad_(False), mean, std, layout, canonical=canonical, act_noise=act_noise)
+
+
+def load_normalisation(
+    checkpoint: Mapping[str, Any], layout: FactoredLayout, path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of states, each (S,) float32; a hidden velocity's deviation is infinite.
+
+    Raises `DataError` where these are not in the checkpoint.
+    """
+    mean = vector(checkpoint, "state_mean", layout.state_dim, path)
+    std = vector(checkpoint, "state_std", layout.state_dim, path, infinite=True)
+    if not (std > 0).all():
+        raise DataError(f"{path}: state_std has numbers that are not above 0")
+    return mean.numpy(), std.numpy()
 
 
 def make_actor(layout: FactoredLayout, weights: Mapping[str, torch.Tensor], hidden: Sequence[int]) -> Actor:
     """An actor with these weights on the CPU; of a Gaussian one its mean, of an ensemble all members."""
-    if "weights.0" in weights:
-        actor = EnsembleActor(layout.state_dim, layout.action_dim, hidden, range(len(weights["weights.0"])))
-    else:
-        actor = Actor(layout.state_dim, layout.action_dim, hidden)
-    actor.load_state_dict({key: value for key, value in weights.items() if key != "log_std"})
+    actor = _empty_actor(layout, weights, hidden)
+    actor.load_state_dict(_mean_alone(weights))
     return actor.requires_grad_(False)
+
+
+def _empty_actor(layout: FactoredLayout, weights: Mapping[str, torch.Tensor], hidden: Sequence[int]) -> Actor:
+    """An actor of the kind that has such weights: with `weights.0` (members, ...) an ensemble."""
+    if "weights.0" in weights:
+        return EnsembleActor(layout.state_dim, layout.action_dim, hidden, range(len(weights["weights.0"])))
+    return Actor(layout.state_dim, layout.action_dim, hidden)
+
+
+def _mean_alone(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of an actor without a Gaussian one's deviation."""
+    return {key: value for key, value in weights.items() if key != "log_std"}
 
 
 def save_checkpoint(path: Path, values: Mapping[str, Any], *, hidden: Sequence[int], data: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from diffusion import edm
-from diffusion.config import DenoiserConfig
+from diffusion.config import PRECISIONS, DenoiserConfig
 from diffusion.denoisers import build
 from diffusion.normalizer import Normalizer, scales
 from diffusion.state_first import CLEAN, Parts, denoise_rest
 from offline_compositional_rl_datasets.layout import FactoredLayout
-from runtime.checkpoint import load_checkpoint
+from runtime.checkpoint import entry, load_checkpoint, load_weights, vector
+from runtime.config import from_mapping
 from runtime.errors import DataError
 
 
@@ -33,21 +36,22 @@ class DiffusionModel:
     def load(cls, path: Path, layout: FactoredLayout, device: torch.device) -> DiffusionModel:
         """A generator from a checkpoint of `diffusion.train`. Raises `DataError` where it is not one for `layout`."""
         checkpoint = load_checkpoint(path)
-        try:
-            denoiser = DenoiserConfig(**checkpoint["denoiser"])
-            network = build(layout, denoiser)
-            network.load_state_dict(checkpoint["ema"])
-            mean, std = checkpoint["normalizer.mean"], checkpoint["normalizer.std"]
-            train = checkpoint["train"]
-        except (KeyError, RuntimeError, TypeError) as error:
-            raise DataError(f"{path}: not a generator for this layout ({str(error).splitlines()[0]})") from error
-        if mean.shape != (layout.transition_dim,):
-            raise DataError(f"{path}: made for {len(mean)} dimensions, expected {layout.transition_dim}")
-        normalizer = Normalizer(mean, std, layout, train["delta_next"]).to(device)
+        train = entry(checkpoint, "train", Mapping, path)
+        mean, std = (vector(checkpoint, f"normalizer.{name}", layout.transition_dim, path) for name in ("mean", "std"))
+        sigma, follow_scale = (float(entry(train, name, (float, int), path)) for name in ("sigma_data", "follow_scale"))
+        delta_next, precision = entry(train, "delta_next", bool, path), entry(train, "precision", str, path)
+        step = entry(checkpoint, "step", int, path)
+        if not (std > 0).all() or not 0 < sigma < math.inf or not 0 < follow_scale < math.inf:
+            raise DataError(f"{path}: has scales that are not above 0, expected those of a generator")
+        if precision not in PRECISIONS:
+            raise DataError(f"{path}: precision {precision!r}, expected one of {', '.join(PRECISIONS)}")
+        denoiser = from_mapping(DenoiserConfig, entry(checkpoint, "denoiser", Mapping, path), source=str(path))
+        network = build(layout, denoiser)
+        load_weights(network, entry(checkpoint, "ema", Mapping, path), path, "ema")
+        normalizer = Normalizer(mean, std, layout, delta_next).to(device)
         network = network.to(device).eval().requires_grad_(False)
-        sigma_data = train["sigma_data"] * scales(layout, train["follow_scale"]).to(device)
         parts = Parts.of(layout, device) if denoiser.order == "state_first" else None
-        return cls(network, normalizer, sigma_data, checkpoint["step"], train["precision"], parts)
+        return cls(network, normalizer, sigma * scales(layout, follow_scale).to(device), step, precision, parts)
 
     def denoise(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         """Estimate (B, D) of normalised transitions from x (B, D), noised by `noised` at sigma (1,)."""

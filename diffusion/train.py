@@ -23,7 +23,7 @@ from diffusion.pool import Pool
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime import interrupt
 from runtime.atomic import commit_artifact, is_complete
-from runtime.checkpoint import BackgroundSaver, load_checkpoint, restore_random, save_torch
+from runtime.checkpoint import BackgroundSaver, entry, load_checkpoint, load_weights, restore_random, save_torch, vector
 from runtime.config import to_dict
 from runtime.device import autocast_dtype
 from runtime.errors import ConfigError, DataError
@@ -153,7 +153,7 @@ class Training:
             torch.manual_seed(derive_seed("diffusion", seed))
             self.network = build(layout, denoiser).to(device)
         if before:
-            self.network.load_state_dict(before["ema"])
+            load_weights(self.network, before["ema"], initial, "ema")
         self.ema = EMA(self.network, decay=config.ema_decay, every=config.ema_every)
         groups = parameter_groups(self.network, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, fused=True)
@@ -231,10 +231,10 @@ def load_initial(path: Path, denoiser: DenoiserConfig, config: TrainConfig, layo
     missing = [key for key in ("ema", "normalizer.mean", "normalizer.std", "denoiser", "train") if key not in before]
     if missing:
         raise DataError(f"{path}: lacks {', '.join(missing)}, expected the checkpoint of a generator")
-    if before["normalizer.mean"].shape != (layout.transition_dim,):
-        raise DataError(
-            f"{path}: made for {len(before['normalizer.mean'])} dimensions, expected {layout.transition_dim}"
-        )
+    for name in ("normalizer.mean", "normalizer.std"):
+        vector(before, name, layout.transition_dim, path)
+    for name in ("ema", "denoiser", "train"):
+        entry(before, name, Mapping, path)
     asked = to_dict(denoiser) | {name: getattr(config, name) for name in _SCALES}
     found = before["denoiser"] | {name: before["train"].get(name) for name in _SCALES}
     differing = [f"{key} {found.get(key)} (expected {asked[key]})" for key in asked if found.get(key) != asked[key]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,28 @@ from torch import Tensor
 from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim, ddim_times
 from dsrl.normalizer import BOUND, MinMax, feature_columns, features
 from envs.robomimic_task import ACTION_DIM, RobomimicTask
-from runtime.checkpoint import load_checkpoint
+from runtime.checkpoint import entry, load_checkpoint, load_weights, vector
 from runtime.errors import ConfigError, DataError
+
+_KINDS = {
+    "model": Mapping,
+    "ema": Mapping,
+    "obs_normalizer": Mapping,
+    "action_normalizer": Mapping,
+    "obs_keys": (list, tuple),
+    "args": Mapping,
+    "env_args": str,
+}
+_ARGUMENTS = {
+    "task": str,
+    "pred_horizon": int,
+    "ddim_steps": int,
+    "spacing": str,
+    "relative_quaternion": str,
+    "hidden_dims": (list, tuple),
+    "time_dim": int,
+    "diffusion_steps": int,
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +56,18 @@ class Checkpoint:
         missing = sorted(needed - set(contents))
         if missing:
             raise DataError(f"{path}: not a checkpoint of a diffusion policy (no {', '.join(missing)})")
+        for name, kind in _KINDS.items():
+            entry(contents, name, kind, path)
+        for name, kind in _ARGUMENTS.items():
+            entry(contents["args"], name, kind, path)
+        for name in ("obs_normalizer", "action_normalizer"):
+            size = entry(contents[name], "low", Tensor, path).numel()
+            for bound in ("low", "high"):
+                vector(contents[name], bound, size, path)
+        if not all(isinstance(key, str) for key in contents["obs_keys"]):
+            raise DataError(f"{path}: obs_keys are {contents['obs_keys']}, expected names of observations")
+        if len(contents["action_normalizer"]["low"]) != ACTION_DIM:
+            raise DataError(f"{path}: made for other actions than the {ACTION_DIM} numbers of a robot here")
         return cls(path, contents)
 
     @property
@@ -79,10 +112,8 @@ class DiffusionPolicy:
         self._relative = args["relative_quaternion"]
         self._columns = feature_columns(self.task, self.keys, self._relative)
         network = NoisePredictor(self.action_dim, self.feature_dim, args["hidden_dims"], args["time_dim"])
-        try:
-            network.load_state_dict(contents["ema" if use_ema else "model"])
-        except RuntimeError as error:
-            raise DataError(f"{checkpoint.path}: its weights do not fit its own arguments ({error})") from error
+        weights = "ema" if use_ema else "model"
+        load_weights(network, contents[weights], checkpoint.path, weights)
         self.network = network.to(self.device).eval().requires_grad_(False)
         alpha_bar = cosine_alpha_bar(args["diffusion_steps"]).to(self.device)
         self._alpha_bar, self._times = alpha_bar, ddim_times(args["diffusion_steps"], self.ddim_steps, self.spacing)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 
@@ -24,23 +25,27 @@ from runtime.errors import DataError
 
 log = logging.getLogger(__name__)
 
+MINARI_ROOT, LEROBOT_ROOT, FLAT_ROOT = "minari", "lerobot", "transitions"
+"""Folder of each format under `--out`: a root has nothing in it that its readers do not know."""
+
 
 def export_expert(data_path: Path, dataset_type: str, tasks: Sequence[Task], out: Path, *, licence: str) -> list[str]:
-    """Each task's file as a Minari data set under `out`; gives their names. The environment is `CompoSuite/<task>-v0`.
+    """Each task's file as a Minari data set under `out/minari`; gives their names.
 
-    Raises `DataError` for a missing or damaged file, `StateError` where a data set is there already.
+    The environment is `CompoSuite/<task>-v0`. Raises `DataError` for a missing or damaged file,
+    `StateError` where a data set is there already.
     """
-    written = []
+    written, root = [], Path(out) / MINARI_ROOT
     for task, (file, card) in _expert_sources(data_path, dataset_type, tasks, licence).items():
         name = minari_id(task, dataset_type)
-        write_minari(file, name, out, card, env=gymnasium.spec(f"{COMPOSUITE_NAMESPACE}/{task}-v0"))
-        log.info("%s: %s", task, Path(out) / name)
+        write_minari(file, name, root, card, env=gymnasium.spec(f"{COMPOSUITE_NAMESPACE}/{task}-v0"))
+        log.info("%s: %s", task, root / name)
         written.append(name)
     return written
 
 
 def export_lerobot(data_path: Path, dataset_type: str, tasks: Sequence[Task], out: Path, *, licence: str) -> list[Path]:
-    """The tasks' files as LeRobot data sets under `out`, one for each robot; gives their folders.
+    """The tasks' files as LeRobot data sets under `out/lerobot`, one for each robot; gives their folders.
 
     Raises `DataError` for a missing or damaged file, `StateError` where a data set is there already.
     """
@@ -48,7 +53,7 @@ def export_lerobot(data_path: Path, dataset_type: str, tasks: Sequence[Task], ou
     written = []
     for robot in dict.fromkeys(task.robot for task in tasks):
         mine = [source for task, source in sources.items() if task.robot == robot]
-        folder = Path(out) / "lerobot" / f"composuite_{robot.lower()}_{dataset_type}"
+        folder = Path(out) / LEROBOT_ROOT / f"composuite_{robot.lower()}_{dataset_type}"
         written.append(write_lerobot(mine, folder, fps=CONTROL_FREQUENCY, robot=robot))
         log.info("%d tasks: %s", len(mine), folder)
     return written
@@ -72,7 +77,7 @@ def _expert_card(task: Task, file: Path, data_path: Path, dataset_type: str, lic
     info = artifact_info(file)
     origin = "recorded with this project" if info else f"data set `{dataset_type}` in the published layout"
     if info:
-        origin += ": published policy" if "policy" in info else ": scripted expert"
+        origin += f": {_recorded(info)}"
     success = f"{report.success:.2f} of episodes at their last step; mean return {report.mean_return:.1f}"
     if info and "success_rate" in info:  # recorded here: disturbances cut a run into several episodes
         success = f"{info['success_rate']:.2f} of {info['episodes']} runs, which disturbances cut into episodes"
@@ -80,8 +85,15 @@ def _expert_card(task: Task, file: Path, data_path: Path, dataset_type: str, lic
     return Card(f"{task.name}, {dataset_type} data", task, origin, success, licence, facts)
 
 
+def _recorded(info: Mapping[str, Any]) -> str:
+    """Who acted in a set that was recorded here."""
+    who = "published policy" if info.get("policy") else "scripted expert"
+    first, last = info.get("random_share") or (0, 0)
+    return f"{who}, acting at random for {first:.0%} to {last:.0%} of its time" if first or last else who
+
+
 def export_synthetic(run: Path, tasks: Sequence[Task], out: Path, *, licence: str) -> list[Path]:
-    """The best generated set of each task (default: the held-out tasks) of a run as flat transitions under `out`.
+    """The best generated set of each task (default: the held-out tasks) of a run, flat, under `out/transitions`.
 
     Raises `DataError` where none of them has a score yet or a sample file is gone.
     """
@@ -109,7 +121,7 @@ def export_synthetic(run: Path, tasks: Sequence[Task], out: Path, *, licence: st
                 **{k: v for k, v in (artifact_info(path) or {}).items() if k not in ("model", "task")},
             },
         )
-        folder = Path(out) / "composuite" / task.name / "generated-v0"
+        folder = Path(out) / FLAT_ROOT / task.name / "generated-v0"
         written.append(write_flat(read_samples(path, task, COMPOSUITE), folder, card))
         log.info("%s: %s", task, written[-1])
     return written

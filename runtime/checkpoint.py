@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from runtime.atomic import atomic_path
 from runtime.errors import DataError, one_line
@@ -97,6 +97,56 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return contents
 
 
+def entry(contents: Mapping[str, Any], name: str, kind: type | tuple[type, ...], path: Path) -> Any:
+    """What stands under `name` in a checkpoint. Raises `DataError` unless it is there and of the kind."""
+    if name not in contents:
+        raise DataError(f"{path}: lacks {name}")
+    value = contents[name]
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        expected = " or ".join(each.__name__ for each in kinds)
+        raise DataError(f"{path}: {name} is a {type(value).__name__}, expected {expected}")
+    return value
+
+
+def vector(contents: Mapping[str, Any], name: str, size: int, path: Path, *, infinite: bool = False) -> Tensor:
+    """The numbers (size,) float32 under `name`, `infinite` ones too if asked. Raises `DataError` for anything else."""
+    values = entry(contents, name, Tensor, path)
+    if values.shape != (size,) or not _is_real(values):
+        raise DataError(f"{path}: {name} is {_looks(values)}, expected real numbers of shape ({size},)")
+    if values.isnan().any() or not (infinite or values.isfinite().all()):
+        raise DataError(f"{path}: {name} has numbers that are not finite")
+    return values.float()
+
+
+def load_weights(network: nn.Module, weights: Any, path: Path, name: str) -> None:
+    """Give a network the state dict called `name`. Raises `DataError` unless names, shapes and kinds are its own."""
+    if not isinstance(weights, Mapping):
+        raise DataError(f"{path}: {name} is a {type(weights).__name__}, expected the weights of a network")
+    own = network.state_dict()
+    for key, tensor in own.items():
+        given = weights.get(key)
+        if not isinstance(given, Tensor) or given.shape != tensor.shape or not _is_real(given):
+            found = "nothing" if given is None else _looks(given)
+            raise DataError(f"{path}: {name} has {found} under {key}, expected {_looks(tensor)}")
+    more = [str(key) for key in weights if key not in own]
+    if more:
+        raise DataError(f"{path}: {name} has {more[0]}, which the network has not")
+    network.load_state_dict(dict(weights))
+
+
+def _is_real(values: Tensor) -> bool:
+    """Whether a tensor holds plain real numbers, unlike a sparse, quantised or complex one or one without values."""
+    plain = values.layout is torch.strided and not values.is_quantized and not values.is_meta
+    return plain and not values.is_complex()
+
+
+def _looks(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
+    return f"a {type(value).__name__}"
+
+
 def restore_random(generator: torch.Generator, state: Tensor, step: int) -> None:
     """Bring a generator to where it was at `step`.
 
@@ -113,6 +163,7 @@ def restore_random(generator: torch.Generator, state: Tensor, step: int) -> None
 def load_arrays(path: Path, key: str) -> dict[str, np.ndarray]:
     """The state dict `key` of a checkpoint as arrays. Raises `DataError` where the file is missing or holds none."""
     state = load_checkpoint(path).get(key)
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError(f"{path}: holds no state dict {key!r}")
-    return {name: value.numpy() for name, value in state.items()}
+    tensors = list(state.values()) if isinstance(state, Mapping) else []
+    if not tensors or not all(isinstance(value, Tensor) and _is_real(value) for value in tensors):
+        raise DataError(f"{path}: holds no state dict {key!r} of real numbers")
+    return {str(name): value.float().numpy() for name, value in state.items()}

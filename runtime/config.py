@@ -16,6 +16,8 @@ from runtime.errors import ConfigError
 
 T = TypeVar("T")
 
+_MOST_DEPTH, _MOST_VALUES = 50, 100_000  # of a configuration
+
 
 def _as_float(value: Any) -> Any:
     """Whole numbers and YAML 1.1's `1e-4` (a string to PyYAML) are floats too."""
@@ -47,11 +49,15 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
+        if node is not None:
+            _check_extent(node, path)
         twice = _key_given_twice(node)
         raw = None if node is None else loader.construct_document(node)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such configuration file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply, expected at most {_MOST_DEPTH} levels") from error
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:  # its constructors stumble over odd values
         raise ConfigError(f"{path}: not a YAML file ({error})") from error
     if twice:
         raise ConfigError(f"{path}: the key {twice!r} is given twice, expected once")
@@ -59,6 +65,31 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(raw).__name__}")
     return dict(raw)
+
+
+def _check_extent(node: Any, path: Path) -> None:
+    """Raises `ConfigError` for a document that refers to itself, or is deeper or longer than any configuration.
+
+    What a reference stands for counts each time: a few lines of references to references could mean gigabytes.
+    """
+    above: set[int] = set()
+    sizes: dict[int, int] = {}
+
+    def size_of(node: Any) -> int:
+        if id(node) in above:
+            raise ConfigError(f"{path}: line {node.start_mark.line + 1} is a part of itself, expected plain values")
+        if len(above) > _MOST_DEPTH:
+            raise ConfigError(f"{path}: line {node.start_mark.line + 1} is more than {_MOST_DEPTH} levels deep")
+        if id(node) not in sizes:
+            above.add(id(node))
+            pairs = node.value if node.id == "mapping" else [(part,) for part in node.value if node.id == "sequence"]
+            sizes[id(node)] = 1 + sum(size_of(part) for pair in pairs for part in pair)
+            above.remove(id(node))
+        if sizes[id(node)] > _MOST_VALUES:
+            raise ConfigError(f"{path}: stands for more than {_MOST_VALUES} values, expected those of a configuration")
+        return sizes[id(node)]
+
+    size_of(node)
 
 
 def _key_given_twice(node: Any) -> str | None:

@@ -27,7 +27,7 @@ def main(
     """With --run the best generated set of each task, else the expert data of --tasks. Nothing is overwritten.
 
     Args:
-        out: folder to write to; MINARI_DATASETS_PATH of who reads it
+        out: folder to write to, a folder in it for each format: minari, lerobot, transitions
         run: folder <results>/loops/<run>
         tasks: names such as IIWA_Box_None_Push; with --run by default all held-out tasks
         data_path: folder of the expert data; default: of config/paths.yaml

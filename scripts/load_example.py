@@ -16,7 +16,7 @@ def main(root: Path, dataset: str, task: str = "", steps: int = 5000, episodes: 
 
     Args:
         root: folder that the data were exported to
-        dataset: name of a Minari data set under it, or path of a transitions.hdf5 under it
+        dataset: name of a Minari data set in its folder minari, or path of a transitions.hdf5 under it
         task: where to try the policy; default: the task that the data are of
         steps: gradient steps, batches of 512
         episodes: to try it in
@@ -33,11 +33,12 @@ def main(root: Path, dataset: str, task: str = "", steps: int = 5000, episodes: 
     from offline_compositional_rl_datasets.export import from_minari, minari_root, read_flat
     from offline_compositional_rl_datasets.layout import COMPOSUITE
     from offline_compositional_rl_datasets.task import Task
+    from pipeline.export import MINARI_ROOT
 
     if dataset.endswith(".hdf5"):
         transitions = read_flat(root / dataset)
     else:
-        with minari_root(root):
+        with minari_root(root / MINARI_ROOT):
             transitions = from_minari(minari.load_dataset(dataset), Task.parse(dataset.split("/")[1]))
 
     device = torch.device("cpu")

@@ -1,5 +1,9 @@
 """Exported data, read back by the loaders of those who get it."""
 
+import os
+import subprocess
+import sys
+
 import h5py
 import minari
 import numpy as np
@@ -24,7 +28,7 @@ from pipeline.config import load_pipeline_config
 from pipeline.loop import Loop
 from pipeline.selection import Score
 from pipeline.state import Iteration, save_state
-from runtime.atomic import write_json
+from runtime.atomic import commit_artifact, write_json
 from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError, StateError
 from scripts.export_data import main as export_data
@@ -123,7 +127,7 @@ def test_the_commands_export_a_run_and_expert_data_and_a_policy_learns_from_both
     runs = record(TASK, CollectConfig(episodes=1, horizon=30), [0], lambda observations: np.zeros((1, 8)))
     write_expert(task_file(data, "expert", TASK), runs[0].episodes, TASK)
     export_data(out, tasks=(TASK.name,), data_path=data)
-    with minari_root(out):
+    with minari_root(out / "minari"):
         dataset = minari.load_dataset(minari_id(TASK, "expert"))
         environment = dataset.recover_environment()
     assert environment.spec.id == f"CompoSuite/{TASK}-v0"
@@ -137,11 +141,56 @@ def test_the_commands_export_a_run_and_expert_data_and_a_policy_learns_from_both
     write_json(loop.folder / "config.json", to_dict(loop.config))
     write_samples(loop.generation_stages(it)[0].output, _transitions(600), COMPOSUITE, {"rows": 600})
     export_data(out, run=loop.folder, licence="CC0-1.0")
-    folder = out / "composuite" / target.name / "generated-v0"
+    folder = out / "transitions" / target.name / "generated-v0"
     assert "0.70 (7 of 10 episodes) of TD3+BC policies" in (folder / "README.md").read_text()
-    for dataset in (minari_id(TASK, "expert"), f"composuite/{target}/generated-v0/transitions.hdf5"):
+    for dataset in (minari_id(TASK, "expert"), f"transitions/{target}/generated-v0/transitions.hdf5"):
         load_example(out, dataset, steps=3, episodes=1, horizon=5)
         assert "of 1 episodes solved" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("policy", "random_share", "origin"),
+    [
+        (None, (0.0, 0.0), "scripted expert\n"),
+        (
+            None,
+            (0.2, 0.5),
+            "scripted expert, acting at random for 20% to 50% of its time\n",
+        ),
+        ("state_dicts.pt", (0.0, 0.0), "published policy\n"),
+    ],
+)
+def test_a_card_says_who_acted(tmp_path, policy, random_share, origin):
+    config = CollectConfig(episodes=1, horizon=30, random_share=random_share)
+    runs = record(TASK, config, [0], lambda observations: np.zeros((1, 8)))
+    commit_artifact(
+        task_file(tmp_path, "expert", TASK),
+        lambda temporary: write_expert(temporary, runs[0].episodes, TASK),
+        {**to_dict(config), "policy": policy},
+    )
+    export_data(tmp_path / "out", tasks=(TASK.name,), data_path=tmp_path)
+    folder = tmp_path / "out" / "minari" / minari_id(TASK, "expert")
+    assert f"- **Origin:** recorded with this project: {origin}" in (folder / "README.md").read_text()
+    with minari_root(tmp_path / "out" / "minari"):
+        dataset = minari.load_dataset(minari_id(TASK, "expert"))
+    assert dataset.storage.metadata["algorithm_name"] == f"recorded with this project: {origin.strip()}"
+
+
+def test_minaris_own_list_bears_the_other_formats_beside_it(source, tmp_path):
+    data, out = source.parents[2], tmp_path / "out"
+    runs = record(TASK, CollectConfig(episodes=1, horizon=30), [0], lambda observations: np.zeros((1, 8)))
+    write_expert(source, runs[0].episodes, TASK)
+    for format in ("minari", "lerobot"):
+        export_data(out, tasks=(TASK.name,), data_path=data, format=format)
+    assert {path.name for path in out.iterdir()} == {"minari", "lerobot"}
+    with minari_root(out / "minari"):
+        assert list(minari.list_local_datasets()) == [minari_id(TASK, "expert")]
+    listed = subprocess.run(
+        [sys.executable, "-m", "minari.cli", "list", "local"], capture_output=True, text=True,
+        env={**os.environ, "MINARI_DATASETS_PATH": str(out / "minari"), "COLUMNS": "200"},
+    )  # fmt: skip
+    assert listed.returncode == 0, listed.stdout + listed.stderr
+    assert TASK.name in listed.stdout
 
 
 def test_an_export_of_nothing_says_what_is_missing(tmp_path):

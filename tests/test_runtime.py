@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from runtime.atomic import artifact_info, atomic_path, commit_artifact, is_complete, read_json, verify, write_json
 from runtime.cli import parse_flags
-from runtime.config import config_hash, load_yaml, to_dict
+from runtime.config import config_hash, load_yaml, read_yaml, to_dict
 from runtime.errors import ConfigError, DataError
 from runtime.logs import duration
 from runtime.metrics import MetricsWriter, read_metrics
@@ -84,6 +84,34 @@ def _yaml(tmp_path, text):
     path = tmp_path / "config.yaml"
     path.write_text(text)
     return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &x [*x]", "line 1 is a part of itself"),
+        ("a: 1\nb: &x {c: {d: *x}}", "line 2 is a part of itself"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("a: " + "[" * 60 + "]" * 60, "line 1 is more than 50 levels deep"),
+        (
+            "a0: &a0 [1, 1]\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(40)),
+            "stands for more than",
+        ),
+        ("a: !!timestamp x", "not a YAML file"),
+        ("a: 2024-99-99", "not a YAML file"),
+        ("a: !!python/object/apply:os.system ['x']", "not a YAML file"),
+    ],
+)
+def test_yaml_that_refers_to_itself_or_is_too_deep_is_refused(tmp_path, text, message):
+    path = _yaml(tmp_path, text)
+    with pytest.raises(ConfigError, match=f"{re.escape(str(path))}: {message}"):
+        read_yaml(path)
+
+
+def test_yaml_may_refer_to_values_above(tmp_path):
+    assert read_yaml(_yaml(tmp_path, "a: &x {b: 1}\nc: *x\nd: {<<: *x, e: 2}")) == {
+        "a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1, "e": 2},
+    }  # fmt: skip
 
 
 def test_yaml_and_overrides_make_a_dataclass(tmp_path):

@@ -16,7 +16,7 @@ from envs.experts.batch import check_batch
 from envs.pool import EnvPool
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
-from runtime.errors import DataError
+from runtime.errors import DataError, one_line
 
 _PREFIX = "pi.mu_net._module_list"
 
@@ -52,15 +52,19 @@ class PublishedExpert:
 
         self.task = task
         parameters = load_arrays(path, "model")
-        self._nodes = [
-            _Node(
-                part=COMPOSUITE.factor_slices[factor],
-                pre=_layers(parameters, node, "pre_interface", task.index(axis)),
-                post=_layers(parameters, node, "post_interface", task.index(axis)),
-            )
-            for node, (axis, factor) in enumerate(_CHAIN)
-        ]
-        if not self._nodes[-1].post or self._nodes[-1].post[-1][0].shape[1] != ACTION_DIM:
+        try:
+            self._nodes = [
+                _Node(
+                    part=COMPOSUITE.factor_slices[factor],
+                    pre=_layers(parameters, node, "pre_interface", task.index(axis)),
+                    post=_layers(parameters, node, "post_interface", task.index(axis)),
+                )
+                for node, (axis, factor) in enumerate(_CHAIN)
+            ]
+            shape = self(np.zeros((1, COMPOSUITE.state_dim))).shape
+        except (KeyError, ValueError, IndexError) as error:  # layers that are missing or do not follow on each other
+            raise DataError(f"{path}: not a published policy ({one_line(error)})") from error
+        if not self._nodes[-1].post or shape != (1, ACTION_DIM):
             raise DataError(f"{path}: not a published policy, expected parameters {_PREFIX}.3.post_interface.*")
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:

@@ -54,8 +54,12 @@ def test_faults_of_a_checkpoint_are_named(cloned, tmp_path, policy):
     contents = torch.load(cloned, weights_only=True)
     contents["args"]["hidden_dims"] = [16]
     torch.save(contents, tmp_path / "wrong.pt")
-    with pytest.raises(DataError, match="do not fit its own arguments"):
+    with pytest.raises(DataError, match=r"wrong\.pt: ema has"):
         DiffusionPolicy.load(tmp_path / "wrong.pt")
+    for key, value in (("args", [1]), ("obs_keys", [1]), ("obs_normalizer", {"low": torch.zeros(3)}), ("ema", "no")):
+        torch.save(torch.load(cloned, weights_only=True) | {key: value}, tmp_path / "wrong.pt")
+        with pytest.raises(DataError, match=r"wrong\.pt: "):
+            DiffusionPolicy.load(tmp_path / "wrong.pt")
     with pytest.raises(DataError, match="not finite"):
         policy.to_actions(torch.full((1, 28), float("nan")))
 
