@@ -7,6 +7,7 @@ What is compared is timed in alternating slices, so that a noisy machine slows a
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,8 @@ def environment(name: str, seconds: float) -> dict[str, float]:
 
     env = RobomimicEnv(name, horizon=10**9)
     env.reset(seed=0)
-    original = import_robosuite().make(env.task.env_name, **env.task.env_kwargs)
+    arguments = json.loads(env.task.env_args)
+    original = import_robosuite().make(arguments["env_name"], **arguments["env_kwargs"])
     original.reset()
     actions = iter(np.random.default_rng(0).uniform(-1, 1, (10**5, 7)))
 

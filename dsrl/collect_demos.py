@@ -22,7 +22,7 @@ if not __package__:  # run as a plain script from this folder
 import numpy as np
 
 from dsrl.demos import Demonstration, read_demonstrations, write_demonstrations
-from envs.robomimic_task import PROPRIO_DIMS, RobomimicTask
+from envs.robomimic_task import RobomimicTask
 from runtime.atomic import artifact_info, atomic_path, commit_artifact
 from runtime.cli import parse_flags
 from runtime.config import to_dict
@@ -68,7 +68,7 @@ def record(env, config: CollectConfig, number: int) -> Demonstration | None:
 
     name = env.task.name
     expert, noise = EXPERTS[name], rng("demo-noise", config.seed, name, number)
-    keys = (*PROPRIO_DIMS, "object")
+    keys = tuple(env.task.observation_dims)
     observation, _ = env.reset(seed=derive_seed("demo-start", config.seed, name, number))
     model_xml = env.model_xml()
     seen = [{key: env.observer[key]() for key in keys}]

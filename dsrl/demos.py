@@ -19,6 +19,8 @@ from envs.robomimic_task import ACTION_DIM, POLICY_KEYS, RobomimicTask
 from runtime.errors import DataError
 from runtime.hdf5 import Item, attribute, find, open_hdf5, read
 
+_ROUNDING = 1e-6
+_REACH = 0.15  # m within which an absolute target of the hand is
 DATA_FILES = ("low_dim_v141.hdf5", "low_dim_v15.hdf5", "low_dim_scripted.hdf5")
 
 
@@ -110,7 +112,8 @@ def read_demonstrations(
 ) -> DemonstrationSet:
     """Read observations of `keys` and actions of the demonstrations in the mask `filter_key` (all where it is empty).
 
-    With `num_demos` only the first so many. Raises `DataError` naming file, group and what is expected.
+    With `num_demos` only the first so many. Raises `DataError` naming file, group and what is expected, for actions
+    beyond [-1, 1] and for absolute ones too.
     """
     path = Path(path)
     if not path.is_file():
@@ -121,8 +124,10 @@ def read_demonstrations(
 
 def _read(file: h5py.File, path: Path, keys: tuple[str, ...], filter_key: str, num_demos: int) -> DemonstrationSet:
     data = find(file, "data")
-    if not isinstance(data, h5py.Group) or "env_args" not in data.attrs:
-        raise DataError(f"{path}: no group 'data' with the attribute 'env_args'; expected a Robomimic data set")
+    if not isinstance(data, h5py.Group):
+        raise DataError(f"{path}: no group 'data'; expected a Robomimic data set")
+    if "env_args" not in data.attrs:
+        raise DataError(f"{path}: data has no attribute 'env_args'; expected the environment's arguments as JSON")
     attributes = {key: attribute(data, key) for key in data.attrs}
     names = _chosen(file, path, filter_key)
     if num_demos:
@@ -153,11 +158,10 @@ def _read(file: h5py.File, path: Path, keys: tuple[str, ...], filter_key: str, n
         env_args=_text(attributes["env_args"], path),
         attributes={key: value for key, value in attributes.items() if key not in ("env_args", "total")},
     )
-    for what, values in (("observations", result.observations), ("actions", result.actions)):
-        if not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
-            episode = int(np.searchsorted(np.cumsum(result.lengths), row, side="right"))
-            raise DataError(f"{path}: {what} of {names[episode]} are not finite")
+    finite = np.isfinite(result.observations).all(axis=1)
+    if not finite.all():
+        episode = int(np.searchsorted(np.cumsum(result.lengths), np.argmin(finite), side="right"))
+        raise DataError(f"{path}: observations of {names[episode]} are not finite")
     return result
 
 
@@ -170,6 +174,11 @@ def _episode(group: Item, source: str, keys: tuple[str, ...]) -> tuple[np.ndarra
         data = find(group, part)
         if not isinstance(data, h5py.Dataset):
             seen = find(group, "obs")
+            if seen is None and part != "actions":
+                raise DataError(
+                    f"{source} has no observations, expected obs/<key>; "
+                    "robomimic's dataset_states_to_obs.py extracts them from the states"
+                )
             found = sorted(seen if isinstance(seen, h5py.Group) else group)
             raise DataError(f"{source} has no {part!r}; found {', '.join(found)}")
         if data.dtype.kind not in "fiu" or not data.shape:
@@ -181,9 +190,25 @@ def _episode(group: Item, source: str, keys: tuple[str, ...]) -> tuple[np.ndarra
     for part, array in parts.items():
         if len(array) != len(action):
             raise DataError(f"{source}/{part} has {len(array)} rows, actions have {len(action)}")
+    _check_actions(action, parts.get("obs/robot0_eef_pos"), source)
     columns = [parts[f"obs/{key}"].reshape(len(action), -1) for key in keys]
     with np.errstate(over="ignore"):  # too large is not finite, which is looked for in the whole
         return np.concatenate(columns, axis=1, dtype=np.float32), action.astype(np.float32)
+
+
+def _check_actions(action: np.ndarray, hand: np.ndarray | None, source: str) -> None:
+    """Raises `DataError` for actions (N, 7) that are not changes of the hand's pose; `hand` (N, 3) is where it was."""
+    meant = "expected changes of the hand's pose in [-1, 1]; absolute poses are not read"
+    beyond = ~(np.abs(action) <= 1 + _ROUNDING)  # not-a-number too
+    if beyond.any():
+        row, number = (int(i) for i in np.argwhere(beyond)[0])
+        if not np.isfinite(action[row, number]):
+            raise DataError(f"{source}/actions are not finite (row {row}, number {number})")
+        raise DataError(f"{source}/actions has {action[row, number]:g} (row {row}, number {number}), {meant}")
+    if hand is not None and hand.shape == (len(action), 3):
+        near = np.abs(action[:, :3] - hand).max(axis=1) < _REACH
+        if near.mean() > 0.9:
+            raise DataError(f"{source}/actions are within {_REACH} of the hand's position, {meant}")
 
 
 def _chosen(file: h5py.File, path: Path, filter_key: str) -> list[str]:
@@ -211,20 +236,3 @@ def _text(value: Any, path: Path) -> str:
         return value.decode() if isinstance(value, bytes) else str(value)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: {value[:50]!r} is not text in UTF-8") from error
-
-
-def inspect_text(path: Path) -> str:
-    """What a file holds, for people: demonstrations, lengths, keys with widths, masks."""
-    data = read_demonstrations(path)
-    with open_hdf5(path) as file:
-        group = file["data"][data.names[0]]
-        masks = {key: len(file["mask"][key]) for key in file["mask"]} if "mask" in file else {}
-        rows = [f"  obs/{key:24s} {group['obs'][key].shape[1:]}" for key in sorted(group["obs"])]
-        rows += [f"  {key:28s} {group[key].shape[1:]}" for key in ("actions", "states", "rewards", "dones")]
-    lengths = data.lengths
-    head = [
-        f"{path}: {len(lengths)} demonstrations, {len(data)} steps, lengths {lengths.min()} to {lengths.max()}, "
-        f"mean {lengths.mean():.1f}",
-        f"  masks: {', '.join(f'{key} ({n})' for key, n in masks.items()) or 'none'}",
-    ]
-    return "\n".join(head + rows)

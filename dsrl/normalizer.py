@@ -66,8 +66,10 @@ def feature_columns(task: RobomimicTask, keys: Sequence[str], relative_quaternio
     dims = task.observation_dims
     if relative_quaternion == "raw" or task.name == "lift" or "object" not in keys:
         return None
-    end = sum(dims[key] for key in keys[: list(keys).index("object") + 1])
-    return slice(end - 4, end)
+    start = sum(dims[key] for key in keys[: list(keys).index("object")])
+    # Position and quaternion of the object, then the same from the hand; robosuite 1.5 has them the other way round.
+    start += 10 if task.arguments.series == "1.4" else 3
+    return slice(start, start + 4)
 
 
 def features(observation: Tensor, columns: slice | None, relative_quaternion: str) -> Tensor:

@@ -51,7 +51,6 @@ def main(
     from dsrl.diffusion_policy import DiffusionPolicy
     from dsrl.rollout import Prior, episode_seeds
     from envs.robomimic_task import ACTION_DIM
-    from envs.task_env import CONTROL_FREQUENCY
     from runtime.atomic import atomic_path
     from runtime.errors import ConfigError, expect_sizes
     from runtime.logs import configure_logging
@@ -85,7 +84,7 @@ def main(
             decision += 1
         path = videos / f"{policy.task}_ep{number:02d}.mp4"
         with atomic_path(path) as temporary:
-            imageio.mimwrite(temporary, np.stack(frames), fps=CONTROL_FREQUENCY, macro_block_size=16)
+            imageio.mimwrite(temporary, np.stack(frames), fps=env.metadata["render_fps"], macro_block_size=16)
         print(f"{path}: {'solved' if solved else 'not solved'}, {len(frames) - 1} control steps")
     env.close()
 

@@ -20,7 +20,7 @@ _ALL_PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 class RobomimicEnv(TaskEnv):
-    """One task at 20 control steps per second; an action is a chunk of `chunk` control steps, executed open loop.
+    """One task, mostly at 20 control steps per second; an action is a chunk of `chunk` of them, executed open loop.
 
     Observation (D,) float32, the observations of `keys` one after the other; action (chunk * 7,) in [-1, 1]. The
     reward is the number of control steps of the chunk after which the task was solved, 0 to `chunk`.
@@ -61,7 +61,9 @@ class RobomimicEnv(TaskEnv):
         self.data = mujoco.MjData(self.model)
         original = self.scene.robosuite
         substeps = int(original.control_timestep / original.model_timestep)
-        self.controller = OperationalSpaceController(original.robots[0], self.model, self.data, substeps)
+        arguments = self.scene.arguments
+        self.metadata = {**self.metadata, "render_fps": arguments.control_freq}
+        self.controller = OperationalSpaceController(original.robots[0], arguments.law, self.model, self.data, substeps)
         self.observer = Observer(self.scene, self.model, self.data)
         self.solved = solved_test(self.scene, self.model, self.data)
 
@@ -69,6 +71,7 @@ class RobomimicEnv(TaskEnv):
         self.close()  # pictures are made of the former episode's cube
         self.scene.start(seed, self.model, self.data)
         self.controller.reset()
+        self.observer.begin()
 
     def _first_info(self) -> dict[str, Any]:
         return {**super()._first_info(), "executed": 0}
@@ -77,6 +80,7 @@ class RobomimicEnv(TaskEnv):
         action = self._taken(action)
         solved, before = 0, self.steps
         for command in action.reshape(self.chunk, ACTION_DIM):
+            self.observer.remember()
             self.controller.step(command)
             self.steps += 1
             solved += self.solved()
@@ -121,13 +125,19 @@ class RobomimicEnv(TaskEnv):
         self.data.qpos[:], self.data.qvel[:] = state[1 : 1 + nq], state[1 + nq :]
         mujoco.mj_forward(self.model, self.data)
         self.controller.reset()
+        self.observer.remember()
         self.steps, self._ended = 0, False
         return self.observation()
 
     def _physics(self) -> dict[str, Any]:
         state = np.empty(mujoco.mj_stateSize(self.model, _ALL_PHYSICS))
         mujoco.mj_getState(self.model, self.data, state, _ALL_PHYSICS)
-        return {"state": state, "placement": self.scene.placement(self.model), "controller": self.controller.snapshot()}
+        return {
+            "state": state,
+            "placement": self.scene.placement(self.model),
+            "controller": self.controller.snapshot(),
+            "object_before": self.observer.memory.copy(),
+        }
 
     def _restore_physics(self, physics: Mapping[str, Any]) -> None:
         self.close()
@@ -136,6 +146,7 @@ class RobomimicEnv(TaskEnv):
         mujoco.mj_setState(self.model, self.data, np.asarray(physics["state"]), _ALL_PHYSICS)
         mujoco.mj_kinematics(self.model, self.data)
         self.controller.restore(physics["controller"])
+        self.observer.memory[:] = np.asarray(physics["object_before"])
 
     def model_xml(self) -> str:
         """The MJCF of the present episode's model; paths of meshes and textures start at the `robosuite` package."""

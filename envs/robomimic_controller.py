@@ -1,7 +1,7 @@
 """Operational space control of one arm and its gripper, stepped on MuJoCo directly.
 
 The same law as robosuite's OSC_POSE with fixed gains and delta actions (Khatib 1987), without the three forward passes
-and the Python layers around each substep. `tests/test_dsrl_envs.py` holds it to robosuite's own stepping.
+and the Python layers around each substep. Tests hold it to robosuite 1.4's own stepping, and to traces of 1.5's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from envs.robomimic_arguments import Law
 from envs.robomimic_substeps import NUM_JOINTS, run_substeps
 from envs.task_env import HoldsViews
 
@@ -23,17 +24,18 @@ _MEMORY = ("rest_pose", "goal_position", "goal_rotation", "gripper_command")
 class OperationalSpaceController(HoldsViews):
     """Goals and gripper command of a robosuite robot, acting on `model` and `data`; `step` runs a whole control step.
 
-    `robot` gives the law's constants; `model` need not be the one that robosuite holds, but has its joints and sites.
+    `robot` gives indices and gains; `model` need not be the one that robosuite holds, but has its joints and sites.
     """
 
-    def __init__(self, robot: Any, model: mujoco.MjModel, data: mujoco.MjData, substeps: int) -> None:
+    def __init__(self, robot: Any, law: Law, model: mujoco.MjModel, data: mujoco.MjData, substeps: int) -> None:
         _expect_arm_first(robot, model)
         self.model, self.data, self.substeps = model, data, substeps
         self._site = int(robot.eef_site_id)
-        law = robot.controller
-        self._kp, self._kd = (np.array(gains[:6], dtype=np.float64) for gains in (law.kp, law.kd))
-        self._scale, self._offset = _affine(law.input_min, law.input_max, law.output_min, law.output_max)
-        self._input_min, self._input_max = law.input_min, law.input_max
+        built = robot.controller
+        self._kp, self._kd = (np.array(gains[:6], dtype=np.float64) for gains in (built.kp, built.kd))
+        self._scale, self._offset = _affine(built.input_min, built.input_max, built.output_min, built.output_max)
+        self._input_min, self._input_max = built.input_min, built.input_max
+        self._keeps_orientation, self._finger_steps = law.keeps_orientation, np.array(law.finger_steps)
         self._low, self._high = (np.array(limit, dtype=np.float64) for limit in robot.torque_limits)
         fingers = model.actuator_ctrlrange[_FINGERS]
         self._finger_middle, self._finger_half = fingers.mean(axis=1), 0.5 * (fingers[:, 1] - fingers[:, 0])
@@ -65,10 +67,11 @@ class OperationalSpaceController(HoldsViews):
         """
         delta = np.clip(action[:6], self._input_min, self._input_max) * self._scale + self._offset
         run_substeps(
-            self.substeps, self.model._address, self.data._address, self._site, delta, np.sign(action[6]),
-            self.goal_position, self.goal_rotation, self.gripper_command, self.rest_pose, self._kp, self._kd,
-            self._q, self._qd, self._bias, self._qM, self._mass_rows, self._position, self._rotation, self._ctrl,
-            self._low, self._high, self._finger_middle, self._finger_half, self._jacobian,
+            self.substeps, self.model._address, self.data._address, self._site, delta, self._keeps_orientation,
+            np.sign(action[6]) * self._finger_steps, self.goal_position, self.goal_rotation, self.gripper_command,
+            self.rest_pose, self._kp, self._kd, self._q, self._qd, self._bias, self._qM, self._mass_rows,
+            self._position, self._rotation, self._ctrl, self._low, self._high, self._finger_middle, self._finger_half,
+            self._jacobian,
         )  # fmt: skip
 
 

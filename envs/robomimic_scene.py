@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import os
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from envs.robomimic_arguments import ENV_NAMES
 from envs.robomimic_task import RobomimicTask
 
 _CUBE, _CUBE_GEOM = "cube_main", "cube_g0"
@@ -54,7 +56,9 @@ def global_random_state(seed: int) -> Iterator[None]:
 
 
 class Scene:
-    """One task's robosuite environment, which draws the starts, and the model that is stepped.
+    """One task's environment of robosuite 1.4, which draws the starts, and the model that is stepped.
+
+    Models and starts of robosuite 1.5 are the same to the last bit, so that this serves its tasks too.
 
     `slim` is robosuite's model without the geoms that are drawn but touch nothing: the same motion to the last bit,
     faster. `full` has them, for pictures. A scene holds no episode: one serves all environments of a process, each of
@@ -62,10 +66,22 @@ class Scene:
     """
 
     def __init__(self, task: RobomimicTask) -> None:
-        self.task = task
+        self.task, self.arguments = task, task.arguments
         robosuite = import_robosuite()
+        law = self.arguments.law
+        gains = {key: list(getattr(law, key)) for key in ("kp", "damping_ratio", "output_min", "output_max")}
         with global_random_state(0):
-            self.robosuite = robosuite.make(task.env_name, **task.env_kwargs)
+            self.robosuite = robosuite.make(
+                ENV_NAMES[task.name],
+                robots="Panda",
+                controller_configs={"type": "OSC_POSE", "interpolation": None, **gains},
+                control_freq=self.arguments.control_freq,
+                has_renderer=False,
+                has_offscreen_renderer=False,
+                use_camera_obs=False,
+                ignore_done=True,
+                **copy.deepcopy(dict(self.arguments.model)),  # robosuite writes into them
+            )
             self.robosuite.reset()
         self.robosuite.hard_reset = False
         xml = self.robosuite.model.get_xml()

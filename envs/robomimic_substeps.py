@@ -10,22 +10,22 @@ from envs.compiled_mujoco import mj_jacSite, mj_kinematics, mj_step1, mj_step2
 NUM_JOINTS = 7
 NULLSPACE_KP = 10.0
 NULLSPACE_KD = 2 * np.sqrt(NULLSPACE_KP)
-_GRIPPER_SPEED = 0.01  # of its command per substep
 
 
 @njit(cache=True, nogil=True)
 def run_substeps(
-    substeps, model, data, site, delta, gripper_sign, goal_position, goal_rotation, gripper, rest_pose, kp, kd,
-    q, qd, bias, qM, mass_rows, position, rotation, ctrl, low, high, middle, half, jacobian,
+    substeps, model, data, site, delta, keeps_orientation, finger_steps, goal_position, goal_rotation, gripper,
+    rest_pose, kp, kd, q, qd, bias, qM, mass_rows, position, rotation, ctrl, low, high, middle, half, jacobian,
 ):  # fmt: skip
     """`substeps` physics steps with the hand drawn to its goals; kinematics are those of the new state at the end.
 
     `delta` (6,) sets the goals from the hand's pose in the first substep: metres, and axis times radians, of which
-    exactly zero keeps the former orientation. `goal_position` (3,), `goal_rotation` (3, 3) and `gripper` (2,), the
-    command of the fingers in [-1, 1], are kept up to date. `q`, `qd`, `bias` (7,), `position` (3,), `rotation` (3, 3),
-    `ctrl` (9,) and `qM` are views of `data`'s memory; `mass_rows` (7,) says where each arm joint's row of the mass
-    matrix starts in `qM`. `middle` and `half` (2,) turn the fingers' command into positions. `jacobian` (6, nv) is
-    scratch.
+    exactly zero keeps the former orientation with `keeps_orientation`, else the present one. `finger_steps` (2,)
+    close the fingers in the first substep and in each later one. `goal_position` (3,), `goal_rotation` (3, 3) and
+    `gripper` (2,), the command of the fingers in [-1, 1], are kept up to date. `q`, `qd`, `bias` (7,), `position`
+    (3,), `rotation` (3, 3), `ctrl` (9,) and `qM` are views of `data`'s memory; `mass_rows` (7,) says where each arm
+    joint's row of the mass matrix starts in `qM`. `middle` and `half` (2,) turn the fingers' command into
+    positions. `jacobian` (6, nv) is scratch.
     """
     J, mass = np.empty((6, NUM_JOINTS)), np.empty((NUM_JOINTS, NUM_JOINTS))
     for substep in range(substeps):
@@ -34,6 +34,8 @@ def run_substeps(
             goal_position[:] = position + delta[:3]
             if delta[3] != 0 or delta[4] != 0 or delta[5] != 0:
                 goal_rotation[:] = rotation_matrix(delta[3:]) @ rotation
+            elif not keeps_orientation:
+                goal_rotation[:] = rotation
         mj_jacSite(model, data, jacobian.ctypes.data, jacobian[3:].ctypes.data, site)
         J[:] = jacobian[:, :NUM_JOINTS]
         # MuJoCo keeps row i of the lower triangle from the diagonal towards the base.
@@ -45,9 +47,10 @@ def run_substeps(
         )
         for i in range(NUM_JOINTS):
             ctrl[i] = min(max(torque[i] + bias[i], low[i]), high[i])
+        step = finger_steps[0] if substep == 0 else finger_steps[1]
         for finger in range(2):
-            step = -_GRIPPER_SPEED * gripper_sign if finger == 0 else _GRIPPER_SPEED * gripper_sign
-            gripper[finger] = max(min(gripper[finger] + step, 1.0), -1.0)
+            moved = gripper[finger] - step if finger == 0 else gripper[finger] + step
+            gripper[finger] = max(min(moved, 1.0), -1.0)
             ctrl[NUM_JOINTS + finger] = middle[finger] + half[finger] * gripper[finger]
         mj_step2(model, data)
     mj_kinematics(model, data)
@@ -109,15 +112,20 @@ def _solve(matrix, right):
 
 @njit(cache=True, nogil=True)
 def rotation_matrix(axis_angle):
-    """(3, 3) rotation by |axis_angle| > 0 radians about its direction (Rodrigues)."""
+    """(3, 3) rotation by |axis_angle| > 0 radians about its direction, in single precision as robosuite's.
+
+    By way of the unit quaternion q: with its parts times sqrt(2), R = 1 - ... as in Shoemake (1985).
+    """
     angle = np.sqrt((axis_angle * axis_angle).sum())
-    x, y, z = axis_angle / angle
-    c, s = np.cos(angle), np.sin(angle)
-    t = 1 - c
+    q = np.empty(4, np.float32)
+    q[0] = np.cos(angle / 2)
+    q[1:] = axis_angle / angle * np.sin(angle / 2)
+    q *= np.sqrt(2.0 / np.dot(q, q))
+    p = np.outer(q, q)
     return np.array(
         [
-            [t * x * x + c, t * x * y - s * z, t * x * z + s * y],
-            [t * x * y + s * z, t * y * y + c, t * y * z - s * x],
-            [t * x * z - s * y, t * y * z + s * x, t * z * z + c],
+            [1.0 - p[2, 2] - p[3, 3], p[1, 2] - p[3, 0], p[1, 3] + p[2, 0]],
+            [p[1, 2] + p[3, 0], 1.0 - p[1, 1] - p[3, 3], p[2, 3] - p[1, 0]],
+            [p[1, 3] - p[2, 0], p[2, 3] + p[1, 0], 1.0 - p[1, 1] - p[2, 2]],
         ]
     )

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any
 
-from runtime.errors import DataError, TaskError
+from envs.robomimic_arguments import ENV_NAMES, EnvArguments, read_env_args
+from runtime.errors import TaskError
 
 POLICY_KEYS = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "object")
 """Observations of the low-dim policies, in their order."""
 
-PROPRIO_DIMS = {
+_PROPRIO_DIMS = {
     "robot0_eef_pos": 3,
     "robot0_eef_quat": 4,
-    "robot0_eef_vel_lin": 3,
-    "robot0_eef_vel_ang": 3,
     "robot0_gripper_qpos": 2,
     "robot0_gripper_qvel": 2,
     "robot0_joint_pos": 7,
     "robot0_joint_pos_cos": 7,
     "robot0_joint_pos_sin": 7,
     "robot0_joint_vel": 7,
+}
+_PROPRIO_DIMS_OF_SERIES = {
+    "1.4": {"robot0_eef_vel_lin": 3, "robot0_eef_vel_ang": 3},
+    "1.5": {"robot0_eef_quat_site": 4},
 }
 
 ACTION_DIM = 7
@@ -47,14 +47,26 @@ _OSC_POSE = {
     "interpolation": None,
     "ramp_ratio": 0.2,
 }
+_OF_SERIES = {
+    "1.4": ("1.4.1", {"controller_configs": _OSC_POSE}),
+    "1.5": (
+        "1.5.1",
+        {
+            "controller_configs": {
+                "type": "BASIC",
+                "body_parts": {"right": {**_OSC_POSE, "input_ref_frame": "world", "gripper": {"type": "GRIP"}}},
+            },
+            "lite_physics": False,
+        },
+    ),
+}
+"""Version and what is particular in `env_kwargs` of the published data sets."""
 
-_ENV_NAMES = {"lift": "Lift", "can": "PickPlaceCan", "square": "NutAssemblySquare"}
 _OBJECT_DIMS = {"lift": 10, "can": 14, "square": 14}
-_NEEDED = {"control_delta": True, "impedance_mode": "fixed", "interpolation": None, "position_limits": None}
 
 
 def task_names() -> tuple[str, ...]:
-    return tuple(_ENV_NAMES)
+    return tuple(ENV_NAMES)
 
 
 @dataclass(frozen=True)
@@ -68,10 +80,14 @@ class RobomimicTask:
     env_args: str
 
     @classmethod
-    def standard(cls, name: str) -> RobomimicTask:
-        """The task as the published data sets have it. Raises `TaskError` for an unknown name."""
-        if name not in _ENV_NAMES:
-            raise TaskError(f"task {name!r}: expected one of {', '.join(_ENV_NAMES)}")
+    def standard(cls, name: str, series: str = "1.4") -> RobomimicTask:
+        """The task as the published data sets of a series of robosuite have it.
+
+        Raises `TaskError` for an unknown name.
+        """
+        if name not in ENV_NAMES:
+            raise TaskError(f"task {name!r}: expected one of {', '.join(ENV_NAMES)}")
+        robosuite, particular = _OF_SERIES[series]
         kwargs = {
             "has_renderer": False,
             "has_offscreen_renderer": False,
@@ -79,7 +95,7 @@ class RobomimicTask:
             "use_object_obs": True,
             "use_camera_obs": False,
             "control_freq": 20,
-            "controller_configs": _OSC_POSE,
+            **particular,
             "robots": ["Panda"],
             "camera_depths": False,
             "camera_heights": 84,
@@ -87,8 +103,8 @@ class RobomimicTask:
             "reward_shaping": False,
         }
         arguments = {
-            "env_name": _ENV_NAMES[name],
-            "env_version": version("robosuite"),
+            "env_name": ENV_NAMES[name],
+            "env_version": robosuite,
             "type": 1,
             "env_kwargs": kwargs,
         }
@@ -98,59 +114,23 @@ class RobomimicTask:
     def from_env_args(cls, text: str, source: str) -> RobomimicTask:
         """The task of a data file or checkpoint called `source`.
 
-        Raises `DataError` for arguments that the installed simulator would read otherwise than the recording one, or
-        that describe another kind of environment.
+        Raises `DataError` for arguments that describe another environment than one that is built here.
         """
-        try:
-            arguments = json.loads(text)
-            env_name, kwargs = arguments["env_name"], arguments["env_kwargs"]
-            controller = kwargs["controller_configs"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(f"{source}: env_args are not those of a robosuite environment ({error!r})") from error
-        names = {env: name for name, env in _ENV_NAMES.items()}
-        if env_name not in names:
-            raise DataError(f"{source}: env_args name the environment {env_name!r}, expected one of {', '.join(names)}")
-        _check_version(arguments.get("env_version"), source)
-        if "body_parts" in controller or not isinstance(controller, Mapping):
-            raise DataError(f"{source}: controller of robosuite 1.5, expected the OSC_POSE of robosuite 1.4")
-        _check_controller(controller, kwargs, source)
-        return cls(names[env_name], text)
+        return cls(read_env_args(text, source).task, text)
 
     @property
-    def env_name(self) -> str:
-        return json.loads(self.env_args)["env_name"]
-
-    @property
-    def env_kwargs(self) -> dict[str, Any]:
-        return json.loads(self.env_args)["env_kwargs"]
+    def arguments(self) -> EnvArguments:
+        """What the text describes, read anew."""
+        return read_env_args(self.env_args, self.name)
 
     @property
     def observation_dims(self) -> dict[str, int]:
         """Width of each observation by its key."""
-        return {**PROPRIO_DIMS, "object": _OBJECT_DIMS[self.name]}
+        of_series = _PROPRIO_DIMS_OF_SERIES[self.arguments.series]
+        return {**_PROPRIO_DIMS, **of_series, "object": _OBJECT_DIMS[self.name]}
 
     def observation_dim(self, keys: tuple[str, ...] = POLICY_KEYS) -> int:
         return sum(self.observation_dims[key] for key in keys)
 
     def __str__(self) -> str:
         return self.name
-
-
-def _check_version(recorded: str | None, source: str) -> None:
-    """Files from before robosuite wrote its version are let through: there is nothing to compare."""
-    installed = version("robosuite")
-    if recorded and recorded.split(".")[:2] != installed.split(".")[:2]:
-        raise DataError(
-            f"{source}: made with robosuite {recorded}, installed is {installed}, whose controllers and models differ; "
-            f"use a file made with {'.'.join(installed.split('.')[:2])} (low_dim_v141) or install robosuite=={recorded}"
-        )
-
-
-def _check_controller(controller: Mapping[str, Any], kwargs: Mapping[str, Any], source: str) -> None:
-    if controller.get("type") != "OSC_POSE":
-        raise DataError(f"{source}: controller {controller.get('type')!r}, expected 'OSC_POSE'")
-    for key, value in _NEEDED.items():
-        if controller.get(key, value) != value:
-            raise DataError(f"{source}: controller_configs.{key} is {controller[key]!r}, expected {value!r}")
-    if kwargs.get("robots") not in (["Panda"], "Panda"):
-        raise DataError(f"{source}: robots {kwargs.get('robots')!r}, expected ['Panda']")

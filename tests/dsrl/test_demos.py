@@ -1,9 +1,13 @@
+import fcntl
+import re
+
 import h5py
 import numpy as np
 import pytest
 
 from dsrl.collect_demos import CollectConfig, collect, fetch
 from dsrl.demos import read_demonstrations
+from dsrl.inspect_data import describe
 from envs.robomimic_task import POLICY_KEYS, RobomimicTask
 from runtime.errors import DataError, StateError
 from tests.dsrl.conftest import run_command
@@ -83,8 +87,14 @@ def test_faults_of_a_file_are_named(demos, tmp_path):
             read_demonstrations(_changed(demos, tmp_path / name, change), **options)
 
     spoil("a", lambda f: f["data"].attrs.__delitem__("env_args"), "env_args")
+    spoil("n", lambda f: f.move("data", "date"), "no group 'data'")
+    spoil("o", lambda f: f["data/demo_2"].__delitem__("obs"), "demo_2 has no observations.*dataset_states_to_obs")
     spoil("b", lambda f: f["data/demo_2/obs"].__delitem__("object"), "demo_2 has no 'obs/object'; found robot0")
-    spoil("c", lambda f: f["data/demo_0/actions"].__setitem__((3, 1), np.nan), "actions of demo_0 are not finite")
+    spoil(
+        "c",
+        lambda f: f["data/demo_0/actions"].__setitem__((3, 1), np.nan),
+        r"demo_0/actions are not finite \(row 3, number 1\)",
+    )
     spoil("d", lambda f: None, "no mask 'best'; found train", filter_key="best")
     spoil("e", lambda f: None, "4 demonstrations, but num_demos is 9", num_demos=9)
 
@@ -125,8 +135,106 @@ def test_what_is_fetched_is_checked_to_be_a_data_set(demos, tmp_path):
     assert not (tmp_path / "other.hdf5").exists()
 
 
+def test_actions_that_are_not_changes_of_the_pose_are_refused_wherever_data_is_read(demos, tmp_path):
+    def refused(name, change, match):
+        with pytest.raises(DataError, match=match):
+            read_demonstrations(_changed(demos, tmp_path / name, change))
+
+    def absolute(file, turns):
+        for demo in file["data"].values():
+            demo["actions"][:, :3] = demo["obs/robot0_eef_pos"][:] + 0.05 * demo["actions"][:, :3]
+            demo["actions"][:, 3:6] = turns
+        assert np.abs(file["data/demo_0/actions"][:, :3]).max() < 1.2
+
+    meant = r"expected changes of the hand's pose in \[-1, 1\]; absolute poses are not read"
+    refused("turned", lambda f: absolute(f, (3.1, 0.1, 0)), f"demo_0/actions has 3.1 .row 0, number 3., {meant}")
+    refused("near", lambda f: absolute(f, 0.2), f"demo_0/actions (are within|has) .*{meant}")
+    refused("far", lambda f: f["data/demo_2/actions"].__setitem__((5, 4), -40), f"demo_2/actions has -40 .*{meant}")
+    rounded = _changed(demos, tmp_path / "r", lambda f: f["data/demo_2/actions"].__setitem__((5, 4), 1 + 1e-8))
+    assert len(read_demonstrations(rounded).names) == 4
+
+
+def test_absolute_actions_within_the_range_are_seen_by_where_the_hand_is(demos, tmp_path):
+    def absolute_and_low(file):
+        for demo in file["data"].values():
+            demo["obs/robot0_eef_pos"][:, 2] -= 0.5
+            demo["actions"][:, :3] = demo["obs/robot0_eef_pos"][:] + 0.05 * demo["actions"][:, :3]
+
+    with pytest.raises(DataError, match=r"demo_0/actions are within 0\.15 of the hand's position, expected changes"):
+        read_demonstrations(_changed(demos, tmp_path / "low", absolute_and_low))
+
+
+def test_absolute_actions_train_nothing(demos, tmp_path):
+    path = _changed(demos, tmp_path / "abs.hdf5", lambda f: f["data/demo_0/actions"].__setitem__((0, 3), 3.1))
+    done = run_command("-m", "dsrl.train_bc", "--data_path", path, "--save_dir", tmp_path / "bc")
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {path}: demo_0/actions has 3.1")
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "bc").exists()
+
+
 def test_a_file_can_be_looked_into(demos):
     done = run_command("-m", "dsrl.inspect_data", "--data_path", demos)
     assert done.returncode == 0, done.stderr
-    for part in ("4 demonstrations", "obs/object", "(10,)", "states", "masks: train (4), valid (0)"):
+    for part in ("4 demonstrations", "obs/object", "(10,)", "states", "masks: train (4), valid (0)", "can be cloned"):
         assert part in done.stdout
+
+
+LACKING = {
+    "no env_args": (lambda f: f["data"].attrs.__delitem__("env_args"), "no attribute env_args", "env_args"),
+    "no obs": (lambda f: f["data/demo_1"].__delitem__("obs"), "obs/object .*in 3 of 4", "demo_1 has no observations"),
+    "no rewards": (lambda f: f["data/demo_1"].__delitem__("rewards"), "rewards .*in 3 of 4", None),
+    "no actions": (lambda f: f["data/demo_1"].__delitem__("actions"), "lengths", "demo_1 has no 'actions'"),
+    "no states": (lambda f: f["data/demo_1"].__delitem__("states"), "states .*in 3 of 4", None),
+    "no masks": (lambda f: f.__delitem__("mask"), "masks: none", None),
+    "no data": (lambda f: f.move("data", "date"), "no group 'data'; found date, mask", "no group 'data'"),
+    "empty": (lambda f: [f["data"].__delitem__(name) for name in list(f["data"])], "0 demonstrations", "no demonstra"),
+    "an array": (lambda f: _put(f, "data/demo_1", np.zeros(3)), r"\(itself\)", "demo_1 is an array"),
+    "a single value": (lambda f: _put(f, "data/demo_1/actions", 1.0), "a single value", "holds float64 of shape"),
+    "an outer link": (
+        lambda f: _put(f, "data/demo_1/obs/object", h5py.ExternalLink("/etc/passwd", "x")),
+        "obs/object .*is a link to another place",
+        "obs/object is a link to another place",
+    ),
+    "a mask of others": (lambda f: _put(f, "mask/x", np.array([b"demo_77"])), r"x \(1, of which 1 are not there", None),
+    "text in bytes": (
+        lambda f: f["data"].attrs.__setitem__("env_args", np.bytes_(b"\xff{")),
+        "env_args",
+        "not text in UTF-8",
+    ),
+    "images": (
+        lambda f: _put(f, "data/demo_1/obs/front_image", np.zeros((3, 8, 8, 3), np.uint8)),
+        r"\(8, 8, 3\)",
+        None,
+    ),
+    "integers": (lambda f: f["data"].attrs.__setitem__("env_args", np.arange(3)), "env_args", "env_args"),
+}
+
+
+def _put(file, name, value):
+    if name in file:
+        del file[name]
+    file[name] = value
+
+
+@pytest.mark.parametrize("case", LACKING)
+def test_a_file_is_listed_whatever_it_lacks_and_said_to_be_of_use_or_not(demos, tmp_path, case):
+    change, listed, wanting = LACKING[case]
+    text = describe(_changed(demos, tmp_path / "x.hdf5", change))
+    assert re.search(listed, text)
+    last = text.splitlines()[-1].strip()
+    assert last.startswith("can be cloned: lift" if wanting is None else "cannot be cloned: ")
+    assert wanting is None or re.search(wanting, last)
+
+
+def test_what_is_no_hdf5_file_cannot_be_listed(tmp_path):
+    (tmp_path / "text").write_text("hello")
+    for path, match in ((tmp_path / "text", "not a readable HDF5 file"), (tmp_path / "none", "no such data file")):
+        with pytest.raises(DataError, match=match):
+            describe(path)
+
+
+def test_files_are_read_where_they_cannot_be_locked(demos):
+    """While another process holds the lock for writing, as on a file system that refuses locks."""
+    with demos.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = run_command("-m", "dsrl.inspect_data", "--data_path", demos)
+    assert done.returncode == 0, done.stderr

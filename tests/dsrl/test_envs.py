@@ -29,13 +29,55 @@ def made():
 
 def _original(task):
     """robosuite's own environment, as the data sets' arguments make it."""
-    return import_robosuite().make(task.env_name, **task.env_kwargs)
+    arguments = json.loads(task.env_args)
+    return import_robosuite().make(arguments["env_name"], **arguments["env_kwargs"])
 
 
+def _with(name, series="1.4", **changes):
+    """The standard arguments of a task with some changed: `a__b` is env_kwargs.a.b, and `DROPPED` takes a key out."""
+    arguments = json.loads(RobomimicTask.standard(name, series).env_args)
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        inner = arguments["env_kwargs"] if path not in ("env_version", "env_name", "type", "lang") else arguments
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        if value is DROPPED:
+            del inner[last]
+        else:
+            inner[last] = value
+    return json.dumps(arguments)
+
+
+DROPPED = object()
+
+HONOURED = {
+    "lift": {
+        "control_freq": 12.5,
+        "table_friction": [0.7, 0.004, 0.0002],
+        "table_full_size": [0.9, 0.8, 0.06],
+        "controller_configs__kp": [100, 120, 140, 160, 180, 200],
+        "controller_configs__damping_ratio": 0.8,
+    },
+    "can": {"initialization_noise": {"magnitude": 0.05, "type": "uniform"}, "table_friction": [0.9, 0.006, 0.0001]},
+    "square": {
+        "control_freq": 40,
+        "initialization_noise": None,
+        "controller_configs__output_max": [0.04, 0.05, 0.06, 0.3, 0.4, 0.5],
+        "controller_configs__output_min": -0.04,
+    },
+}
+
+
+@pytest.mark.parametrize("changed", [False, True])
 @pytest.mark.parametrize("name", TASKS)
-def test_start_and_motion_are_those_of_robosuite(made, name):
+def test_start_and_motion_are_those_of_robosuite(made, name, changed):
+    """Also of one with other arguments."""
     env = made[name]
+    if changed:
+        env = RobomimicEnv(RobomimicTask.from_env_args(_with(name, **HONOURED[name]), "x"))
     original = _original(env.task)
+    assert env.metadata["render_fps"] == original.control_freq
+    assert env.controller.substeps == int(original.control_timestep / original.model_timestep)
     with global_random_state(7):
         original.reset()
     env.reset(seed=7)
@@ -276,28 +318,79 @@ def test_workers_step_robomimic_tasks_too():
         np.testing.assert_array_equal(alone, spread)
 
 
-def test_arguments_that_the_installed_simulator_would_read_otherwise_are_refused():
-    arguments = json.loads(RobomimicTask.standard("can").env_args)
-    assert RobomimicTask.from_env_args(json.dumps(arguments), "x").name == "can"
+REFUSED = {
+    "env_args.env_version": ["1.2.0", "1.6.0", "2", 1.3],
+    "env_args.type": [2, None],
+    "env_args.seed": [1],
+    "env_kwargs.control_freq": [0, -20, "20", True, None, 501, 0.5],
+    "env_kwargs.reward_shaping": [True],
+    "env_kwargs.reward_scale": [2.0, None],
+    "env_kwargs.robots": [["Sawyer"], ["Panda", "Panda"], None],
+    "env_kwargs.gripper_types": [None, "RethinkGripper"],
+    "env_kwargs.env_configuration": ["single-arm-opposed"],
+    "env_kwargs.initialization_noise": ["none", {"magnitude": -1, "type": "gaussian"}, {"magnitude": 0.1}],
+    "env_kwargs.table_friction": [1.0, [1, 2], [1, 2, "3"]],
+    "env_kwargs.placement_initializer": [{}],
+    "env_kwargs.hard_reset": [False],
+    "env_kwargs.bin1_pos": [[0.0, 0.0, 0.8]],
+    "env_kwargs.z_offset": [0.1],
+    "env_kwargs.single_object_mode": [2],
+    "env_kwargs.lite_physics": [False],
+    "env_kwargs.mount_types": ["default"],
+    "controller_configs.type": ["JOINT_POSITION", "OSC_POSITION", None],
+    "controller_configs.control_delta": [False],
+    "controller_configs.uncouple_pos_ori": [False],
+    "controller_configs.impedance_mode": ["variable", "variable_kp"],
+    "controller_configs.interpolation": ["linear"],
+    "controller_configs.position_limits": [[[0, 0, 0], [1, 1, 1]]],
+    "controller_configs.orientation_limits": [[[0, 0, 0], [1, 1, 1]]],
+    "controller_configs.input_max": [2, [1, 1, 1, 2, 2, 2]],
+    "controller_configs.input_min": [0],
+    "controller_configs.output_max": ["0.05", [0.05] * 3, None, float("nan")],
+    "controller_configs.kp": [-1, [1, 2, 3], True],
+    "controller_configs.damping": [0.5],
+    "controller_configs.damping_ratio": [-1, "1"],
+    "controller_configs.input_ref_frame": ["world"],
+    "controller_configs.stiffness": [3],
+}
 
-    def refused(match, **changes):
-        changed = json.loads(json.dumps(arguments))
-        for path, value in changes.items():
-            *parents, last = path.split("__")
-            inner = changed
-            for parent in parents:
-                inner = inner[parent]
-            inner[last] = value
-        with pytest.raises(DataError, match=match):
-            RobomimicTask.from_env_args(json.dumps(changed), "file.hdf5")
 
-    refused("made with robosuite 1.5.1, installed is 1.4", env_version="1.5.1")
-    refused("'ToolHang', expected one of Lift", env_name="ToolHang")
-    refused("control_delta is False", env_kwargs__controller_configs__control_delta=False)
-    refused("'JOINT_POSITION', expected 'OSC_POSE'", env_kwargs__controller_configs__type="JOINT_POSITION")
-    refused("robots", env_kwargs__robots=["Sawyer"])
-    with pytest.raises(DataError, match="not those of a robosuite environment"):
-        RobomimicTask.from_env_args("{", "file.hdf5")
+@pytest.mark.parametrize("key", REFUSED)
+def test_a_key_of_env_args_that_is_neither_honoured_nor_as_built_is_refused_by_name(key):
+    where, last = key.split(".")
+    for value in REFUSED[key]:
+        arguments = json.loads(RobomimicTask.standard("can").env_args)
+        inner = {
+            "env_args": arguments,
+            "env_kwargs": arguments["env_kwargs"],
+            "controller_configs": arguments["env_kwargs"]["controller_configs"],
+        }[where]
+        inner[last] = value
+        with pytest.raises(DataError, match=rf"^file\.hdf5: {where}\.{last} is ") as refusal:
+            RobomimicTask.from_env_args(json.dumps(arguments), "file.hdf5")
+        assert "\n" not in str(refusal.value)
+
+
+def test_arguments_that_draw_record_or_end_episodes_have_no_effect():
+    pictures = {"has_offscreen_renderer": True, "use_camera_obs": True, "camera_names": ["agentview"], "horizon": 100}
+    plain, drawn = RobomimicTask.standard("lift"), RobomimicTask.from_env_args(_with("lift", **pictures), "x")
+    assert drawn.arguments == plain.arguments
+    env = RobomimicEnv(drawn)  # needs no OpenGL
+    np.testing.assert_array_equal(env.reset(seed=1)[0], RobomimicEnv(plain).reset(seed=1)[0])
+
+
+def test_what_is_left_out_of_the_arguments_is_what_robosuite_takes_for_it():
+    bare = {f"controller_configs__{key}": DROPPED for key in ("kp", "output_max", "input_min", "control_delta")}
+    text = _with("lift", **bare, control_freq=DROPPED, reward_shaping=DROPPED, env_version=DROPPED)
+    assert RobomimicTask.from_env_args(text, "x").arguments == RobomimicTask.standard("lift").arguments
+
+
+def test_env_args_that_are_none_are_refused_in_one_line():
+    for text in ("{", "[1]", "null", '{"env_name": "Lift"}', _with("lift", controller_configs="OSC_POSE"), "[" * 10**5):
+        with pytest.raises(DataError, match=r"expected .*robosuite environment"):
+            RobomimicTask.from_env_args(text, "file.hdf5")
+    with pytest.raises(DataError, match="'Door', expected one of Lift"):
+        RobomimicTask.from_env_args(_with("lift", env_name="Door"), "file.hdf5")
     with pytest.raises(TaskError, match="'lif'"):
         RobomimicTask.standard("lif")
 
