@@ -70,7 +70,7 @@ class RobomimicEnv(TaskEnv):
     def _begin(self, seed: int) -> None:
         self.close()  # pictures are made of the former episode's cube
         self.scene.start(seed, self.model, self.data)
-        self.controller.reset()
+        self.controller.reset(self.scene.first_mass)
         self.observer.begin()
 
     def _first_info(self) -> dict[str, Any]:

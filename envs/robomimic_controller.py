@@ -18,7 +18,7 @@ from envs.task_env import HoldsViews
 
 _ARM = slice(0, NUM_JOINTS)
 _FINGERS = slice(NUM_JOINTS, NUM_JOINTS + 2)
-_MEMORY = ("rest_pose", "goal_position", "goal_rotation", "gripper_command")
+_MEMORY = ("rest_pose", "goal_position", "goal_rotation", "gripper_command", "first_mass")
 
 
 class OperationalSpaceController(HoldsViews):
@@ -46,11 +46,15 @@ class OperationalSpaceController(HoldsViews):
         self._position, self._rotation = data.site_xpos[self._site], data.site_xmat[self._site].reshape(3, 3)
         self.reset()
 
-    def reset(self) -> None:
-        """Goals at the hand's pose, rest pose at the arm's, gripper command in the middle; needs fresh kinematics."""
+    def reset(self, first_mass: np.ndarray | None = None) -> None:
+        """Goals at the hand's pose, rest pose at the arm's, gripper command in the middle; needs fresh kinematics.
+
+        `first_mass` (7, 7) is used in the next substep in place of the state's own mass matrix.
+        """
         self.rest_pose = self._q.copy()
         self.goal_position, self.goal_rotation = self._position.copy(), self._rotation.copy()
         self.gripper_command = np.zeros(2)
+        self.first_mass = np.full((NUM_JOINTS, NUM_JOINTS), np.nan) if first_mass is None else first_mass.copy()
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """What the next control step depends on besides the physics' state."""
@@ -69,9 +73,9 @@ class OperationalSpaceController(HoldsViews):
         run_substeps(
             self.substeps, self.model._address, self.data._address, self._site, delta, self._keeps_orientation,
             np.sign(action[6]) * self._finger_steps, self.goal_position, self.goal_rotation, self.gripper_command,
-            self.rest_pose, self._kp, self._kd, self._q, self._qd, self._bias, self._qM, self._mass_rows,
-            self._position, self._rotation, self._ctrl, self._low, self._high, self._finger_middle, self._finger_half,
-            self._jacobian,
+            self.rest_pose, self.first_mass, self._kp, self._kd, self._q, self._qd, self._bias, self._qM,
+            self._mass_rows, self._position, self._rotation, self._ctrl, self._low, self._high, self._finger_middle,
+            self._finger_half, self._jacobian,
         )  # fmt: skip
 
 

@@ -103,6 +103,14 @@ class Scene:
     def full(self) -> mujoco.MjModel:
         return self.robosuite.sim.model._model
 
+    @property
+    def first_mass(self) -> np.ndarray:
+        """(7, 7) mass matrix of the arm that robosuite's controller keeps from the last start for its first substep.
+
+        It is taken before the fingers are opened.
+        """
+        return self.robosuite.robots[0].controller.mass_matrix
+
     def start(self, seed: int, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """The start that robosuite's hard reset draws with `seed`, in a copy of `slim` and its data."""
         source = self.robosuite.sim.data._data

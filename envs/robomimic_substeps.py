@@ -15,17 +15,19 @@ NULLSPACE_KD = 2 * np.sqrt(NULLSPACE_KP)
 @njit(cache=True, nogil=True)
 def run_substeps(
     substeps, model, data, site, delta, keeps_orientation, finger_steps, goal_position, goal_rotation, gripper,
-    rest_pose, kp, kd, q, qd, bias, qM, mass_rows, position, rotation, ctrl, low, high, middle, half, jacobian,
+    rest_pose, first_mass, kp, kd, q, qd, bias, qM, mass_rows, position, rotation, ctrl, low, high, middle, half,
+    jacobian,
 ):  # fmt: skip
     """`substeps` physics steps with the hand drawn to its goals; kinematics are those of the new state at the end.
 
     `delta` (6,) sets the goals from the hand's pose in the first substep: metres, and axis times radians, of which
     exactly zero keeps the former orientation with `keeps_orientation`, else the present one. `finger_steps` (2,)
     close the fingers in the first substep and in each later one. `goal_position` (3,), `goal_rotation` (3, 3) and
-    `gripper` (2,), the command of the fingers in [-1, 1], are kept up to date. `q`, `qd`, `bias` (7,), `position`
-    (3,), `rotation` (3, 3), `ctrl` (9,) and `qM` are views of `data`'s memory; `mass_rows` (7,) says where each arm
-    joint's row of the mass matrix starts in `qM`. `middle` and `half` (2,) turn the fingers' command into
-    positions. `jacobian` (6, nv) is scratch.
+    `gripper` (2,), the command of the fingers in [-1, 1], are kept up to date. `first_mass` (7, 7) stands for the
+    arm's mass matrix once, unless it is not-a-number. `q`, `qd`, `bias` (7,), `position` (3,), `rotation` (3, 3),
+    `ctrl` (9,) and `qM` are views of `data`'s memory; `mass_rows` (7,) says where each arm joint's row of the mass
+    matrix starts in `qM`. `middle` and `half` (2,) turn the fingers' command into positions. `jacobian` (6, nv) is
+    scratch.
     """
     J, mass = np.empty((6, NUM_JOINTS)), np.empty((NUM_JOINTS, NUM_JOINTS))
     for substep in range(substeps):
@@ -42,6 +44,9 @@ def run_substeps(
         for i in range(NUM_JOINTS):
             for j in range(i + 1):
                 mass[i, j] = mass[j, i] = qM[mass_rows[i] + i - j]
+        if substep == 0 and not np.isnan(first_mass[0, 0]):
+            mass[:] = first_mass
+            first_mass[:] = np.nan
         torque = operational_space_torque(
             J, mass, q, qd, position, rotation, goal_position, goal_rotation, rest_pose, kp, kd
         )
