@@ -6,6 +6,7 @@ Example:
 
 from __future__ import annotations
 
+import http.client
 import logging
 import math
 import multiprocessing
@@ -21,18 +22,20 @@ if not __package__:  # run as a plain script from this folder
 
 import numpy as np
 
-from dsrl.demos import Demonstration, read_demonstrations, write_demonstrations
+from dsrl.demos import DATA_FILES, Demonstration, read_demonstrations, write_demonstrations
 from envs.robomimic_task import RobomimicTask
 from runtime.atomic import artifact_info, atomic_path, commit_artifact
 from runtime.cli import parse_flags
 from runtime.config import to_dict
-from runtime.errors import ConfigError, DataError, StateError, distinct, run_main
+from runtime.errors import ConfigError, DataError, StateError, distinct, one_line, run_main
 from runtime.logs import progress
 from runtime.seeds import derive_seed, rng
 
 log = logging.getLogger(__name__)
 
-PUBLISHED = "http://downloads.cs.stanford.edu/downloads/rt_benchmark/{task}/ph/low_dim_v141.hdf5"
+PUBLISHED = "https://huggingface.co/datasets/robomimic/robomimic_datasets/resolve/main/v1.5/{task}/ph/low_dim_v15.hdf5"
+"""Where robomimic's own downloader finds them today: human demonstrations, extracted with robosuite 1.5.1."""
+
 NOISE = {"lift": 0.2, "can": 0.15, "square": 0.1}
 """Default exploration noise by task."""
 
@@ -154,7 +157,10 @@ def collect(task: RobomimicTask, config: CollectConfig, path: Path, *, workers: 
 
 
 def fetch(name: str, path: Path, url: str = PUBLISHED) -> None:
-    """Fetch a published data set and check that it is one. Raises `DataError` where the network does not give it."""
+    """Fetch a published data set and check that it is one of the task `name`.
+
+    Raises `DataError` where the network does not give it; nothing is left then.
+    """
     try:
         address = url.format(task=name)
     except (KeyError, IndexError, ValueError) as error:
@@ -165,13 +171,22 @@ def fetch(name: str, path: Path, url: str = PUBLISHED) -> None:
         with urllib.request.urlopen(address, timeout=60) as answer, atomic_path(path) as temporary:
             with temporary.open("wb") as file:
                 shutil.copyfileobj(answer, file)
-            RobomimicTask.from_env_args(read_demonstrations(temporary).env_args, address)
-    except (urllib.error.URLError, TimeoutError) as error:
+            _check(temporary, name, address)
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise DataError(
-            f"{address}: cannot be fetched from here ({getattr(error, 'reason', error)}); put the file at {path} by "
-            "hand, or record scripted demonstrations without --download"
+            f"{address}: cannot be fetched from here ({getattr(error, 'reason', '') or one_line(error)}); put the file "
+            f"at {path} by hand, or record scripted demonstrations without --download"
         ) from error
     log.info("%s: fetched", path)
+
+
+def _check(file: Path, name: str, address: str) -> None:
+    try:
+        task = RobomimicTask.from_env_args(read_demonstrations(file).env_args, str(file))
+    except DataError as error:
+        raise DataError(f"{address}: gives no data set ({one_line(error).replace(f'{file}: ', '')})") from error
+    if task.name != name:
+        raise DataError(f"{address}: demonstrations of the task {task.name!r}, not of {name!r}")
 
 
 def main(
@@ -185,7 +200,7 @@ def main(
     download: bool = False,
     url: str = PUBLISHED,
 ) -> None:
-    """Write `<datasets>/<task>/scripted/low_dim_scripted.hdf5`, or with --download `<task>/ph/low_dim_v141.hdf5`.
+    """Write `<datasets>/<task>/scripted/low_dim_scripted.hdf5`, or with --download `<task>/ph/low_dim_v15.hdf5`.
 
     Args:
         tasks: lift, can, square
@@ -196,7 +211,7 @@ def main(
         workers: processes (0: one per core)
         datasets: root of the data sets
         download: fetch the published human demonstrations instead
-        url: where from, with {task} in place of the task's name
+        url: where from, with {task} in place of the task's name; a low_dim_v141.hdf5 keeps its name
     """
     from runtime.cpus import cpu_count
     from runtime.logs import configure_logging
@@ -209,7 +224,10 @@ def main(
         RobomimicTask.standard(name)  # raises for an unknown name before anything is recorded
     for name in tasks:
         if download:
-            fetch(name, datasets / name / "ph" / "low_dim_v141.hdf5", url)
+            old = url.rpartition("/")[2] == DATA_FILES[0]
+            path = datasets / name / "ph" / DATA_FILES[0 if old else 1]
+            fetch(name, path, url)
+            print(f"{name}: published demonstrations, {path}")
             continue
         config = CollectConfig(num_demos, NOISE[name] if noise is None else noise, horizon, seed)
         path = datasets / name / "scripted" / "low_dim_scripted.hdf5"

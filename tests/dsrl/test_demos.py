@@ -1,11 +1,12 @@
 import fcntl
 import re
+import shutil
 
 import h5py
 import numpy as np
 import pytest
 
-from dsrl.collect_demos import CollectConfig, collect, fetch
+from dsrl.collect_demos import CollectConfig, collect, fetch, main
 from dsrl.demos import read_demonstrations
 from dsrl.inspect_data import describe
 from envs.robomimic_task import POLICY_KEYS, RobomimicTask
@@ -129,10 +130,30 @@ def test_what_cannot_be_fetched_is_said_and_nothing_is_left(tmp_path):
 def test_what_is_fetched_is_checked_to_be_a_data_set(demos, tmp_path):
     fetch("lift", tmp_path / "ph" / "low_dim.hdf5", demos.as_uri())
     assert read_demonstrations(tmp_path / "ph" / "low_dim.hdf5").names[0] == "demo_0"
+    with pytest.raises(DataError, match="demonstrations of the task 'lift', not of 'can'"):
+        fetch("can", tmp_path / "other.hdf5", demos.as_uri())
     (tmp_path / "page.html").write_text("moved")
     with pytest.raises(DataError, match="not a readable HDF5 file"):
         fetch("lift", tmp_path / "other.hdf5", (tmp_path / "page.html").as_uri())
     assert not (tmp_path / "other.hdf5").exists()
+
+
+def test_a_download_that_the_network_refuses_is_said_in_one_line(tmp_path):
+    """Nobody listens at port 9 of this machine."""
+    url = "http://localhost:9/v1.5/{task}/ph/low_dim_v15.hdf5"
+    done = run_command("-m", "dsrl.collect_demos", "--download", "--datasets", tmp_path / "datasets", "--url", url)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "low_dim_v15.hdf5: cannot be fetched from here (" in done.stderr
+    assert f"put the file at {tmp_path}/datasets/lift/ph/low_dim_v15.hdf5 by hand" in done.stderr
+    assert not list(tmp_path.rglob("*.hdf5*"))
+
+
+def test_what_is_fetched_has_the_name_of_its_version(demos, tmp_path):
+    (tmp_path / "lift").mkdir()
+    for name in ("low_dim_v141.hdf5", "low_dim_v15.hdf5"):
+        shutil.copy(demos, tmp_path / "lift" / name)
+        main(tasks=("lift",), datasets=tmp_path / "to", download=True, url=f"{tmp_path.as_uri()}/{{task}}/{name}")
+    assert {path.name for path in (tmp_path / "to/lift/ph").iterdir()} == {"low_dim_v141.hdf5", "low_dim_v15.hdf5"}
 
 
 def test_actions_that_are_not_changes_of_the_pose_are_refused_wherever_data_is_read(demos, tmp_path):
