@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import warnings
+import weakref
 
 import mujoco
 import numpy as np
@@ -18,6 +21,18 @@ class _OffScreen(mujoco.Renderer):
     """MuJoCo's, but quiet when it goes away half made: its destructor asks for what was never set."""
 
     _gl_context = _mjr_context = None
+
+
+_open: weakref.WeakSet[Renderer] = weakref.WeakSet()
+
+
+@functools.cache
+def _close_at_exit() -> None:
+    """Once, after the first context was made: what is still open is then closed before MuJoCo ends the display.
+
+    Left to their destructors, contexts would be freed after it, each with a traceback.
+    """
+    atexit.register(lambda: [renderer.close() for renderer in list(_open)])
 
 
 class Renderer:
@@ -47,6 +62,8 @@ class Renderer:
                 f"cannot render off screen ({type(error).__name__}: {error}); install EGL or OSMesa (Debian: libegl1 "
                 "or libosmesa6) and set MUJOCO_GL to egl or osmesa"
             ) from error
+        _open.add(self)
+        _close_at_exit()
         self._data = mujoco.MjData(self._model)
         self._options = mujoco.MjvOption()
         self._options.geomgroup[:] = (0, 1, 0, 0, 0, 0)

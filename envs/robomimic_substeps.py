@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from envs.compiled import compiled
 from envs.compiled_mujoco import mj_jacSite, mj_kinematics, mj_step1, mj_step2
 
 NUM_JOINTS = 7
@@ -12,7 +12,7 @@ NULLSPACE_KP = 10.0
 NULLSPACE_KD = 2 * np.sqrt(NULLSPACE_KP)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def run_substeps(
     substeps, model, data, site, delta, keeps_orientation, finger_steps, goal_position, goal_rotation, gripper,
     rest_pose, first_mass, kp, kd, q, qd, bias, qM, mass_rows, position, rotation, ctrl, low, high, middle, half,
@@ -61,7 +61,7 @@ def run_substeps(
     mj_kinematics(model, data)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def operational_space_torque(J, mass, q, qd, position, rotation, goal_position, goal_rotation, rest_pose, kp, kd):
     """(7,): J^T Lambda (kp e - kd v), position and orientation apart, and the rest pose in the null space; no gravity.
 
@@ -85,7 +85,7 @@ def operational_space_torque(J, mass, q, qd, position, rotation, goal_position, 
     return J.T @ (wrench - drift[:, 0]) + mass @ posture
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _solve(matrix, right):
     """(n, m): matrix^-1 right for a symmetric positive definite matrix (n, n), by Cholesky's factors L L^T."""
     n, m = right.shape
@@ -115,7 +115,7 @@ def _solve(matrix, right):
     return x
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def rotation_matrix(axis_angle):
     """(3, 3) rotation by |axis_angle| > 0 radians about its direction, in single precision as robosuite's.
 

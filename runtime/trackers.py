@@ -21,13 +21,28 @@ def wandb_mode() -> str:
     """`WANDB_MODE` where it is set; else `online` where a key is known and the service answers, else `offline`."""
     if mode := os.environ.get("WANDB_MODE"):
         return mode
-    if "WANDB_API_KEY" not in os.environ and not (Path.home() / ".netrc").exists():
+    if "WANDB_API_KEY" not in os.environ and not _has_netrc():
         return "offline"
     try:
         socket.create_connection(_WANDB_HOST, timeout=_PATIENCE_SECONDS).close()
     except OSError:
         return "offline"
     return "online"
+
+
+def _has_netrc() -> bool:
+    try:
+        return (Path.home() / ".netrc").exists()
+    except (RuntimeError, OSError):  # no home, or one that is not theirs
+        return False
+
+
+def ensure_home(folder: Path) -> None:
+    """Let `folder` be the home of a user who has none (in a container): W&B cannot be imported without."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(folder.absolute())
 
 
 @contextlib.contextmanager
@@ -54,6 +69,8 @@ def trackers(
 
 
 def _wandb_sink(stack: contextlib.ExitStack, folder: Path, config: Mapping[str, Any], name: str, project: str) -> Sink:
+    mode = wandb_mode()
+    ensure_home(folder)
     try:
         import wandb
     except ImportError as error:
@@ -65,7 +82,7 @@ def _wandb_sink(stack: contextlib.ExitStack, folder: Path, config: Mapping[str, 
         resume="allow",
         dir=folder,
         config=dict(config),
-        mode=wandb_mode(),
+        mode=mode,
     )
     stack.callback(run.finish)
     return lambda step, figures: run.log(dict(figures), step=step)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import ConfigError
+from runtime.trackers import ensure_home
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class WandbSink:
             log.warning("no metrics to W&B from %s: %s", self._folder, error)
 
     def _start(self) -> Any:
+        ensure_home(self._folder)
         import wandb
 
         parts = self._folder.parts[-2:]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from envs.compiled import compiled
 from envs.composuite.robots import GRIP_SITE, HAND_BODY, NUM_ARM_JOINTS
 from envs.composuite.simulation import Simulation
 from envs.task_env import HoldsViews
@@ -56,7 +56,7 @@ class Observer(HoldsViews):
         return observation
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fill(out, things, xpos, xquat, tool, hand, hand_quaternion, joints, velocities, fingers, finger_velocities):
     """Write the observation (77,) into `out`.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from envs.compiled import compiled
 from envs.compiled_mujoco import mj_step1, mj_step2
 from envs.composuite.robots import NUM_ARM_JOINTS
 
@@ -13,7 +13,7 @@ _KD = 2 * np.sqrt(_KP)
 _GRIPPER_SPEED = 0.01
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def run_substeps(
     substeps, model, data, goal, gripper_sign, gripper, q, qd, bias, qM, mass_rows, mass, mass_is_given, ctrl, limit,
     middle, half, qpos, judged,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
-from numba import njit
 
+from envs.compiled import compiled
 from envs.composuite.robots import GRIP_SITE, HAND_BODY, NUM_ARM_JOINTS
 from envs.composuite.scene import physics_model
 from offline_compositional_rl_datasets.task import Task
@@ -94,7 +94,7 @@ class Arm:
         )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _multiply(a, b, out):
     """out = a @ b, all (3, 3)."""
     for i in range(3):
@@ -102,7 +102,7 @@ def _multiply(a, b, out):
             out[i, j] = a[i, 0] * b[0, j] + a[i, 1] * b[1, j] + a[i, 2] * b[2, j]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _forward(chain, q, tool, hand, jacobian):
     """Write tool position (3,), hand rotation (3, 3) and Jacobian (6, 7) at joints q (7,) into the last three."""
     base_rotation, base_position, rotations, translations, axes, hand_rotation, tool_position = chain
@@ -137,7 +137,7 @@ def _forward(chain, q, tool, hand, jacobian):
             )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _solve(chain, ease, position, rotation, softness, start, iterations):
     solutions = np.empty((len(position), NUM_ARM_JOINTS))
     tool, hand, jacobian = np.empty(3), np.empty((3, 3)), np.empty((6, NUM_ARM_JOINTS))
