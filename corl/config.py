@@ -13,7 +13,7 @@ from corl.learner import Learner
 from corl.td3_bc import TD3BC, TD3BCConfig
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.device import autocast_dtype
-from runtime.errors import ConfigError, expect_range
+from runtime.errors import ConfigError, DataError, expect_range
 
 ALGORITHMS = ("td3_bc", "iql", "bc")
 RUNTIME_SETTINGS = ("checkpoint_seconds", "group")  # of PolicyConfig: these change no result
@@ -78,7 +78,10 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class PolicyScores:
-    """Successes of `episodes`: of the best evaluation, of the last one, and of the best checkpoint on fresh starts."""
+    """Successes of `episodes`: of the best evaluation, of the last one, and of the best checkpoint on fresh starts.
+
+    Raises `DataError` where those cannot be.
+    """
 
     episodes: int
     best_solved: int
@@ -88,6 +91,14 @@ class PolicyScores:
     fresh_episodes: int = 0
     fresh_solved: int = 0
     fresh_return: float = 0.0
+
+    def __post_init__(self) -> None:
+        counts = ((self.best_solved, self.episodes), (self.last_solved, self.episodes))
+        for solved, episodes in (*counts, (self.fresh_solved, self.fresh_episodes)):
+            if not 0 <= solved <= episodes:
+                raise DataError(f"{solved} of {episodes} episodes solved: expected 0 to all of them")
+        if self.episodes < 1:
+            raise DataError(f"an evaluation of {self.episodes} episodes: expected 1 or more")
 
     @property
     def solved(self) -> int:

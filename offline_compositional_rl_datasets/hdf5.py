@@ -28,7 +28,7 @@ from offline_compositional_rl_datasets.transitions import (
     check_flags,
     check_shape,
 )
-from runtime.atomic import atomic_path
+from runtime.atomic import atomic_path, verify
 from runtime.errors import DataError
 from runtime.hdf5 import find, open_hdf5, read
 
@@ -172,8 +172,9 @@ def read_expert(
     off; a terminal step stays, with the observation itself after it, which nothing bootstraps from. `self` takes the
     observation itself after every last step, `reference` takes the next row whatever it is, as the published code does
     (the first observation of the next episode). Raises `DataError` also where the file's task ids are not those of
-    `task`.
+    `task`, and where it was recorded here and is damaged.
     """
+    verify(path)
     with open_task_file(path, layout) as arrays:
         terminals, timeouts = (_read(arrays, key, path).astype(bool) for key in ("terminals", "timeouts"))
         ends = terminals | timeouts

@@ -11,7 +11,7 @@ import numpy as np
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import TERMINAL_THRESHOLD, Transitions, check_array
-from runtime.atomic import commit_artifact
+from runtime.atomic import commit_artifact, verify
 from runtime.npz import FLAGS, NUMBERS, read_npz
 
 SAMPLES_FILE = "samples_0.npz"
@@ -34,7 +34,8 @@ def write_samples(path: Path, transitions: Transitions, layout: FactoredLayout, 
 
 
 def read_samples(path: Path, task: Task | None, layout: FactoredLayout) -> Transitions:
-    """Raises `DataError` where the file is missing, truncated, of other types or dimensions, or not finite."""
+    """Raises `DataError` where the file is missing, damaged, of other types or dimensions, or not finite."""
+    verify(path)
     arrays = read_npz(path, _KINDS)
     flags = arrays.pop("terminals")
     check_array(flags, arrays["observations"].shape[:1], f"{path}: terminals")

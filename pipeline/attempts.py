@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from pipeline.failures import Tries
 from pipeline.jobcall import slug
 from pipeline.stages import Stage
 from runtime.atomic import read_json, write_json
-from runtime.errors import DataError
+from runtime.config import to_dict
+from runtime.errors import DataError, one_line
 from runtime.logs import duration
+from runtime.records import decode
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,19 @@ class Group:
     def log_file(self, stage: Stage) -> Path:
         """Name of a stage's log, which gets the job's id in front."""
         return self.logs(stage) / f"{self.run}_{self.job_name(stage)}.out"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is written down of an `Attempt`; `key` is its stage's."""
+
+    key: str
+    job_id: str
+    ticket: str
+    place: int
+    submitted: float
+    resources: Resources
+    tries: Tries
 
 
 @dataclass(eq=False)
@@ -85,56 +100,55 @@ class Attempt:
         """The stage's key, which costs reading its inputs' ends; they do not change under a running stage."""
         return self.stage.key()
 
-    def record(self) -> dict[str, Any]:
-        return {
-            "key": self.key,
-            "job_id": self.job_id,
-            "ticket": self.ticket,
-            "place": self.place,
-            "submitted": self.submitted,
-            "resources": dataclasses.asdict(self.resources),
-            "tries": dataclasses.asdict(self.tries),
-        }
+    def record(self) -> Record:
+        return Record(self.key, self.job_id, self.ticket, self.place, self.submitted, self.resources, self.tries)
 
-    def restore(self, record: dict[str, Any]) -> None:
+    def restore(self, record: Record) -> None:
         """Take over what a record says. Resources that failures made larger stay so, others are those asked now."""
-        tries = record["tries"]
-        self.tries = Tries(tries["tries"], tries["failures"], tuple(tries["exclude"]))
-        grown = Resources(**record["resources"])
+        self.tries, grown = record.tries, record.resources
         self.resources = dataclasses.replace(
             self.resources,
             memory_gb=max(self.resources.memory_gb, grown.memory_gb if "memory" in self.tries.failures else 1),
             hours=max(self.resources.hours, grown.hours if "time" in self.tries.failures else 0),
         )
-        self.job_id, self.ticket, self.place = record["job_id"], record["ticket"], record["place"]
-        self.submitted = record["submitted"]
+        self.job_id, self.ticket, self.place = record.job_id, record.ticket, record.place
+        self.submitted = record.submitted
 
 
 class Ledger:
-    """`jobs.json` of a loop: stage name -> record of its attempt, while it is under way."""
+    """`jobs.json` of a loop: stage name -> record of its attempt, while it is under way.
+
+    Jobs that run are not found again where it is damaged; their stages' locks keep the work from being done twice.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.records: dict[str, dict[str, Any]] = {}
-        if path.exists():
+        self.records: dict[str, Record] = {}
+        for name, written in self._written().items():
             try:
-                self.records = dict(read_json(path))
-            except (DataError, TypeError, ValueError) as error:
-                # Jobs that run are not found again then; their stages' locks keep the work from being done twice.
-                log.warning("%s: not readable (%s); jobs are submitted anew", path, error)
+                self.records[name] = decode(Record, written, source=f"{path}: {name}")
+            except DataError as error:
+                log.warning("%s; it is submitted anew", one_line(error))
+
+    def _written(self) -> Mapping[str, Any]:
+        try:
+            written = read_json(self.path) if self.path.exists() else {}
+            if isinstance(written, Mapping):
+                return written
+            raise DataError(f"{self.path}: holds a {type(written).__name__}, expected an object with a key per stage")
+        except (DataError, OSError) as error:
+            log.warning("%s; jobs are submitted anew", one_line(error))
+            return {}
 
     def restore(self, attempt: Attempt) -> None:
         record = self.records.get(attempt.stage.name)
-        try:
-            if record is not None and record["key"] == attempt.key:
-                attempt.restore(record)
-        except (KeyError, TypeError):
-            log.warning("%s: no usable record of %s; it is submitted anew", self.path, attempt.stage.name)
+        if record is not None and record.key == attempt.key:
+            attempt.restore(record)
 
     def write(self, attempts: Iterable[Attempt]) -> None:
         self.records |= {attempt.stage.name: attempt.record() for attempt in attempts}
-        write_json(self.path, self.records)
+        write_json(self.path, to_dict(self.records))
 
     def forget(self, attempt: Attempt) -> None:
         if self.records.pop(attempt.stage.name, None) is not None:
-            write_json(self.path, self.records)
+            write_json(self.path, to_dict(self.records))

@@ -22,16 +22,18 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.places import QUALITY_FILE, marginals_file
 from pipeline.stage import StageProgress, discard_damaged, held, key_of
-from runtime.atomic import read_json, write_json
+from runtime.atomic import write_json
 from runtime.config import config_hash, dict_without, to_dict
 from runtime.cpus import use_threads
 from runtime.device import pick_device
+from runtime.errors import DataError, one_line
 from runtime.metrics import read_metrics
 from runtime.provenance import provenance
+from runtime.records import read_optional
 from runtime.seeds import derive_seed, rng
 
 if TYPE_CHECKING:
-    from diffusion.quality import Quality
+    from diffusion.quality import Marginals, Quality
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class TrainGenerator:
         return config_hash([expert, sources, *settings])
 
     def progress(self) -> StageProgress:
-        rows = read_metrics(self.checkpoint.parent / "metrics.jsonl")
+        rows = read_metrics(self.checkpoint.parent / "metrics.jsonl", "loss")
         if not rows:
             return StageProgress("beginning")
         step, steps = rows[-1]["step"], self.training.steps
@@ -167,7 +169,7 @@ class Generate:
         """What is known of the set's quality before a policy is trained; None where nobody assessed it."""
         from diffusion.quality import Quality
 
-        return Quality(**read_json(self.quality_file)) if self.quality_file.exists() else None
+        return read_optional(Quality, self.quality_file)
 
     def key(self) -> str:
         grounded = ["grounded"] if self.ground else []
@@ -180,7 +182,7 @@ class Generate:
         from diffusion.generate import generate
         from diffusion.model import DiffusionModel
         from diffusion.partial import PartialSamples
-        from diffusion.quality import assess, load_marginals
+        from diffusion.quality import assess
 
         with held(self, self.output.parent) as key:
             if key is None:
@@ -192,8 +194,9 @@ class Generate:
             seed = self.seed if self.sampling.shared_noise else seed
             partial = PartialSamples(self.output.with_name("partial"), key)
             matrix = generate(model, self.task.one_hot, self.sampling, seed=seed, label=self.name, partial=partial)
-            marginals = load_marginals(marginals_file(self.checkpoint), COMPOSUITE)
-            quality = assess(matrix, self.task.one_hot, COMPOSUITE, marginals, rng("quality", self.seed))
+            quality = assess(
+                matrix, self.task.one_hot, COMPOSUITE, known_marginals(self.checkpoint), rng("quality", self.seed)
+            )
             write_json(self.quality_file, asdict(quality))
             log.info("%s: %s", self.name, quality)
             if self.sampling.clip_actions:
@@ -208,3 +211,14 @@ class Generate:
                 log.info("%s: %d of %d rows grounded by the simulator", self.name, len(transitions), len(matrix))
             write_samples(self.output, transitions, COMPOSUITE, info)
             partial.discard()
+
+
+def known_marginals(checkpoint: Path) -> Marginals | None:
+    """The distribution of the data that trained a generator; None, with a warning, where that cannot be read."""
+    from diffusion.quality import load_marginals
+
+    try:
+        return load_marginals(marginals_file(checkpoint), COMPOSUITE)
+    except DataError as error:
+        log.warning("%s: quality is judged without it", one_line(error))
+        return None

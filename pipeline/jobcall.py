@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import re
@@ -32,12 +31,35 @@ from runtime.atomic import write_json
 from runtime.device import DeviceError, expect_gpus
 from runtime.errors import UserError, one_line
 from runtime.logs import configure_logging
+from runtime.records import read_optional
 
 log = logging.getLogger(__name__)
 
 _GRACE_SHARE = 0.5  # of the time between signal and end, for a step to end and be saved
 _LINGER_SECONDS = 40
 _TRACE_LINES = 8
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a job says of a stage. `started` is the time of day (s), `run` and `group` tell whose job it is.
+
+    With an error: `user` where it is the user's to mend, `device` where it is the machine's; its `message`, the last
+    lines of its `trace`.
+    """
+
+    stage: str
+    outcome: str
+    host: str
+    started: float
+    seconds: float
+    memory_gb: float
+    run: str = ""
+    group: str = ""
+    user: bool = False
+    device: bool = False
+    message: str = ""
+    trace: tuple[str, ...] = ()
 
 
 def slug(name: str) -> str:
@@ -49,11 +71,13 @@ def note_file(folder: Path, stage_name: str) -> Path:
 
 
 def read_note(folder: Path, stage_name: str) -> dict[str, Any] | None:
-    """The note of a stage in its job's folder; None while there is none."""
-    try:
-        return json.loads(note_file(folder, stage_name).read_text())
-    except (OSError, ValueError):
-        return None
+    """The note of a stage in its job's folder, as `Note` has it; None while there is none that can be used."""
+    return read_note_file(note_file(folder, stage_name))
+
+
+def read_note_file(path: Path) -> dict[str, Any] | None:
+    note = read_optional(Note, path)
+    return None if note is None else dataclasses.asdict(note)
 
 
 @dataclass

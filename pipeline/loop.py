@@ -26,7 +26,8 @@ from pipeline.places import expert_files, model_file, policy_folder, samples_fil
 from pipeline.selection import Score, Threshold, ThresholdRule, select, task_rate
 from pipeline.stages import Generate, Stage, TrainGenerator, TrainPolicies, TrainPolicy, in_groups, is_done, key_of
 from pipeline.state import Iteration, LoopState, load_state, save_state
-from runtime.atomic import read_json, write_json
+from pipeline.upkeep import is_sound
+from runtime.atomic import is_complete, write_json
 from runtime.config import to_dict
 from runtime.cpus import cpu_count
 from runtime.device import pick_device
@@ -107,22 +108,32 @@ class Loop:
         self._close()
 
     def _open(self) -> None:
+        begun = self._load()
+        tables.claim(self)
+        # With the folders that were found: whoever looks at the run later may have other settings.
+        paths = dataclasses.replace(self.paths, tasks_path=self.config.paths.tasks_path)
+        write_json(self.folder / "config.json", to_dict(dataclasses.replace(self.config, paths=paths)))
+        if begun:
+            tables.write_iteration_tables(self)
+        else:
+            self.save(self.state)
+
+    def _load(self) -> bool:
+        """Go on from the state file; False where there is none that can be used.
+
+        Raises `StateError` where another configuration or another version made it.
+        """
         if not self.state_file.exists():
-            tables.claim(self)
-            # With the folders that were found: whoever looks at the run later may have other settings.
-            paths = dataclasses.replace(self.paths, tasks_path=self.config.paths.tasks_path)
-            write_json(self.folder / "config.json", to_dict(dataclasses.replace(self.config, paths=paths)))
-            return self.save(self.state)
+            return False
         try:
-            read_json(self.state_file)
+            state = load_state(self.state_file)
         except DataError as error:
             damaged = self.state_file.with_name("state.json.damaged")
             self.state_file.replace(damaged)
             log.warning("%s; moved to %s, and found out again from the finished files", error, damaged.name)
-            return self._open()
-        self.state = load_state(self.state_file)
+            return False
         # Through JSON, as the recorded one went.
-        here, recorded = to_dict(self.identity), dict(self.state.identity)
+        here, recorded = to_dict(self.identity), dict(state.identity)
         differing = sorted(key for key in here.keys() | recorded.keys() if here.get(key) != recorded.get(key))
         if differing:
             key = differing[0]
@@ -130,8 +141,8 @@ class Loop:
                 f"{self.state_file}: made by another configuration ({', '.join(differing)} differ: "
                 f"{key} was {recorded.get(key)}, is {here.get(key)}); choose another results_path"
             )
-        tables.claim(self)
-        return tables.write_iteration_tables(self)
+        self.state = dataclasses.replace(state, outcome=None)
+        return True
 
     def save(self, state: LoopState) -> None:
         self.state = state
@@ -146,6 +157,9 @@ class Loop:
             current = self.state.current
             where = f"in iteration {current.index}" if current else f"after iteration {self.state.next_index - 1}"
             log.info("continuing %s", where)
+        if self.state.next_index > config.max_iterations:
+            done = len(self.state.closed().iterations)
+            log.info("asked for %d iterations: %d are done and kept, nothing is begun", config.max_iterations, done)
 
     def _prepare_data(self) -> None:
         """Record what is missing, or raise `DataError` for the first missing file before anything runs.
@@ -177,12 +191,8 @@ class Loop:
     # The three stages of an iteration, each as its list of jobs.
 
     def generator_stage(self, iteration: Iteration) -> TrainGenerator:
-        config, results = self.config, self.paths.results_path
-        sources = tuple(
-            (task, samples_file(results, i, config.model_name(i), task))
-            for i, tasks in sorted(iteration.sources.items())
-            for task in tasks
-        )
+        config = self.config
+        sources = tuple((stage.task, stage.output) for stage in self.source_stages(iteration))
         return TrainGenerator(
             data_path=self.paths.data_path,
             dataset_type=config.dataset_type,
@@ -209,12 +219,16 @@ class Loop:
         name = self.config.model_name(iteration)
         return model_file(self.paths.results_path, iteration, name, self._training(iteration).steps)
 
+    def source_stages(self, iteration: Iteration) -> list[Generate]:
+        """What made the accepted sets that train an iteration's generator."""
+        return [self._generation(i, task) for i, tasks in sorted(iteration.sources.items()) for task in tasks]
+
     def generation_stages(self, iteration: Iteration) -> list[Generate]:
+        return [self._generation(iteration.index, task) for task in iteration.targets]
+
+    def _generation(self, iteration: int, task: Task) -> Generate:
         config = self.config
-        return [
-            Generate(task, self._checkpoint(iteration.index), config.sampling, config.diffusion_seed, config.device)
-            for task in iteration.targets
-        ]
+        return Generate(task, self._checkpoint(iteration), config.sampling, config.diffusion_seed, config.device)
 
     def policy_stages(self, iteration: Iteration) -> list[TrainPolicy | TrainPolicies]:
         config, results, i = self.config, self.paths.results_path, iteration.index
@@ -246,14 +260,44 @@ class Loop:
 
     def train_generator(self, iteration: Iteration) -> None:
         """Stage 1. Raises `JobError` where training fails for good: without a generator there is no iteration."""
+        stage, sources = self.generator_stage(iteration), self.source_stages(iteration)
+        if is_sound(stage.output):
+            gone = [each.output for each in sources if not is_complete(each.output)]
+            if gone:
+                log.warning("accepted sets are gone, but the generator has learned from them: %s", _listed(gone))
+                return
+        else:
+            self._make_again([each for each in sources if not is_sound(each.output)])
         self._log_stage(iteration, "train the generator", 1)
-        failed = self._run([self.generator_stage(iteration)], "diffusion", lambda stage: "trained")
+        failed = self._run([stage], "diffusion", lambda stage: "trained")
         if failed:
             raise JobError(f"iteration {iteration.index}: training the generator failed: {next(iter(failed.values()))}")
+
+    def _make_again(self, lost: Sequence[Generate]) -> None:
+        """Generate accepted sets that are gone or damaged. Raises `DataError` where their generator is gone as well."""
+        accepted = self.state.accepted_in()
+        for stage in lost:
+            where = f"accepted in iteration {accepted[stage.task]}"
+            what = f"{stage.output}: the set of {stage.task}, {where}, is gone or damaged"
+            if not is_sound(stage.checkpoint):
+                raise DataError(
+                    f"{what}, and so is {stage.checkpoint}, which could make it again; put one of them back, or choose "
+                    "another results_path"
+                )
+            log.warning("%s; it is generated again", what)
+        if not lost:
+            return
+        failed = self._run(lost, "generation", lambda stage: "generated again", timed=False)
+        if failed:
+            name, reason = next(iter(failed.items()))
+            raise JobError(f"an accepted set could not be made again, {name}: {reason}")
 
     def generate(self, iteration: Iteration) -> None:
         """Stage 2. A task whose generation fails is marked, and tried again in the next iteration."""
         stages = self.generation_stages(iteration)
+        for stage in stages:
+            if any(seed not in iteration.scores.get(stage.task, {}) for seed in self.seeds(stage.task)):
+                is_sound(stage.output)  # its policies are still to be trained
         self._log_stage(iteration, "generate", len(stages))
         failed = self._run(stages, "generation", lambda stage: f"{self.config.sampling.num_samples:,} transitions")
         tasks = tuple(stage.task for stage in stages if stage.name in failed)
@@ -294,13 +338,15 @@ class Loop:
     def _log_stage(self, iteration: Iteration, what: str, jobs: int) -> None:
         log.info("iteration %d: %s (%d job%s)", iteration.index, what, jobs, "" if jobs == 1 else "s")
 
-    def _run(self, stages: Sequence, stage_name: str, on_done: Callable) -> dict[str, str]:
+    def _run(self, stages: Sequence, stage_name: str, on_done: Callable, *, timed: bool = True) -> dict[str, str]:
         started = time.monotonic()
         resources = getattr(self.config.resources, stage_name)
         group = self._group(stage_name)
         failed = run_jobs(stages, resources, self.site, self.ledger, group, self.config.retry, on_done)
         if self.site.kind == "slurm":
             usage.ask_accounting(self)
+        if not timed:
+            return failed
         seconds = dict(self.state.current.seconds)
         seconds[stage_name] = round(seconds.get(stage_name, 0.0) + time.monotonic() - started, 1)
         self.save(self.state.update(seconds=seconds))
@@ -341,11 +387,14 @@ def iterate(loop: Loop) -> None:
             if not targets:
                 return loop.save(state.end("all tasks solved"))
             if state.next_index >= config.max_iterations:
-                return loop.save(state.end(f"{config.max_iterations} iterations done"))
+                return loop.save(state.end(f"{state.next_index} iterations done"))
             phase = phase_of(state.next_index, config.curriculum_seed)
             sources = filter_sources(state.accepted(), phase)
             loop.save(state.begin(Iteration(state.next_index, targets, sources, str(phase) if phase else None)))
             _log_iteration(loop.state.current, state.threshold)
+        elif state.current.index >= config.max_iterations:
+            i = state.current.index
+            return loop.save(state.end(f"{i} iterations done; {i} was begun, --max_iterations {i + 1} goes on with it"))
 
         loop.train_generator(loop.state.current)
         loop.generate(loop.state.current)
@@ -357,6 +406,11 @@ def iterate(loop: Loop) -> None:
         loop.save(loop.state.finish(selection))
         _log_selection(loop, rates)
         loop.write_tables()
+
+
+def _listed(files: Sequence[Path]) -> str:
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return f"{files[0]}{more}"
 
 
 def _decimal(value: float) -> Decimal:

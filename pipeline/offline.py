@@ -21,8 +21,7 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import AXES, Task
 from pipeline.online import Tracking, finish, learn, online_progress
 from pipeline.places import RESULT_FILE
-from pipeline.stage import StageProgress, held, key_of
-from runtime.atomic import read_json
+from pipeline.stage import StageProgress, held, key_of, read_scores
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
@@ -168,7 +167,7 @@ class FineTune:
         return online_progress(self.folder, self.config.total_timesteps)
 
     def scores(self) -> OnlineScores:
-        return OnlineScores(**read_json(self.output)["scores"])
+        return read_scores(OnlineScores, self.output)
 
     def __call__(self) -> None:
         with held(self, self.folder) as key:

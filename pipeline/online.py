@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -39,7 +38,7 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.pictures import episode_frames
 from pipeline.places import RESULT_FILE
-from pipeline.stage import StageProgress, commit_record, held, key_of
+from pipeline.stage import StageProgress, commit_record, held, key_of, read_scores
 from runtime.atomic import atomic_path
 from runtime.checkpoint import load_checkpoint
 from runtime.config import config_hash, dict_without, to_dict
@@ -94,7 +93,7 @@ class LearnOnline:
 
     def scores(self) -> OnlineScores:
         """The result of a finished run."""
-        return OnlineScores(**json.loads(self.output.read_text())["scores"])
+        return read_scores(OnlineScores, self.output)
 
     def __call__(self) -> None:
         with held(self, self.folder) as key:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import AXES, Task
 from pipeline import tables
 from pipeline.config import load_pipeline_config
+from pipeline.physics_summary import PhysicsSummary
 from pipeline.places import PHYSICS_FILE, policy_folder
 from pipeline.stages import TrainPolicy
 from pipeline.state import Iteration, load_state
@@ -21,6 +21,7 @@ from runtime.atomic import is_complete
 from runtime.errors import DataError
 from runtime.logs import duration
 from runtime.metrics import read_metrics
+from runtime.records import read_optional
 
 if TYPE_CHECKING:
     from diffusion.quality import Quality
@@ -217,7 +218,7 @@ class GeneratedSet:
     task: Task
     kind: str
     quality: Quality | None
-    physics: dict[str, Any] | None
+    physics: PhysicsSummary | None
     rate: float | None
 
 
@@ -226,7 +227,7 @@ def generated_sets(loop: Loop) -> list[GeneratedSet]:
     found = []
     for it in loop.state.iterations:
         for stage in loop.generation_stages(it):
-            physics = _json_or_none(stage.output.with_name(PHYSICS_FILE))
+            physics = read_optional(PhysicsSummary, stage.output.with_name(PHYSICS_FILE))
             quality, rate = stage.quality(), it.rate(stage.task)
             if quality is not None or physics is not None:
                 kind = "held out" if stage.task in loop.tasks.test else "middle"
@@ -235,19 +236,12 @@ def generated_sets(loop: Loop) -> list[GeneratedSet]:
     return found
 
 
-def _json_or_none(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
 def loss_curves(loop: Loop) -> dict[int, list[tuple[int, float]]]:
     """Iteration -> (step, denoising loss) while its generator trained."""
     curves = {}
     for it in loop.state.iterations:
-        rows = read_metrics(loop.generator_stage(it).checkpoint.parent / "metrics.jsonl")
-        points = [(row["step"], row["loss"]) for row in rows if "loss" in row]
+        rows = read_metrics(loop.generator_stage(it).checkpoint.parent / "metrics.jsonl", "loss")
+        points = [(row["step"], row["loss"]) for row in rows]
         if points:
             curves[it.index] = points
     return curves
@@ -262,7 +256,7 @@ def policy_curves(loop: Loop) -> Iterator[tuple[Task, int, list[dict[str, Any]]]
         for seed in sorted(loop.state.iterations[best[1]].scores[task]):
             model = loop.config.model_name(best[1])
             folder = policy_folder(loop.paths.results_path, best[1], model, task, seed)
-            rows = [row for row in read_metrics(folder / "metrics.jsonl") if "success_rate" in row]
+            rows = read_metrics(folder / "metrics.jsonl", "success_rate", "mean_return")
             if rows:
                 yield task, seed, rows
 
@@ -272,12 +266,10 @@ def links(loop: Loop) -> list[tuple[str, str]]:
     state = loop.state
     found = [("state", loop.state_file), ("configuration", loop.folder / "config.json")]
     if state.iterations:
-        last = state.iterations[-1].index
-        best = loop.paths.results_path / "best_testtask_dataset" / f"{loop.config.run_name}_iters{last}"
         found += [
             ("table of held-out tasks", tables.final_table_file(loop)),
             ("tables per iteration", tables.policies_folder(loop)),
-            ("best generated sets", best),
+            ("best generated sets", tables.best_folder(loop)),
             ("logs of the jobs", loop.paths.logs_path / "slurm"),
         ]
     for it in state.iterations:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.figures import new_figure, styled
+from pipeline.physics_summary import LEVELS, UNITS, PhysicsSummary
 from pipeline.places import PHYSICS_FILE, expert_files
 from runtime.atomic import write_json
 from runtime.errors import DataError
@@ -35,21 +36,6 @@ if TYPE_CHECKING:
     from pipeline.loop import Loop
 
 log = logging.getLogger(__name__)
-
-LEVELS = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95)
-"""Quantiles that stand for a distribution of errors."""
-
-UNITS = {
-    "arm joints": "rad",
-    "joint velocities": "rad/s",
-    "fingers": "mm",
-    "tool position": "mm",
-    "object position": "mm",
-    "object rotation": "deg",
-    "reward": "",
-    "tool within s": "mm",
-}
-"""Quantity -> unit. The last asks whether s agrees with itself: the tool's position follows from the joints."""
 
 _DYNAMIC = tuple(UNITS)[:6]
 _MOVED = "moved "
@@ -158,26 +144,26 @@ def _differences(reached: np.ndarray, following: np.ndarray) -> dict[str, float]
     }
 
 
-def summary(task: Task, generated: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def summary(task: Task, generated: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray]) -> PhysicsSummary:
     """What goes into `physics.json`: quantiles of the errors, of generated and of real data."""
 
     def quantiles(arrays: Mapping[str, np.ndarray], names: Sequence[str], prefix: str = "") -> dict[str, list[float]]:
         known = [name for name in names if len(arrays[prefix + name])]
         return {name: [float(f"{q:.4g}") for q in np.quantile(arrays[prefix + name], LEVELS)] for name in known}
 
-    return {
-        "task": task.name,
-        "rows": len(generated["reward"]),
-        "undetermined": float(generated["undetermined"][0]),
-        "levels": list(LEVELS),
-        "units": UNITS,
-        "generated": quantiles(generated, tuple(UNITS)),
-        "real": quantiles(real, tuple(UNITS)),
-        "moved": quantiles(real, _DYNAMIC, _MOVED),
-    }
+    return PhysicsSummary(
+        task=task.name,
+        rows=len(generated["reward"]),
+        undetermined=float(generated["undetermined"][0]),
+        levels=list(LEVELS),
+        units=UNITS,
+        generated=quantiles(generated, tuple(UNITS)),
+        real=quantiles(real, tuple(UNITS)),
+        moved=quantiles(real, _DYNAMIC, _MOVED),
+    )
 
 
-def check_run(loop: Loop, iteration: int | None, rows: int, *, seed: int = 0) -> list[dict[str, Any]]:
+def check_run(loop: Loop, iteration: int | None, rows: int, *, seed: int = 0) -> list[PhysicsSummary]:
     """Check the sets of an iteration (None: the last with sets), `rows` of each; writes `physics.json` beside each.
 
     Raises `DataError` where there is no such set, or where the expert data of a training task is missing.
@@ -200,46 +186,43 @@ def check_run(loop: Loop, iteration: int | None, rows: int, *, seed: int = 0) ->
             read_samples(stage.output, stage.task, COMPOSUITE), stage.task, rows, rng("physics", seed, stage.name)
         )
         summaries.append(summary(stage.task, generated, real))
-        write_json(stage.output.with_name(PHYSICS_FILE), summaries[-1])
+        write_json(stage.output.with_name(PHYSICS_FILE), asdict(summaries[-1]))
         log.info("%s: %d transitions", stage.task, len(generated["reward"]))
     return summaries
 
 
-def write_table(path: Path, summaries: Sequence[Mapping[str, Any]]) -> None:
+def write_table(path: Path, summaries: Sequence[PhysicsSummary]) -> None:
     """A row per task and quantity: error quantiles of generated and real data, and by how much a real step moves it."""
     kinds = ("generated", "real", "moved")
     marks = [f"{kind}_{level}" for kind in kinds for level in LEVELS]
     rows = []
     for each in summaries:
-        for name, unit in each["units"].items():
-            row: dict[str, Any] = {"task": each["task"], "quantity": name, "unit": unit, "rows": each["rows"]}
+        for name, unit in each.units.items():
+            row: dict[str, Any] = {"task": each.task, "quantity": name, "unit": unit, "rows": each.rows}
             for kind in kinds:
-                values = each[kind].get(name, [])
-                row |= {f"{kind}_{level}": value for level, value in zip(each["levels"], values, strict=False)}
+                row |= {f"{kind}_{level}": value for level, value in each.quantiles(kind, name).items()}
             rows.append(row)
     write_csv(path, ["task", "quantity", "unit", "rows", *marks], rows)
 
 
 @styled
-def compare_figure(summaries: Sequence[Mapping[str, Any]]) -> Figure:
+def compare_figure(summaries: Sequence[PhysicsSummary]) -> Figure:
     """A panel per quantity, a line per task from the 5 to the 95 % quantile (thick: middle half, dot: median).
 
     The grey band is the middle 90 % of real data's own errors, the grey line their median; the orange line is by how
     much a real step changes the quantity (median). A set whose every row was undetermined has no line.
     """
-    tasks = [each["task"].split("_", 1)[1].replace("_", " ") for each in summaries]
+    tasks = [each.task.split("_", 1)[1].replace("_", " ") for each in summaries]
     figure, axes = new_figure(2, 4, size=(8.6, 2.2 + 0.3 * len(tasks)))
     for panel, (name, unit) in zip(axes.flat, UNITS.items(), strict=True):
         for y, each in enumerate(summaries):
             real, own, moved = (
-                {
-                    level: max(value, _LEAST)
-                    for level, value in zip(each["levels"], each[kind].get(name, ()), strict=False)
-                }
+                {level: max(value, _LEAST) for level, value in each.quantiles(kind, name).items()}
                 for kind in ("real", "generated", "moved")
             )
-            panel.fill_betweenx([y - 0.45, y + 0.45], real[0.05], real[0.95], color="#e2e6ed", lw=0)
-            panel.plot([real[0.5]] * 2, [y - 0.45, y + 0.45], color="#8a93a3", lw=1.2)
+            if real:
+                panel.fill_betweenx([y - 0.45, y + 0.45], real[0.05], real[0.95], color="#e2e6ed", lw=0)
+                panel.plot([real[0.5]] * 2, [y - 0.45, y + 0.45], color="#8a93a3", lw=1.2)
             if moved:
                 panel.plot([moved[0.5]] * 2, [y - 0.45, y + 0.45], color="#c2571a", lw=1.2)
             if not own:

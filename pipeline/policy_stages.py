@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.places import RESULT_FILE
-from pipeline.stage import StageProgress, commit_record, discard_damaged, held, key_of
+from pipeline.stage import StageProgress, commit_record, discard_damaged, held, key_of, read_scores
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
@@ -64,7 +63,7 @@ class TrainPolicy:
         return config_hash([key_of(self.data), self.task.name, settings, self.seed, *ends])
 
     def progress(self) -> StageProgress:
-        rows = read_metrics(self.folder / "metrics.jsonl")
+        rows = read_metrics(self.folder / "metrics.jsonl", "success_rate")
         if not rows:
             return StageProgress(f"training on {self.data.name}")
         step, steps = rows[-1]["step"], self.policy.max_timesteps
@@ -72,7 +71,7 @@ class TrainPolicy:
 
     def scores(self) -> PolicyScores:
         """The result of a finished job."""
-        return PolicyScores(**json.loads(self.output.read_text())["scores"])
+        return read_scores(PolicyScores, self.output)
 
     def __call__(self) -> None:
         from corl.evaluate import evaluate

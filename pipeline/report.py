@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,13 @@ from pipeline import overview, tables
 from pipeline.figures import FIGURES
 from pipeline.pictures import film_strip
 from pipeline.places import policy_folder
-from runtime.atomic import atomic_path, read_json, write_json, write_text
+from runtime.atomic import atomic_path, write_json, write_text
 from runtime.config import to_dict
-from runtime.errors import DataError, UserError, one_line
+from runtime.errors import UserError, one_line
 from runtime.lease import is_held
 from runtime.logs import duration
 from runtime.provenance import provenance
+from runtime.records import read_optional
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,12 +142,11 @@ def shade(rate: float) -> str:
 def _median(generated_set: overview.GeneratedSet, quantity: str) -> str:
     """Median error of a physics check with that of real data in brackets."""
     physics = generated_set.physics
-    if not physics or quantity not in physics["generated"]:
+    own, real = (physics.quantiles(kind, quantity) if physics else {} for kind in ("generated", "real"))
+    if not own:
         return "–"
-    middle = physics["levels"].index(0.5)
-    own, real = (physics[kind].get(quantity) for kind in ("generated", "real"))
-    text = f"{own[middle]:.2g} {physics['units'][quantity]}"
-    return f"{text} ({real[middle]:.2g})" if real else text
+    text = f"{own[0.5]:.2g} {physics.units[quantity]}"
+    return f"{text} ({real[0.5]:.2g})" if real else text
 
 
 def _figures(loop: Loop) -> Iterator[dict[str, Any]]:
@@ -163,6 +164,13 @@ def _svg(figure: Figure) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+@dataclass(frozen=True)
+class _Caption:
+    """Beside a film."""
+
+    caption: str
 
 
 def _strip_file(loop: Loop, task: Task, iteration: int) -> Path:
@@ -212,7 +220,8 @@ def _strips(loop: Loop) -> list[dict[str, str]]:
     strips = []
     for task, iteration in filmed(loop):
         path = _strip_file(loop, task, iteration)
-        with contextlib.suppress(OSError, DataError, KeyError):
+        caption = read_optional(_Caption, path.with_suffix(".json"))
+        with contextlib.suppress(OSError):
             data = base64.b64encode(path.read_bytes()).decode()
-            strips.append({"data": data, "caption": read_json(path.with_suffix(".json"))["caption"]})
+            strips.append({"data": data, "caption": caption.caption if caption else f"{task}: iteration {iteration}"})
     return strips

@@ -11,15 +11,23 @@ from decimal import Decimal
 from fractions import Fraction
 
 from offline_compositional_rl_datasets.task import Task
+from runtime.errors import DataError
 
 
 @dataclass(frozen=True)
 class Score:
-    """One policy's successes: `solved` of `trials` episodes, and its mean return."""
+    """One policy's successes: `solved` of `trials` episodes, and its mean return.
+
+    Raises `DataError` where that cannot be.
+    """
 
     solved: int
     trials: int
     mean_return: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.solved <= self.trials or self.trials < 1:
+            raise DataError(f"{self.solved} of {self.trials} episodes solved: expected 0 to all of 1 or more")
 
     @property
     def rate(self) -> Fraction:

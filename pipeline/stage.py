@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from runtime.atomic import artifact_info, commit_artifact
+from runtime.atomic import artifact_info, commit_artifact, is_intact, json_text, read_json
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import DataError, StateError
 from runtime.lease import waiting_lock
 from runtime.provenance import provenance
+from runtime.records import decode
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +56,14 @@ class StageProgress:
 def is_done(stage: StageLike) -> bool:
     """Whether the stage's artifact is there, complete and made from the same inputs.
 
-    Raises `StateError` where it was made from others.
+    A damaged record counts as none; larger artifacts are looked through when they are used. Raises `StateError` where
+    it was made from others.
     """
     info = artifact_info(stage.output)
     if info is None:
+        return False
+    if stage.output.suffix == ".json" and not is_intact(stage.output):
+        log.warning("%s: damaged; it is made again", stage.output)
         return False
     if info.get("key") != stage.key():
         raise StateError(
@@ -83,8 +89,14 @@ def held(stage: StageLike, folder: Path) -> Iterator[str | None]:
 
 def commit_record(stage: StageLike, record: Mapping[str, Any], key: str) -> None:
     """Write `record` as the stage's artifact, a JSON file, with its key."""
-    text = json.dumps(record, indent=2) + "\n"
+    text = json_text(record, source=stage.output)
     commit_artifact(stage.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
+
+
+def read_scores(cls: type[T], path: Path) -> T:
+    """The `scores` of a record that `commit_record` wrote. Raises `DataError` naming the file where it has none."""
+    record = read_json(path)
+    return decode(cls, record.get("scores") if isinstance(record, Mapping) else None, source=f"{path}: scores")
 
 
 def discard_damaged(resume_file: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 from offline_compositional_rl_datasets.task import Task
 from pipeline.selection import Score, Selection, Threshold, task_rate
 from runtime.atomic import read_json, write_json
-from runtime.errors import DataError
+from runtime.config import to_dict
+from runtime.errors import DataError, StateError, UserError, one_line
+from runtime.records import decode
 
 VERSION = 1
 
@@ -62,6 +64,10 @@ class LoopState:
         """The iteration under way."""
         return self.iterations[-1] if self.iterations and not self.iterations[-1].complete else None
 
+    def closed(self) -> LoopState:
+        """Without the iteration under way."""
+        return dataclasses.replace(self, iterations=tuple(it for it in self.iterations if it.complete))
+
     @property
     def next_index(self) -> int:
         return len(self.iterations)
@@ -105,94 +111,151 @@ class LoopState:
 
 
 def save_state(path: Path, state: LoopState) -> None:
-    write_json(path, _encode(state))
+    write_json(path, to_dict(_encode(state)))
 
 
 def load_state(path: Path) -> LoopState:
-    """Raises `DataError` for a missing file or one that this version did not write."""
+    """Raises `DataError` for a file that is missing or damaged, `StateError` for one of another version."""
     raw = read_json(path)
+    version = raw.get("version") if isinstance(raw, dict) else None
+    if type(version) is int and version != VERSION:
+        raise StateError(f"{path}: state of version {version}, expected {VERSION}; choose another results_path")
+    record = decode(_State, raw, source=str(path))
     try:
-        if raw["version"] != VERSION:
-            raise DataError(f"{path}: state of version {raw['version']}, expected {VERSION}")
-        return _decode(raw)
-    except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation) as error:
-        raise DataError(f"{path}: not a state of the loop ({type(error).__name__}: {error})") from error
+        return _checked(_decode(record))
+    except (UserError, ArithmeticError, ValueError) as error:
+        raise DataError(f"{path}: not a state of the loop ({one_line(error)})") from error
 
 
-def _encode(state: LoopState) -> dict[str, Any]:
-    return {
-        "version": VERSION,
-        "identity": dict(state.identity),
-        "threshold": _encode_threshold(state.threshold),
-        "outcome": state.outcome,
-        "expert_data": dict(state.expert_data),
-        "iterations": [
-            {
-                "index": it.index,
-                "targets": [task.name for task in it.targets],
-                "sources": {str(i): [task.name for task in tasks] for i, tasks in it.sources.items()},
-                "phase": it.phase,
-                "scores": {
-                    task.name: {str(seed): dataclasses.asdict(score) for seed, score in scores.items()}
-                    for task, scores in it.scores.items()
-                },
-                "failed": [task.name for task in it.failed],
-                "seconds": dict(it.seconds),
-                "selection": None
-                if it.selection is None
-                else {
-                    "good": [task.name for task in it.selection.good],
-                    "bad": [task.name for task in it.selection.bad],
-                    "threshold": _encode_threshold(it.selection.threshold),
-                    "reduced_from": None if it.selection.reduced_from is None else str(it.selection.reduced_from),
-                },
-            }
+# What is in the file. Its dataclasses are written as they are and decoded key by key.
+
+
+@dataclass(frozen=True)
+class _Threshold:
+    value: str
+    misses: int
+
+
+@dataclass(frozen=True)
+class _Selection:
+    good: list[str]
+    bad: list[str]
+    threshold: _Threshold
+    reduced_from: str | None
+
+
+@dataclass(frozen=True)
+class _Iteration:
+    index: int
+    targets: list[str]
+    sources: Mapping[str, list[str]]
+    phase: str | None
+    scores: Mapping[str, Mapping[str, Score]]
+    failed: list[str]
+    seconds: Mapping[str, float]
+    selection: _Selection | None
+
+
+@dataclass(frozen=True)
+class _State:
+    version: int
+    identity: Mapping[str, Any]
+    threshold: _Threshold
+    outcome: str | None
+    expert_data: Mapping[str, str]
+    iterations: list[_Iteration]
+
+
+def _encode(state: LoopState) -> _State:
+    return _State(
+        version=VERSION,
+        identity=state.identity,
+        threshold=_encode_threshold(state.threshold),
+        outcome=state.outcome,
+        expert_data=state.expert_data,
+        iterations=[
+            _Iteration(
+                index=it.index,
+                targets=_names(it.targets),
+                sources={str(i): _names(tasks) for i, tasks in it.sources.items()},
+                phase=it.phase,
+                scores={task.name: {str(seed): score for seed, score in s.items()} for task, s in it.scores.items()},
+                failed=_names(it.failed),
+                seconds=it.seconds,
+                selection=None if it.selection is None else _encode_selection(it.selection),
+            )
             for it in state.iterations
         ],
-    }
+    )
 
 
-def _encode_threshold(threshold: Threshold) -> dict[str, Any]:
-    return {"value": str(threshold.value), "misses": threshold.misses}
+def _encode_selection(selection: Selection) -> _Selection:
+    reduced_from = None if selection.reduced_from is None else str(selection.reduced_from)
+    threshold = _encode_threshold(selection.threshold)
+    return _Selection(_names(selection.good), _names(selection.bad), threshold, reduced_from)
 
 
-def _decode(raw: Mapping[str, Any]) -> LoopState:
+def _encode_threshold(threshold: Threshold) -> _Threshold:
+    return _Threshold(str(threshold.value), threshold.misses)
+
+
+def _decode(record: _State) -> LoopState:
     return LoopState(
-        identity=raw["identity"],
-        threshold=_decode_threshold(raw["threshold"]),
-        outcome=raw["outcome"],
-        expert_data=raw["expert_data"],
+        identity=record.identity,
+        threshold=_decode_threshold(record.threshold),
+        outcome=record.outcome,
+        expert_data=record.expert_data,
         iterations=tuple(
             Iteration(
-                index=it["index"],
-                targets=_tasks(it["targets"]),
-                sources={int(i): _tasks(names) for i, names in it["sources"].items()},
-                phase=it["phase"],
+                index=it.index,
+                targets=_tasks(it.targets),
+                sources={int(i): _tasks(names) for i, names in it.sources.items()},
+                phase=it.phase,
                 scores={
-                    Task.parse(name): {int(seed): Score(**score) for seed, score in scores.items()}
-                    for name, scores in it["scores"].items()
+                    Task.parse(name): {int(seed): score for seed, score in scores.items()}
+                    for name, scores in it.scores.items()
                 },
-                failed=_tasks(it["failed"]),
-                seconds=it["seconds"],
-                selection=None if it["selection"] is None else _decode_selection(it["selection"]),
+                failed=_tasks(it.failed),
+                seconds=it.seconds,
+                selection=None if it.selection is None else _decode_selection(it.selection),
             )
-            for it in raw["iterations"]
+            for it in record.iterations
         ),
     )
 
 
-def _decode_selection(raw: Mapping[str, Any]) -> Selection:
-    return Selection(
-        good=_tasks(raw["good"]),
-        bad=_tasks(raw["bad"]),
-        threshold=_decode_threshold(raw["threshold"]),
-        reduced_from=None if raw["reduced_from"] is None else Decimal(raw["reduced_from"]),
-    )
+def _decode_selection(record: _Selection) -> Selection:
+    reduced_from = None if record.reduced_from is None else _share(record.reduced_from)
+    return Selection(_tasks(record.good), _tasks(record.bad), _decode_threshold(record.threshold), reduced_from)
 
 
-def _decode_threshold(raw: Mapping[str, Any]) -> Threshold:
-    return Threshold(Decimal(raw["value"]), raw["misses"])
+def _decode_threshold(record: _Threshold) -> Threshold:
+    return Threshold(_share(record.value), record.misses)
 
 
-def _tasks(names: list[str]) -> tuple[Task, ...]:
+def _share(text: str) -> Decimal:
+    value = Decimal(text)
+    if not 0 <= value <= 1:
+        raise DataError(f"threshold {text}: expected 0 to 1")
+    return value
+
+
+def _names(tasks: Sequence[Task]) -> list[str]:
+    return [task.name for task in tasks]
+
+
+def _tasks(names: Sequence[str]) -> tuple[Task, ...]:
     return tuple(Task.parse(name) for name in names)
+
+
+def _checked(state: LoopState) -> LoopState:
+    """The state. Raises `DataError` where its parts contradict each other, which would end in a fault much later."""
+    for place, it in enumerate(state.iterations):
+        last = place == len(state.iterations) - 1
+        judged = () if it.selection is None else (*it.selection.good, *it.selection.bad)
+        strangers = {*it.scores, *it.failed, *judged} - set(it.targets)
+        if it.index != place or not (it.complete or last):
+            raise DataError(f"iteration {it.index} in place {place}: expected iterations 0, 1, ..., only the last open")
+        if strangers or not all(it.scores.values()) or any(not 0 <= i < place for i in it.sources):
+            raise DataError(f"iteration {place}: scores, verdicts and sources of other tasks or iterations than it has")
+    return state

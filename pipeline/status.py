@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.attempts import Ledger
+from pipeline.attempts import Ledger, Record
 from pipeline.config import PathConfig
 from pipeline.loop import Loop
 from pipeline.slurm import JobInfo
@@ -31,16 +31,15 @@ def stages_of(loop: Loop, iteration: Iteration) -> dict[str, Sequence[Stage]]:
     }
 
 
-def count(
-    stages: Sequence[Stage], records: Mapping[str, Mapping[str, Any]], jobs: Mapping[str, JobInfo] | None
-) -> dict[str, int]:
+def count(stages: Sequence[Stage], records: Mapping[str, Record], jobs: Mapping[str, JobInfo] | None) -> dict[str, int]:
     """How many stages are done, run, are queued or wait to be submitted, by artifacts, ledger and scheduler.
 
     Without an answer of the scheduler (`jobs` None) submitted jobs count as `submitted`.
     """
     counts = dict.fromkeys(("done", "running", "queued", "submitted", "waiting"), 0)
     for stage in stages:
-        job_id = records.get(stage.name, {}).get("job_id", "")
+        record = records.get(stage.name)
+        job_id = record.job_id if record else ""
         if artifact_info(stage.output) is not None:
             counts["done"] += 1
         elif not job_id:
@@ -95,8 +94,7 @@ def status_of(loop: Loop, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
             {
                 "stage": name,
                 **counts,
-                "failed_tries": sum(sum(records.get(s.name, {}).get("tries", {}).get("failures", {}).values())
-                                    for s in jobs_of),
+                "failed_tries": sum(sum(records[s.name].tries.failures.values()) for s in jobs_of if s.name in records),
                 "eta_seconds": eta_seconds(
                     counts, [note["seconds"] for note in finished], under_way(jobs_of, mine, time.time())
                 ),
@@ -107,6 +105,7 @@ def status_of(loop: Loop, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
     return {
         "run": loop.config.run_name,
         "folder": str(loop.folder),
+        "gone": gone(loop),
         "scheduler": "no answer" if jobs is None else "answers",
         "outcome": state.outcome,
         "iteration": iteration.index if iteration else None,
@@ -120,6 +119,14 @@ def status_of(loop: Loop, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
         "next": next_step(state.outcome, stages, iteration),
         "stages": stages,
     }
+
+
+def gone(loop: Loop) -> dict[str, str]:
+    """Folders of this run's, as they were recorded, that are not there any more: it or they were moved."""
+    expected = {"logs_path": loop.paths.logs_path, "tasks_path": loop.paths.tasks_path}
+    if loop.state.expert_data:
+        expected["data_path"] = loop.paths.data_path
+    return {name: str(path) for name, path in expected.items() if loop.folder.exists() and not path.exists()}
 
 
 def next_step(outcome: str | None, stages: Sequence[Mapping[str, Any]], iteration: Iteration | None) -> str:
@@ -137,13 +144,16 @@ def next_step(outcome: str | None, stages: Sequence[Mapping[str, Any]], iteratio
 def render(status: Mapping[str, Any]) -> str:
     """Status as lines of at most 80 characters."""
     where = f"iteration {status['iteration']}" if status["iteration"] is not None else "between iterations"
+    done, asked = status["iterations_done"], status["max_iterations"]
+    progress = f"{done} of {asked} done" if done <= asked else f"{done} done, {asked} asked for"
     lines = [
         status["run"][:_WIDTH],
-        f"{where}; {status['iterations_done']} of {status['max_iterations']} done; threshold {status['threshold']}",
+        f"{where}; {progress}; threshold {status['threshold']}",
         f"solved (set accepted): {status['solved']} of {status['tasks']} generated tasks, "
         f"{status['held_out_solved']} of {status['held_out_tasks']} held out",
         f"next: {status['next']}"[:_WIDTH],
     ]
+    lines += [f"gone: {name} {path}" for name, path in status["gone"].items()]
     if status["scheduler"] != "answers":
         lines.append("the scheduler gives no answer here: jobs are as the loop last knew them")
     if status["stages"]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from offline_compositional_rl_datasets.task import Task
 from pipeline.places import samples_file
-from pipeline.state import Iteration
+from pipeline.state import Iteration, LoopState
 from runtime.atomic import atomic_path, side_file, write_json, write_text
 from runtime.config import config_hash
 from runtime.errors import StateError
@@ -34,8 +34,17 @@ def policies_folder(loop: Loop) -> Path:
 
 
 def final_table_file(loop: Loop) -> Path:
-    last = loop.state.iterations[-1].index
-    return policies_folder(loop) / f"final_test_task_table_iter{last}.csv"
+    return policies_folder(loop) / f"final_test_task_table_iter{_judged(loop).next_index - 1}.csv"
+
+
+def best_folder(loop: Loop) -> Path:
+    name = f"{loop.config.run_name}_iters{_judged(loop).next_index - 1}"
+    return loop.paths.results_path / "best_testtask_dataset" / name
+
+
+def _judged(loop: Loop) -> LoopState:
+    """What the final tables show: where the run has ended, not the iteration that it left open."""
+    return loop.state.closed() if loop.state.outcome else loop.state
 
 
 def claim(loop: Loop) -> None:
@@ -44,12 +53,19 @@ def claim(loop: Loop) -> None:
     Raises `StateError` where the tables of another run, configuration or results folder are there.
     """
     owner = policies_folder(loop) / "run.txt"
-    where = os.path.relpath(loop.folder, owner.parent)
-    run = f"{loop.config.run_name} {config_hash(loop.identity)} in {where}\n"
-    if owner.exists() and owner.read_text(encoding="utf-8") != run:
-        other = owner.read_text(encoding="utf-8").strip()
-        raise StateError(f"{owner.parent}: holds the tables of another run ({other}); choose another --logs_path")
-    write_text(owner, run)
+    run = f"{loop.config.run_name} {config_hash(loop.identity)}"
+    if owner.exists():
+        written = owner.read_text(encoding="utf-8", errors="replace").strip()
+        other, in_, where = written.partition(" in ")
+        if in_ and not (other == run and _leads_to(owner.parent, where, loop.folder)):
+            raise StateError(f"{owner.parent}: holds the tables of another run ({written}); choose another --logs_path")
+    write_text(owner, f"{run} in {os.path.relpath(loop.folder.resolve(), owner.parent.resolve())}\n")
+
+
+def _leads_to(start: Path, relative: str, folder: Path) -> bool:
+    """Whether a relative path from `start` is a folder, however either of them was reached (symbolic links)."""
+    ways = (start.resolve() / relative, Path(os.path.normpath(start / relative)))
+    return any(way.resolve() == folder.resolve() for way in ways)
 
 
 def write_iteration_tables(loop: Loop) -> None:
@@ -127,7 +143,8 @@ def _quality(quality: Quality | None) -> dict[str, object]:
 
 def final_rows(loop: Loop) -> list[dict[str, str]]:
     """Held-out tasks with their success per iteration and the best; last the average of the best so far."""
-    iterations = loop.state.iterations
+    state = _judged(loop)
+    iterations = state.iterations
     rows, so_far = [], {task: Fraction(0) for task in loop.tasks.test}
     averages = {}
     for it in iterations:
@@ -135,7 +152,7 @@ def final_rows(loop: Loop) -> list[dict[str, str]]:
             so_far[task] = max(so_far[task], it.rate(task) or Fraction(0))
         averages[f"iter_{it.index}"] = _number(sum(so_far.values()) / len(so_far)) if so_far else ""
     for task in loop.tasks.test:
-        best = loop.state.best(task)
+        best = state.best(task)
         row = {f"iter_{it.index}": _number(it.rate(task)) for it in iterations}
         rows.append({"task": task.name, **row, "best_rate": _number(best[0] if best else None)})
     last = averages[f"iter_{iterations[-1].index}"] if iterations else ""
@@ -145,7 +162,7 @@ def final_rows(loop: Loop) -> list[dict[str, str]]:
 
 def write_final_table(loop: Loop) -> None:
     """The table of held-out tasks, as a CSV file and in the log."""
-    iterations = loop.state.iterations
+    iterations = _judged(loop).iterations
     columns = ["task", *(f"iter_{it.index}" for it in iterations), "best_rate"]
     rows = final_rows(loop)
     write_csv(final_table_file(loop), columns, rows)
@@ -169,10 +186,7 @@ def text_table(columns: list[str], rows: list[dict[str, str]]) -> list[str]:
 
 def write_best_datasets(loop: Loop) -> None:
     """Each held-out task's set of the iteration with the highest rate, by hard link where the file system can."""
-    config, state = loop.config, loop.state
-    last = state.iterations[-1].index
-    name = f"{config.run_name}_iters{last}"
-    folder = loop.paths.results_path / "best_testtask_dataset" / name
+    config, state, folder = loop.config, _judged(loop), best_folder(loop)
     best_iterations, failed = {}, []
     for task in loop.tasks.test:
         best = state.best(task)
@@ -189,7 +203,7 @@ def write_best_datasets(loop: Loop) -> None:
             _link(side_file(source), side_file(target))
         best_iterations[task.name] = best[1]
     summary = {
-        "dataset_name": name,
+        "dataset_name": folder.name,
         "total_test_tasks": len(loop.tasks.test),
         "successfully_copied": len(best_iterations),
         "failed_tasks": failed,

@@ -6,12 +6,12 @@ therefore counted once. SLURM's `MaxRSS` is the whole job's, and stands in its p
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.jobcall import read_note_file
 from pipeline.slurm import ask
 from runtime.atomic import read_json, write_json
 from runtime.errors import DataError
@@ -37,10 +37,9 @@ def notes_of(loop: Loop) -> list[dict[str, Any]]:
     """The notes that this run's jobs left, each with its `job` and, where accounting told, `accounted_gb`."""
     accounted, notes = _accounted(loop), []
     for file in sorted((loop.paths.logs_path / "slurm").glob("*/note_*.json")):
-        with contextlib.suppress(DataError):
-            note = read_json(file) | {"job": file.parent.name}
-            if note.get("run") == loop.config.run_name:
-                notes.append(note | {"accounted_gb": accounted.get(note["job"])})
+        note, job = read_note_file(file), file.parent.name
+        if note is not None and note["run"] == loop.config.run_name:
+            notes.append(note | {"job": job, "accounted_gb": accounted.get(job)})
     return notes
 
 
@@ -71,9 +70,10 @@ def ask_accounting(loop: Loop) -> None:
 def _accounted(loop: Loop) -> dict[str, float]:
     """What the accounting has told so far; a damaged file is asked for anew."""
     try:
-        return dict(read_json(loop.folder / _FILE))
-    except (DataError, TypeError, ValueError):
+        known = read_json(loop.folder / _FILE)
+    except (DataError, OSError):
         return {}
+    return known if isinstance(known, dict) and all(type(gb) in (int, float) for gb in known.values()) else {}
 
 
 def peak_memory(job_ids: Sequence[str]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import DataError
+from runtime.errors import DataError, one_line
 
 
 @contextlib.contextmanager
@@ -49,19 +50,53 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write `value` as indented JSON; not-a-number is refused because other readers of JSON refuse it."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Write `value` as indented JSON. Raises `DataError` for a number that is not finite: JSON has none."""
+    write_text(path, json_text(value, source=path))
+
+
+def json_text(value: Any, *, source: Path | str) -> str:
+    """What `write_json` writes. `source` is named in the `DataError` for a number that is not finite."""
+    try:
+        return json.dumps(value, indent=2, allow_nan=False) + "\n"
+    except ValueError as error:
+        where = _not_finite(value)
+        raise DataError(f"{source}: {where or one_line(error)}, expected finite numbers; not written") from error
+
+
+def _not_finite(value: Any, place: str = "") -> str:
+    """The first number in a nest that is not finite, with its place; empty where there is none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{place or 'the value'} is {value}"
+    items = value.items() if isinstance(value, Mapping) else ()
+    items = enumerate(value) if isinstance(value, (list, tuple)) else items
+    found = (_not_finite(item, f"{place}.{key}" if place else str(key)) for key, item in items)
+    return next(filter(None, found), "")
 
 
 def read_json(path: Path | str) -> Any:
-    """Raises `DataError` where the file is missing or is not JSON."""
+    """Raises `DataError` where the file is missing or is not JSON, which has no NaN and no number beyond a float's."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a JSON file ({error})") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: a folder, expected a JSON file") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not a JSON file ({one_line(error)})") from error
+
+
+def parse_json(text: str) -> Any:
+    """Python's reader takes more than JSON. Raises `ValueError`, or `RecursionError` for a very deep nest."""
+
+    def refuse(word: str) -> float:
+        raise ValueError(f"{word} is no number")
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        return value if math.isfinite(value) else refuse(digits)
+
+    return json.loads(text, parse_constant=refuse, parse_float=number)
 
 
 def checksum(path: Path | str) -> str:
@@ -100,13 +135,19 @@ def commit_artifact(path: Path | str, write: Callable[[Path], None], info: Mappi
 
 def artifact_info(path: Path | str) -> dict[str, Any] | None:
     """The `info` of a complete artifact; None where the file, its side file or the right size is missing."""
-    path = Path(path)
+    record = _side_record(path)
+    return None if record is None else record["info"]
+
+
+def _side_record(path: Path | str) -> dict[str, Any] | None:
+    """What the side file of a complete artifact says; None where it says nothing or speaks of another file."""
     try:
-        record = json.loads(side_file(path).read_text(encoding="utf-8"))
-        complete = path.stat().st_size == record["bytes"]
-        return record["info"] if complete else None
-    except (OSError, ValueError, KeyError, TypeError):
+        record = read_json(side_file(path))
+        size = Path(path).stat().st_size
+    except (OSError, DataError):
         return None
+    known = isinstance(record, dict) and isinstance(record.get("info"), dict) and isinstance(record.get("sha256"), str)
+    return record if known and record.get("bytes") == size else None
 
 
 def is_complete(path: Path | str) -> bool:
@@ -114,9 +155,16 @@ def is_complete(path: Path | str) -> bool:
     return artifact_info(path) is not None
 
 
+def is_intact(path: Path | str) -> bool:
+    """Whether a file is what its side file says, to the last byte; one without a side file for it is taken as it is."""
+    record = _side_record(path)
+    return record is None or record["sha256"] == checksum(path)
+
+
 def verify(path: Path | str) -> None:
-    """Raises `DataError` unless the artifact's bytes have the checksum in its side file."""
-    if not is_complete(path):
-        raise DataError(f"{path}: incomplete (no {side_file(path).name} beside it, or another size)")
-    if read_json(side_file(path))["sha256"] != checksum(path):
-        raise DataError(f"{path}: damaged, its checksum differs from the one in {side_file(path).name}")
+    """Raises `DataError` where a file is not `is_intact`. To be called before an artifact is used."""
+    if not is_intact(path):
+        raise DataError(
+            f"{path}: damaged, its checksum differs from the one in {side_file(path).name}; "
+            "move both away and what made it makes it again"
+        )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runtime.atomic import atomic_path
+from runtime.atomic import atomic_path, verify
 from runtime.errors import DataError, one_line
 from runtime.seeds import derive_seed
 
@@ -85,7 +85,8 @@ class BackgroundSaver:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_torch` wrote, on the CPU. Raises `DataError` for a missing, truncated or foreign file."""
+    """What `save_torch` wrote, on the CPU. Raises `DataError` for a missing, damaged or foreign file."""
+    verify(path)
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime.atomic import write_text
+from runtime.atomic import parse_json, write_text
 from runtime.wandb_sink import WandbSink
 
 
@@ -23,26 +24,40 @@ class MetricsWriter:
         self.path = Path(folder) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [] if resume_from is None else [row for row in read_metrics(self.path) if row["step"] <= resume_from]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        write_text(self.path, "".join(map(_line, kept)))
         self.wandb = WandbSink(folder)
 
     def log(self, *, step: int, **values: float | int | str) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(_line({"step": step, **values}))
         self.wandb.log(step, values)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; an absent file and a half-written last line give no row."""
-    if not path.exists():
+def _line(row: Mapping[str, Any]) -> str:
+    """A row as JSON, which has no NaN: a value that is not finite is null."""
+    lost = {name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)}
+    return json.dumps({name: None if name in lost else value for name, value in row.items()}) + "\n"
+
+
+def read_metrics(path: Path, *columns: str) -> list[dict[str, Any]]:
+    """The rows of a metrics file that have a number in each of these columns, up to the first line that is no row.
+
+    Metrics are there to be looked at: an absent, foreign or half-written file gives the rows that it has, no error.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = parse_json(line)
+        except (ValueError, RecursionError):
             break
-    return rows
+        if not isinstance(row, dict) or type(row.get("step")) is not int:
+            break
+        rows.append(row)
+    return [row for row in rows if all(type(row.get(column)) in (int, float) for column in columns)]
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -42,12 +42,12 @@ def main(
     for path in save_figure(compare_figure(summaries), out / "physics", ("png", "pdf")):
         print(path)
     for each in summaries:
-        middle = each["levels"].index(0.5)
         parts = [
-            f"{name} {each['generated'][name][middle]:.2g} ({each['real'][name][middle]:.2g}) {each['units'][name]}"
+            f"{name} {own[0.5]:.2g} ({each.quantiles('real', name)[0.5]:.2g}) {each.units[name]}"
             for name in ("arm joints", "tool position", "object position")
+            if (own := each.quantiles("generated", name))
         ]
-        print(f"{each['task']}: median error {', '.join(parts)}")
+        print(f"{each.task}: median error {', '.join(parts) or 'undetermined'}")
     print("in brackets: real data")
 
 

@@ -7,10 +7,11 @@ Example:
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.errors import UserError, one_line, run_main
 
 
 def main(
@@ -32,8 +33,17 @@ def main(
 
     jobs = queue()
     folders = [folder for folder in find_runs(results_path) if run in (None, folder.name)]
-    found = [status_of(open_run(folder, logs_path=logs_path), jobs) for folder in folders]
+    found, wrong = [], []
+    for folder in folders:
+        try:
+            found.append(status_of(open_run(folder, logs_path=logs_path), jobs))
+        except UserError as error:  # the others can be told all the same
+            wrong.append(error)
     print(dumps(found, indent=2) if json else "\n\n".join(map(render, found)))
+    for error in wrong[1:]:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+    if wrong:
+        raise wrong[0]
 
 
 if __name__ == "__main__":

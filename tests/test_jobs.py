@@ -19,9 +19,9 @@ from diffusion.config import DenoiserConfig, TrainConfig
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
-from pipeline.attempts import Attempt, Group, Ledger
+from pipeline.attempts import Attempt, Group, Ledger, Record
 from pipeline.config import ClusterConfig, Resources, RetryConfig
-from pipeline.failures import Cause, classify
+from pipeline.failures import Cause, Tries, classify
 from pipeline.jobs import make_site, resolve_cluster, run_jobs
 from pipeline.local import LocalSite
 from pipeline.slurm import JobInfo, batches, cancelled_by_user, parse_queue, refusal, room
@@ -245,7 +245,8 @@ def test_slurm_without_a_configuration_ends_with_a_line_before_anything_is_submi
 def test_status_counts_by_artifact_ledger_and_scheduler(tmp_path):
     stages = [dataclasses.replace(_stage(tmp_path), checkpoint=tmp_path / str(i) / "model-1.pt") for i in range(5)]
     commit_artifact(stages[0].output, lambda path: path.write_text("x"), {})
-    records = {stage.name: {"job_id": f"7_{i}"} for i, stage in enumerate(stages) if i < 4}
+    asked = Resources(memory_gb=1, hours=1, cpus=1)
+    records = {s.name: Record("key", f"7_{i}", "", 0, 0.0, asked, Tries()) for i, s in enumerate(stages[:4])}
     jobs = {"7_1": JobInfo("RUNNING"), "7_2": JobInfo("PENDING")}
     known = {"done": 1, "running": 1, "queued": 1, "submitted": 0, "waiting": 2}
     assert count(stages, records, jobs) == known

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import threading
-from decimal import Decimal
 
 import pytest
 
@@ -15,55 +14,25 @@ from pipeline import overview, report
 from pipeline.config import load_pipeline_config
 from pipeline.figures import FIGURES
 from pipeline.loop import Loop
-from pipeline.selection import Score, ThresholdRule, select, task_rate
-from pipeline.state import Iteration, save_state
+from pipeline.selection import Score
 from pipeline.status import render, status_of
 from runtime.atomic import commit_artifact, write_json
-from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError
 from runtime.lease import Lease
 from runtime.metrics import MetricsWriter
 from runtime.paths import machine_settings
 from scripts.plot_results import main as plot_results
-
-RULE = ThresholdRule(Decimal("0.1"), 1, Decimal("0.5"))
+from tests import written_runs as runs
 
 
 @pytest.fixture
 def loop(tmp_path):
-    """A run of the component-wise split before its first iteration."""
-    paths = {"results_path": tmp_path / "results", "logs_path": tmp_path / "logs"}
-    loop = Loop(load_pipeline_config(None, {"paths": paths, "rl_seeds": (0, 1)}))
-    write_json(loop.folder / "config.json", to_dict(loop.config))
-    return _saved(loop, loop.state)
-
-
-def _saved(loop, state):
-    loop.state = state
-    save_state(loop.state_file, state)
-    return loop
-
-
-def _begun(loop):
-    state = loop.state
-    targets = state.remaining(loop.tasks.generated)
-    return _saved(loop, state.begin(Iteration(state.next_index, targets, state.accepted(), None)))
-
-
-def _finished(loop, solved_of_ten):
-    """The iteration under way with every policy solving so many of ten episodes, by task."""
-    it = loop.state.current
-    scores = {task: {s: Score(solved_of_ten(task), 10, 3.0) for s in loop.seeds(task)} for task in it.targets}
-    state = loop.state.update(scores=scores, seconds={"diffusion": 60.0, "generation": 30.0, "policy": 90.0})
-    rates = {task: task_rate(of_task) for task, of_task in scores.items()}
-    return _saved(loop, state.finish(select(rates, state.threshold, RULE)))
+    return runs.new_run(tmp_path)
 
 
 @pytest.fixture
 def finished(loop):
-    """Two iterations: all tasks of the Box are solved in the first."""
-    _finished(_begun(loop), lambda task: 9 if task.object == "Box" else 2)
-    return _finished(_begun(loop), lambda task: 4)
+    return runs.two_iterations(loop)
 
 
 def test_a_page_can_be_written_before_the_first_iteration(loop):
@@ -91,11 +60,11 @@ def test_selection_status_page_and_films_agree_on_what_is_solved(loop):
     """A task is solved if its set was accepted: neither at the threshold, nor above it in an iteration under way."""
     exactly_at_it, accepted_later, unjudged = loop.tasks.test[:3]
     middle = loop.tasks.middle[0]
-    _finished(_begun(loop), lambda task: {exactly_at_it: 8, middle: 9}.get(task, 0))
+    runs.finished(runs.begun(loop), lambda task: {exactly_at_it: 8, middle: 9}.get(task, 0))
     for _ in range(2):  # to 0.7, then to 0.6
-        _finished(_begun(loop), lambda task: 7 if task == accepted_later else 0)
-    under_way = _begun(loop).state.update(scores={unjudged: {0: Score(10, 10), 1: Score(10, 10)}})
-    _saved(loop, under_way)
+        runs.finished(runs.begun(loop), lambda task: 7 if task == accepted_later else 0)
+    under_way = runs.begun(loop).state.update(scores={unjudged: {0: Score(10, 10), 1: Score(10, 10)}})
+    runs.saved(loop, under_way)
     assert under_way.accepted() == {0: (middle,), 2: (accepted_later,)}
     assert under_way.solved(loop.tasks.test) == (accepted_later,)
     assert report.filmed(loop) == [(accepted_later, 2)]
@@ -108,7 +77,7 @@ def test_selection_status_page_and_films_agree_on_what_is_solved(loop):
 
 def test_the_best_are_filmed_where_nothing_is_solved(loop):
     first, second = loop.tasks.test[:2]
-    _finished(_begun(loop), lambda task: {first: 1, second: 2}.get(task, 0))
+    runs.finished(runs.begun(loop), lambda task: {first: 1, second: 2}.get(task, 0))
     assert report.filmed(loop) == [(second, 0), (first, 0)]
 
 
@@ -143,14 +112,14 @@ def test_links_of_the_page_lead_to_files(finished):
 
 def test_the_page_says_what_is_being_done(loop):
     assert overview.now(loop) == []
-    it = _begun(loop).state.current
+    it = runs.begun(loop).state.current
     MetricsWriter(loop.generator_stage(it).checkpoint.parent).log(step=25_000, loss=0.5)
     assert overview.now(loop) == ["Iteration 0: train the generator: step 25,000/100,000, loss 0.5000"]
-    _saved(loop, loop.state.update(seconds={"diffusion": 1.0}))
+    runs.saved(loop, loop.state.update(seconds={"diffusion": 1.0}))
     assert overview.now(loop) == ["Iteration 0: generate: 0 of 50 sets done"]
-    _saved(loop, loop.state.update(seconds={"diffusion": 1.0, "generation": 1.0}))
+    runs.saved(loop, loop.state.update(seconds={"diffusion": 1.0, "generation": 1.0}))
     first, second = overview.policies(loop, loop.state.current)[:2]
-    _saved(loop, loop.state.update(scores={first.task: {first.seed: Score(1, 10)}}))
+    runs.saved(loop, loop.state.update(scores={first.task: {first.seed: Score(1, 10)}}))
     MetricsWriter(second.folder).log(step=10_000, success_rate=0.5, mean_return=1.0)
     head, job = overview.now(loop)
     assert head == "Iteration 0: train and test policies: 1 of 82 scored"

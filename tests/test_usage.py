@@ -23,6 +23,7 @@ def loop(tmp_path):
 
 def _note(loop, job, group, memory_gb, seconds, outcome="done"):
     values = {"memory_gb": memory_gb, "seconds": seconds, "outcome": outcome, "group": group}
+    values |= {"stage": group, "host": "n1", "started": 1.0}
     path = loop.paths.logs_path / "slurm" / job / f"note_{group}.json"
     write_json(path, {"run": loop.config.run_name, **values})
 
