@@ -344,14 +344,16 @@ class SlurmSite:
 
     def _exports(self) -> list[str]:
         """Shell lines that give a job the program's copy and this machine's settings, whatever is in their values."""
+        # What this process finds modules in is found by jobs too, which run in another folder.
+        path = [self.program, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         settings = {
+            "PYTHONPATH": os.pathsep.join(str(Path(part).absolute()) for part in path),
             "ICDG_CACHE_PATH": str(machine_settings().cache_path),
             "ICDG_COMMIT": provenance()["commit"],
         }
         return [
             # Where sbatch is told to export nothing, srun would do the same and drop what follows.
             "unset SLURM_EXPORT_ENV",
-            f'export PYTHONPATH={shlex.quote(str(self.program))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
             *(f"export {key}={shlex.quote(value)}" for key, value in settings.items()),
         ]
 

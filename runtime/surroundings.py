@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 _ALLOCATION = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SALLOC_", "PMI")
 _FORMATS = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")  # options of the commands that are asked
@@ -27,17 +26,10 @@ def of_another_job(name: str) -> bool:
 
 @contextlib.contextmanager
 def left_out(*others: str) -> Iterator[None]:
-    """Within, `os.environ` has neither the variables `of_another_job` nor `others`, for what is started meanwhile.
-
-    Relative parts of PYTHONPATH are made absolute, since jobs run in another folder.
-    """
+    """Within, `os.environ` has neither the variables `of_another_job` nor `others`, for what is started meanwhile."""
     gone = {name: value for name, value in os.environ.items() if name in others or of_another_job(name)}
     for name in gone:
         del os.environ[name]
-    if path := os.environ.get("PYTHONPATH"):
-        gone["PYTHONPATH"] = path
-        parts = [str(Path(part).absolute()) for part in path.split(os.pathsep) if part]
-        os.environ["PYTHONPATH"] = os.pathsep.join(parts)
     try:
         yield
     finally:

@@ -97,6 +97,10 @@ class Cluster:
         """Run a command of the scheduler as another user than the jobs', one with an operator's rights."""
         self.run("setpriv", f"--reuid={OPERATOR}", "--clear-groups", *command, check=True)
 
+    def limit_submitted_jobs(self, count: int) -> None:
+        """So many jobs may a user have submitted; -1: any number."""
+        self.run("sacctmgr", "-i", "modify", "user", "root", "set", f"MaxSubmitJobs={count}", check=True)
+
     def idle_nodes(self) -> set[str]:
         lines = self.run("sinfo", "-h", "-N", "-o", "%N %t").stdout.splitlines()
         return {line.split()[0] for line in lines if line.endswith(" idle")}
@@ -250,6 +254,7 @@ class Cluster:
         self.run("sacctmgr", "-i", "add", "account", "site", check=True)
         operator = ("user", OPERATOR, "account=site", "adminlevel=Operator")
         self.run("sacctmgr", "-i", "add", *operator, check=True)
+        self.run("sacctmgr", "-i", "add", "user", "root", "account=site", check=True)
 
     def _write_configuration(self) -> None:
         settings = {
@@ -289,6 +294,7 @@ class Cluster:
         if self.accounting:
             settings |= {
                 "AccountingStorageType": "accounting_storage/slurmdbd",
+                "AccountingStorageEnforce": "limits",
                 "AccountingStorageHost": "127.0.0.1",
                 "AccountingStoragePort": self._ports["slurmdbd"],
                 "AccountingStoragePass": self.folder / "munge" / "socket",
