@@ -6,6 +6,7 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import logging
 import math
@@ -14,6 +15,9 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +31,7 @@ from envs.robomimic_task import RobomimicTask
 from runtime.atomic import artifact_info, atomic_path, commit_artifact
 from runtime.cli import parse_flags
 from runtime.config import to_dict
-from runtime.errors import ConfigError, DataError, StateError, distinct, one_line, run_main
+from runtime.errors import ConfigError, DataError, JobError, StateError, distinct, one_line, run_main
 from runtime.logs import progress
 from runtime.seeds import derive_seed, rng
 
@@ -42,6 +46,7 @@ NOISE = {"lift": 0.2, "can": 0.15, "square": 0.1}
 _AFTER_SUCCESS = 5  # recorded steps, as in the human data
 _VALID_SHARE = 10  # every tenth demonstration is for validation
 _CHUNK = 10  # episodes that a process records at a time
+_Chunk = tuple[RobomimicTask, "CollectConfig", list[int]]
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ def record(env, config: CollectConfig, number: int) -> Demonstration | None:
     )
 
 
-def _record_chunk(work: tuple[RobomimicTask, CollectConfig, list[int]]) -> list[Demonstration | None]:
+def _record_chunk(work: _Chunk) -> list[Demonstration | None]:
     import envs
 
     task, config, numbers = work
@@ -112,11 +117,26 @@ def _record_chunk(work: tuple[RobomimicTask, CollectConfig, list[int]]) -> list[
     return [record(env, config, number) for number in numbers]
 
 
+@contextlib.contextmanager
+def _in_processes(chunks: Sequence[_Chunk], workers: int) -> Iterator[Iterator[list[Demonstration | None]]]:
+    """Record chunks in processes of their own, in order. Raises `JobError` where one of these is killed."""
+    pool = ProcessPoolExecutor(min(workers, len(chunks)), multiprocessing.get_context("spawn"))
+    try:
+        yield pool.map(_record_chunk, chunks)
+    except BrokenProcessPool as error:
+        raise JobError(
+            f"{chunks[0][0]}: a recording process was killed, perhaps for want of memory; with fewer --workers it "
+            "needs less"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def collect(task: RobomimicTask, config: CollectConfig, path: Path, *, workers: int = 1) -> float:
     """Write the first `num_demos` solved episodes to `path`; returns the share of solved ones.
 
     A file that the same configuration made is kept. Raises `StateError` for one that was made otherwise, `DataError`
-    where more than half of the episodes fail.
+    where more than half of the episodes fail, `JobError` where a recording process is killed.
     """
     info = {"task": task.name, **to_dict(config)}
     if path.exists():
@@ -127,10 +147,9 @@ def collect(task: RobomimicTask, config: CollectConfig, path: Path, *, workers: 
     path.parent.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is told before the work
     demos: list[Demonstration] = []
     tried = 0
-    chunks = ((task, config, list(range(start, start + _CHUNK))) for start in range(0, 2 * config.num_demos, _CHUNK))
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers) as pool, progress(config.num_demos, f"demonstrations of {task}") as bar:
-        for recorded in pool.imap(_record_chunk, chunks):
+    chunks = [(task, config, list(range(start, start + _CHUNK))) for start in range(0, 2 * config.num_demos, _CHUNK)]
+    with progress(config.num_demos, f"demonstrations of {task}") as bar, _in_processes(chunks, workers) as parts:
+        for recorded in parts:
             for demo in recorded:
                 if len(demos) == config.num_demos:
                     break

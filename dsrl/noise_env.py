@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from dsrl.diffusion_policy import DiffusionPolicy
 from dsrl.rollout import ChooseNoise
+from envs.pool import WorkerError
 from envs.robomimic_task import RobomimicTask
 from runtime.atomic import checksum, read_json
 from runtime.errors import DataError
@@ -50,6 +52,10 @@ class DSRLEnvWrapper(gymnasium.Wrapper):
         return self._look(observation), info
 
     def step(self, w: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if self._seen is None:
+            raise gymnasium.error.ResetNeeded("no episode is under way, call reset() first")
+        if np.shape(w) != self.action_space.shape:
+            raise ValueError(f"noise of shape {np.shape(w)}, expected {self.action_space.shape}")
         noise = torch.as_tensor(w, dtype=torch.float32, device=self.policy.device)[None]
         chunk = self.policy.denoise(self._seen, noise)
         observation, solved, terminated, truncated, info = self.env.step(self.policy.to_actions(chunk)[0])
@@ -70,18 +76,28 @@ class NoiseVecEnv(VecEnvWrapper):
     def __init__(self, venv: VecEnv, policy: DiffusionPolicy, action_magnitude: float = 1.0) -> None:
         super().__init__(venv, observation_space(policy), noise_space(policy, action_magnitude))
         self.policy, self.env_steps = policy, 0
+        self._seen: Tensor | None = None
 
     def reset(self) -> np.ndarray:
-        return self._look(self.venv.reset())
+        with _killed_worker_named():
+            return self._look(self.venv.reset())
 
     def step_async(self, actions: np.ndarray) -> None:
+        """Raises `ResetNeeded` before `reset`, `ValueError` for noise of another shape than (num_envs, 28)."""
+        if self._seen is None:
+            raise gymnasium.error.ResetNeeded("no episodes are under way, call reset() first")
+        expected = (self.num_envs, *self.action_space.shape)
+        if np.shape(actions) != expected:
+            raise ValueError(f"noise of shape {np.shape(actions)}, expected {expected}")
         self._chunks = self.policy.denoise(
             self._seen, torch.as_tensor(actions, dtype=torch.float32, device=self.policy.device)
         )
-        self.venv.step_async(self.policy.to_actions(self._chunks))
+        with _killed_worker_named():
+            self.venv.step_async(self.policy.to_actions(self._chunks))
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        observations, solved, dones, infos = self.venv.step_wait()
+        with _killed_worker_named():
+            observations, solved, dones, infos = self.venv.step_wait()
         executed = np.array([info["executed"] for info in infos])
         self.env_steps += int(executed.sum())
         chunks = self._chunks.cpu().numpy()
@@ -103,6 +119,14 @@ class NoiseVecEnv(VecEnvWrapper):
     def _look(self, observations: np.ndarray) -> np.ndarray:
         self._seen = self.policy.features(observations)
         return self._seen.cpu().numpy()
+
+
+@contextlib.contextmanager
+def _killed_worker_named() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise WorkerError("a process with environments was killed, perhaps for want of memory") from error
 
 
 class _Make:

@@ -74,7 +74,9 @@ def classify(evidence: Evidence) -> Failure:
             return failure(Cause.INPUT, message)
         if outcome.get("device") or _DEVICE_LOG.search(message):
             return failure(Cause.DEVICE, message, trace)
-        return failure(Cause.MEMORY if _MEMORY_LOG.search(message) else Cause.PROGRAM, message, trace)
+        # The kernel may have killed another process than the one that left the note, which tells what it missed.
+        of_memory = _MEMORY_LOG.search(message) or "OUT_OF_ME" in state
+        return failure(Cause.MEMORY if of_memory else Cause.PROGRAM, message, trace)
     if outcome.get("outcome") == "timeout":
         return failure(Cause.TIME, "out of time too often")
     if "OUT_OF_ME" in state or ("COMPLETED" not in state and _MEMORY_LOG.search(evidence.log_tail)):

@@ -30,6 +30,7 @@ def _error(message, user=False):
         (Evidence("FAILED", _error("RuntimeError: CUDA error: uncorrectable ECC error encountered")), Cause.DEVICE),
         (Evidence("FAILED", _error("OutOfMemoryError: CUDA out of memory. Tried to allocate")), Cause.DEVICE),
         (Evidence("FAILED", _error("KeyError: 'x'")), Cause.PROGRAM),
+        (Evidence("OUT_OF_MEMORY", _error("WorkerError: worker 1 of 2 ended early (killed by SIGKILL)")), Cause.MEMORY),
         (Evidence("FAILED", _error("data.hdf5: no such file", user=True)), Cause.INPUT),
         (
             Evidence("FAILED", log_tail="Traceback (most recent call last):\n  x\nImportError: no torch\n"),

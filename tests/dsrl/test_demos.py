@@ -1,6 +1,9 @@
 import fcntl
+import multiprocessing
 import re
 import shutil
+import threading
+import time
 
 import h5py
 import numpy as np
@@ -10,7 +13,7 @@ from dsrl.collect_demos import CollectConfig, collect, fetch, main
 from dsrl.demos import read_demonstrations
 from dsrl.inspect_data import describe
 from envs.robomimic_task import POLICY_KEYS, RobomimicTask
-from runtime.errors import DataError, StateError
+from runtime.errors import DataError, JobError, StateError
 from tests.dsrl.conftest import run_command
 
 
@@ -57,6 +60,20 @@ def test_demonstrations_are_the_same_whoever_records_them_and_are_kept(demos, tm
     assert path.stat().st_mtime_ns == before
     with pytest.raises(StateError, match="made by another configuration"):
         collect(task, CollectConfig(num_demos=5), path)
+
+
+def test_a_killed_recording_process_ends_the_command_in_one_line(tmp_path):
+    def kill_the_first():
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.01)
+        children[0].kill()
+
+    thread = threading.Thread(target=kill_the_first)
+    thread.start()
+    with pytest.raises(JobError, match="lift: a recording process was killed"):
+        collect(RobomimicTask.standard("lift"), CollectConfig(num_demos=4), tmp_path / "demos.hdf5")
+    thread.join()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_loader_sorts_by_number_decodes_masks_and_bears_holes(demos, tmp_path):

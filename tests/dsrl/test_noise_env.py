@@ -1,10 +1,14 @@
+import copy
+
 import gymnasium
 import numpy as np
+import pytest
 import torch
 
 from dsrl.noise_env import DSRLEnvWrapper, actor_noise
 from dsrl.rollout import episode_seeds, open_environments, run_episodes
 from dsrl.steering import make_sac
+from envs.pool import WorkerError
 from envs.robomimic import RobomimicEnv
 from runtime.metrics import wilson
 from tests.dsrl.conftest import open_noise, tiny_steering
@@ -41,6 +45,38 @@ def test_the_noise_environment_keeps_the_gymnasium_contract(policy):
     for value, old in zip(policy.network.state_dict().values(), before, strict=True):
         assert torch.equal(value, old)
     assert info["chunk"].shape == (28,)
+
+
+def test_noise_of_another_shape_or_before_a_reset_is_refused(policy):
+    single, batched = DSRLEnvWrapper(RobomimicEnv("lift", chunk=4), policy), open_noise(policy)
+    for env, shape, wrong in ((single, (28,), [(7,), (2, 28)]), (batched, (2, 28), [(1, 28), (3, 28), (2, 7), (28,)])):
+        with pytest.raises(gymnasium.error.ResetNeeded):
+            env.step(np.zeros(shape))
+        env.reset()
+        for other in wrong:
+            with pytest.raises(ValueError, match=f"expected {shape}".replace("(", r"\(").replace(")", r"\)")):
+                env.step(np.zeros(other))
+        env.step(np.zeros(shape))
+
+
+def test_a_copy_of_the_noise_environment_goes_on_alike(policy):
+    env = DSRLEnvWrapper(RobomimicEnv("lift", chunk=4), policy)
+    env.reset()
+    w = np.full(28, 0.5, np.float32)
+    env.step(w)
+    other = copy.deepcopy(env)
+    for _ in range(2):
+        np.testing.assert_array_equal(env.step(w)[0], other.step(w)[0])
+
+
+def test_a_killed_process_of_the_noise_environments_is_told(policy):
+    env = open_noise(policy, workers=True)
+    env.reset()
+    env.venv.processes[1].kill()
+    env.venv.processes[1].join()
+    with pytest.raises(WorkerError, match="a process with environments was killed"):
+        env.step(np.zeros((2, 28)))
+    env.venv.processes[0].kill()
 
 
 def test_the_batched_environment_is_the_single_one(policy):
