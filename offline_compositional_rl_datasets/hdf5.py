@@ -31,6 +31,7 @@ from offline_compositional_rl_datasets.transitions import (
 from runtime.atomic import atomic_path, verify
 from runtime.errors import DataError
 from runtime.hdf5 import find, open_hdf5, read
+from runtime.paths import path_part
 
 FLAGS = ("successes", "terminals", "timeouts")
 KEYS = ("observations", "actions", "rewards", *FLAGS)
@@ -41,7 +42,11 @@ EpisodeEnds = Literal["drop", "self", "reference"]
 
 
 def task_file(data_path: Path, dataset_type: str, task: Task) -> Path:
-    """Where a task's file belongs: `<type>-<robot>-offline-comp-data/<TASK>/data.hdf5`."""
+    """Where a task's file belongs: `<type>-<robot>-offline-comp-data/<TASK>/data.hdf5`.
+
+    Raises `ConfigError` for a type that is no name of a folder.
+    """
+    path_part("dataset_type", dataset_type)
     return Path(data_path) / f"{dataset_type}-{task.robot.lower()}-offline-comp-data" / task.name / "data.hdf5"
 
 

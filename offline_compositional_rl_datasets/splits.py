@@ -10,6 +10,7 @@ from pathlib import Path
 from offline_compositional_rl_datasets.task import AXES, Task, all_tasks
 from runtime.atomic import read_json, write_json
 from runtime.errors import ConfigError, DataError, TaskError
+from runtime.paths import path_part
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Split:
 
 
 def split_file(tasks_path: Path, kind: str, seed: int, holdout_elem: str | None = None) -> Path:
+    """Raises `ConfigError` for a kind or an element that is no name."""
+    path_part("experiment_type", kind)
+    if holdout_elem:
+        path_part("holdout_elem", holdout_elem)
     prefix = f"{holdout_elem}_" if holdout_elem else ""
     return Path(tasks_path) / kind / f"{prefix}split_{seed}.json"
 

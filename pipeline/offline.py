@@ -27,6 +27,7 @@ from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
 from runtime.errors import ConfigError
 from runtime.metrics import write_csv
+from runtime.paths import path_part
 from runtime.seeds import derive_seed
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,9 @@ class DatasetConfig:
         return tuple((task, find_task_file(self.dir, kind, task)) for task, kind in kinds)
 
     def folder(self, root: Path, exp: str, algo: str) -> Path:
-        return root / self.type / self.split / exp / algo / str(self.seed)
+        """Where a learner's results are under `root`. Raises `ConfigError` for a part that is no name of a folder."""
+        names = {"dataset_type": self.type, "dataset_split": self.split, "exp": exp, "algo": algo}
+        return root.joinpath(*(path_part(flag, name) for flag, name in names.items()), str(self.seed))
 
 
 class _Recording:

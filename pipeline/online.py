@@ -45,6 +45,7 @@ from runtime.config import config_hash, dict_without, to_dict
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import autocast_dtype, pick_device
 from runtime.errors import DataError
+from runtime.paths import path_part
 from runtime.seeds import derive_seed
 from runtime.trackers import trackers
 
@@ -239,8 +240,9 @@ def run_name(task: Task, exp_name: str, seed: int, data_root: Path | None = None
     """`composuite_<task>__<exp_name>__<seed>`, with the set that it learns from: `__train<N>_<folder of the sets>`.
 
     The published code puts a path with slashes in the name, or the time: the same command then finds its run no more.
+    Raises `ConfigError` for an `exp_name` that is no name of a folder.
     """
-    name = f"composuite_{task.name}__{exp_name}__{seed}"
+    name = f"composuite_{task.name}__{path_part('exp_name', exp_name)}__{seed}"
     if data_root is None:
         return name
     found = re.search(r"train(\d+)_", str(data_root))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import AXES, Task
@@ -276,4 +277,9 @@ def links(loop: Loop) -> list[tuple[str, str]]:
         found.append((f"generator and sets of iteration {it.index}", loop.generator_stage(it).checkpoint.parent))
         folder = loop.paths.results_path / f"augmented_{it.index}" / "policies" / loop.config.model_name(it.index)
         found.append((f"policies of iteration {it.index}", folder))
-    return [(name, Path(os.path.relpath(path, loop.folder)).as_posix()) for name, path in found if path.exists()]
+    return [(name, _address(path, loop.folder)) for name, path in found if path.exists()]
+
+
+def _address(path: Path, folder: Path) -> str:
+    """The percent-encoded address of a file from a page in `folder`: what is a space or # in a path is none in it."""
+    return quote(Path(os.path.relpath(path, folder)).as_posix())

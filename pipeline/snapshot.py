@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -16,12 +17,21 @@ _NOT_PROGRAM = ("slurm", "__pycache__")
 _LOGS = "_logs"  # how folders of logs end, which may lie under scripts/ too
 
 
-def _files() -> list[Path]:
-    found = []
+def _files() -> dict[Path, bytes]:
+    """The program's regular files in order with their contents.
+
+    What else is there is left out, such as the lock of an editor (a link to nowhere), a pipe, and files that are gone
+    again when they are read.
+    """
+    found: dict[Path, bytes] = {}
     for package in (*_PACKAGES, _DATA_PACKAGE):
         for folder, folders, names in os.walk(PROJECT_ROOT / package):
             folders[:] = sorted(name for name in folders if name not in _NOT_PROGRAM and not name.endswith(_LOGS))
-            found += [Path(folder) / name for name in sorted(names) if not name.endswith((".pyc", ".out", ".csv"))]
+            for name in sorted(names):
+                path = Path(folder) / name
+                if not name.endswith((".pyc", ".out", ".csv")) and path.is_file():
+                    with contextlib.suppress(FileNotFoundError):
+                        found[path.relative_to(PROJECT_ROOT)] = path.read_bytes()
     return found
 
 
@@ -33,16 +43,16 @@ def take(folder: Path) -> Path:
     """
     files = _files()
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(str(file.relative_to(PROJECT_ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
+    for file, content in files.items():
+        digest.update(str(file).encode() + b"\0" + content + b"\0")
     target = folder / digest.hexdigest()[:12]
     if target.exists():
         return target
     temporary = folder / f".{target.name}.{os.getpid()}"
-    for file in files:
-        copy = temporary / file.relative_to(PROJECT_ROOT)
+    for file, content in files.items():
+        copy = temporary / file
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(file, copy)
+        copy.write_bytes(content)
     try:
         temporary.rename(target)
     except OSError:  # another loop was faster

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from runtime.config import load_yaml
+from runtime.errors import ConfigError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_MOST_CHARACTERS = 100
+_NAME = re.compile(r"\w(?:[\w .+=,@-]{0,98}[\w.+=,@-])?", re.ASCII)
 _PATHS_FILE = PROJECT_ROOT / "config" / "paths.yaml"
+
+
+def path_part(flag: str, name: str) -> str:
+    """A name from outside that becomes a folder's or a file's, or a part of one.
+
+    Raises `ConfigError` for one that could lead elsewhere or that a file system may refuse.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{flag} {name[:_MOST_CHARACTERS]!r}: expected a name of at most {_MOST_CHARACTERS} letters, digits, "
+            "spaces and . _ - + = , @ that begins with a letter, a digit or _"
+        )
+    return name
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def main(
     from pipeline.offline import newest_checkpoint, roll_out
     from runtime.errors import ConfigError
     from runtime.logs import configure_logging
-    from runtime.paths import machine_settings
+    from runtime.paths import machine_settings, path_part
 
     for name, value, least in (("n_steps", n_steps, 1), ("n_trajs", n_trajs, 1), ("task_id", task_id, -1)):
         if value < least:
@@ -59,6 +59,7 @@ def main(
     if not any(tasks.values()):
         raise ConfigError("--no_get_train_results: the split has no other tasks than training tasks")
     root = results_path or machine_settings().results_path
+    path_part("base_path", base_path)
     checkpoint = newest_checkpoint(dataset.folder(root / base_path, exp, algo), seed)
     folder = dataset.folder(root / "_evaluation" / base_path, exp, algo) / f"task_{task_id}"
     rates = roll_out(checkpoint, tasks, folder, n_steps=n_steps, n_trajs=n_trajs, seed=seed)

@@ -56,7 +56,7 @@ def main(
     from pipeline.offline import FineTune, newest_checkpoint
     from runtime.errors import ConfigError
     from runtime.logs import configure_logging
-    from runtime.paths import machine_settings
+    from runtime.paths import machine_settings, path_part
 
     configure_logging()
     dataset = split.config()
@@ -76,6 +76,7 @@ def main(
         sac=SACConfig(batch_size=batch_size),
     )
     root = results_path or machine_settings().results_path
+    path_part("base_path", base_path)
     checkpoint = newest_checkpoint(dataset.folder(root / base_path, exp, algo), seed)
     folder = dataset.folder(root / "_finetune_training", exp, algo) / str(update_start_step) / f"task_{task_id}"
     stage = FineTune(tests[task_id], checkpoint, config, seed, folder, device=device)

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import re
 import threading
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 
@@ -107,7 +109,17 @@ def test_links_of_the_page_lead_to_files(finished):
     page = report.report_file(finished).read_text()
     addresses = re.findall(r'href="([^"]*)"', page)
     assert "state.json" in addresses
-    assert all((finished.folder / address).exists() for address in addresses)
+    assert all((finished.folder / unquote(address)).exists() for address in addresses)
+
+
+@pytest.mark.parametrize("name", ["my logs", "run #1", "50%20", "why?", 'a"b&c', "javascript:x", "größe"])
+def test_a_link_leads_to_a_folder_of_any_name(tmp_path, name):
+    (page := tmp_path / "loops" / "run").mkdir(parents=True)
+    (target := tmp_path / name).mkdir()
+    address = overview._address(target, page)
+    assert re.fullmatch(r"[A-Za-z0-9_.~/%-]+", address), "nothing that a page or a browser could take otherwise"
+    found = urlsplit(urljoin(f"{page.as_uri()}/report.html", address))
+    assert (Path(unquote(found.path)), found.query, found.fragment) == (target, "", "")
 
 
 def test_the_page_says_what_is_being_done(loop):
