@@ -107,7 +107,7 @@ class World:
         log.info("process %d of %d: waiting at %s until all have come", self.rank, self.size, where)
         try:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        except (dist.DistError, RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError) as error:
             raise JobError(f"not all of {self.size} processes met at {where} ({one_line(error)})") from error
         try:
             yield

@@ -83,14 +83,21 @@ class ClusterConfig:
             raise ConfigError(f"cluster {self.kind!r}: expected auto, slurm or local")
         expect_range(self, "max_parallel", "max_array", "tasks_per_job", "signal_seconds", least=1)
         expect_range(self, "poll_seconds", above=True)
+        for name in ("partition", "qos", "account", "constraint", "exclude", "gres"):
+            _expect_line(f"cluster.{name}", getattr(self, name))
         for name, value in self.sbatch.items():
             if name.replace("_", "-") in _OWN_OPTIONS or not re.fullmatch(r"[a-z][a-z0-9]+([-_][a-z0-9]+)*", name):
                 raise ConfigError(
                     f"cluster.sbatch: {name!r}: expected a long option of sbatch without dashes in front, and none of "
                     f"the program's own ({', '.join(_OWN_OPTIONS)})"
                 )
-            if set("\n\r\0") & set(str(value)):
-                raise ConfigError(f"cluster.sbatch: {name}: {value!r}: expected a single line")
+            _expect_line(f"cluster.sbatch: {name}", value)
+
+
+def _expect_line(name: str, value: object) -> None:
+    """What would be more than one line of a job script says more than an option."""
+    if set("\n\r\0") & set(str(value)):
+        raise ConfigError(f"{name}: {value!r}: expected a single line")
 
 
 # Jobs are found again, followed and continued by these.

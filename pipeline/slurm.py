@@ -269,8 +269,9 @@ class SlurmSite:
         limit = limit_in(complaint)
         if limit is None:
             return False
-        others = jobs == 1 and any(info.state.startswith(_ALIVE) for info in (queue() or {}).values())
-        return self.limits.refused(limit, jobs, complaint, alone=not others)
+        mine = queue() if jobs == 1 else None
+        alone = mine is not None and not any(info.state.startswith(_ALIVE) for info in mine.values())
+        return self.limits.refused(limit, jobs, complaint, alone=alone)
 
     def _submit_array(self, jobs: Sequence[Sequence[Attempt]], parallel: int, group: Group) -> str | None:
         """Gives sbatch's complaint where it did not take the jobs."""
@@ -354,6 +355,9 @@ class SlurmSite:
         return [
             # Where sbatch is told to export nothing, srun would do the same and drop what follows.
             "unset SLURM_EXPORT_ENV",
+            # srun may take one core unless it is told, and a site that binds no process shows it all of the node's.
+            'cores="${SLURM_CPUS_PER_TASK:-}"',
+            '[ -z "$cores" ] || export SRUN_CPUS_PER_TASK="$cores" ICDG_CPUS="$cores"',
             *(f"export {key}={shlex.quote(value)}" for key, value in settings.items()),
         ]
 

@@ -10,11 +10,11 @@ import pytest
 from pipeline.attempts import Attempt, Group, Ledger
 from pipeline.config import ClusterConfig, Resources
 from pipeline.failures import Cause, Failure, classify
-from pipeline.jobcall import note_file
+from pipeline.jobcall import Note, note_file
 from pipeline.slurm import SlurmSite, queue
 from pipeline.submit_limits import Limit, limit_in
 from runtime.atomic import write_json
-from runtime.config import load_yaml
+from runtime.config import load_yaml, to_dict
 from runtime.errors import ConfigError
 from runtime.paths import machine_settings
 from tests.test_jobs import TellsItsGpus
@@ -187,6 +187,8 @@ def test_null_takes_an_option_out_and_no_key_is_named_that_nobody_asked_for(site
 def test_options_that_would_lose_jobs_are_refused(sbatch):
     with pytest.raises(ConfigError, match=r"cluster\.sbatch: .*expected"):
         ClusterConfig(sbatch=sbatch)
+    with pytest.raises(ConfigError, match=r"cluster\.gres: 'gpu\\n#SBATCH': expected a single line"):
+        ClusterConfig(gres="gpu\n#SBATCH")
 
 
 def test_a_path_that_slurm_reads_as_a_pattern_is_refused(site_folder, tmp_path):
@@ -225,7 +227,7 @@ def test_a_node_whose_gpu_failed_is_known_by_the_jobs_note_where_the_scheduler_h
     site = _site(tmp_path)
     ((attempt, _),) = site.submit(_attempts(tmp_path, 1), [], _group(tmp_path))
     (site_folder / "jobs" / "1").unlink()
-    note = {"outcome": "error", "user": False, "device": True, "message": "no CUDA", "trace": [], "host": "n7"}
-    write_json(note_file(tmp_path / "logs" / "1", attempt.stage.name), note)
+    note = Note(attempt.stage.name, "error", "n7", 0.0, 1.0, 0.5, device=True, message="no CUDA")
+    write_json(note_file(tmp_path / "logs" / "1", attempt.stage.name), to_dict(note))
     ((_, evidence),) = site.over([attempt])
     assert classify(evidence) == Failure(Cause.DEVICE, "no CUDA", "n7")

@@ -47,7 +47,7 @@ def test_jobs_wait_within_the_limit_of_a_site_and_are_what_they_were_asked_to_be
     try:
         failed = run_jobs(
             stages,
-            Resources(memory_gb=100, hours=0.1, cpus=1, gpus=0),
+            Resources(memory_gb=100, hours=0.1, cpus=2, gpus=0),
             make_site(site, folder / "logs", ledger, folder / "code"),
             ledger,
             Group("run", "keep", 0, lambda stage: folder / "named"),
@@ -64,6 +64,7 @@ def test_jobs_wait_within_the_limit_of_a_site_and_are_what_they_were_asked_to_be
         assert kept["ICDG_CACHE_PATH"] == around["ICDG_CACHE_PATH"]
         assert kept["SLURM_MEM_PER_CPU"] == "500"
         assert kept["SLURM_JOB_ID"] != "7"
+        assert kept["ICDG_CPUS"] == kept["SLURM_CPUS_PER_TASK"] == kept["SLURM_CPUS_ON_NODE"] == "2"
         assert "SLURM_MEM_PER_NODE" not in kept
         assert "WORLD_SIZE" not in kept
     assert not (tmp_path / "ran").exists()
