@@ -133,6 +133,7 @@ class RobomimicEnv(TaskEnv):
         state = np.empty(mujoco.mj_stateSize(self.model, _ALL_PHYSICS))
         mujoco.mj_getState(self.model, self.data, state, _ALL_PHYSICS)
         return {
+            "env_args": self.task.env_args,
             "state": state,
             "placement": self.scene.placement(self.model),
             "controller": self.controller.snapshot(),
@@ -140,6 +141,8 @@ class RobomimicEnv(TaskEnv):
         }
 
     def _restore_physics(self, physics: Mapping[str, Any]) -> None:
+        if physics["env_args"] != self.task.env_args:
+            raise ValueError("made with other env_args")
         self.close()
         mujoco.mj_resetData(self.model, self.data)
         self.scene.place(physics["placement"], self.model, self.data)

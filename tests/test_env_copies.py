@@ -13,26 +13,24 @@ import torch
 
 import envs
 from envs.pool import EnvPool
+from envs.robomimic_task import RobomimicTask
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import DataError
 
 COMPOSUITE = ["IIWA_Plate_ObjectWall_Shelf", "Kinova3_Box_None_Push", "Panda_Hollowbox_ObjectDoor_PickPlace"]
-ROBOMIMIC = ["lift", "can", "square"]
+ROBOMIMIC = ["lift", "can", "square", "can of robosuite 1.5"]
 ALL = COMPOSUITE + ROBOMIMIC
-# Of Robomimic's, those that are made of Jacobians too.
-_KEYS = (
-    "robot0_eef_pos",
-    "robot0_eef_quat",
-    "robot0_eef_vel_lin",
-    "robot0_eef_vel_ang",
-    "robot0_gripper_qvel",
-    "object",
-)
 
 
-@cache
-def _made(name):
-    return envs.make(name, **({"keys": _KEYS} if name in ROBOMIMIC else {}))
+def _new(name):
+    """With all observations that there are: some are made of Jacobians, some of the step before."""
+    if name in COMPOSUITE:
+        return envs.make(name)
+    task = RobomimicTask.standard(*name.split(" of robosuite "))
+    return envs.make(task, keys=tuple(task.observation_dims))
+
+
+_made = cache(_new)
 
 
 def _under_way(name, *, seed=4, steps=25, make=_made):
@@ -138,7 +136,7 @@ def test_an_environment_goes_on_from_a_snapshot_however_often(name):
     snapshot = env.snapshot()
     kept = copy.deepcopy(snapshot)
     first = _onward(env)
-    other = envs.make(name, keys=_KEYS) if name in ROBOMIMIC else envs.make(name)
+    other = _new(name)
     other.reset(seed=77)
     for each in (env, other, env):
         each.restore(snapshot)
@@ -162,6 +160,9 @@ def test_a_snapshot_of_another_task_or_none_is_refused():
         env.restore(_under_way(COMPOSUITE[1]).snapshot())
     good = env.snapshot()
     moved = good["placement"] + 0.1
+    for one, other in (("can", "can of robosuite 1.5"), ("can of robosuite 1.5", "can")):
+        with pytest.raises(DataError, match="made with other env_args"):
+            _under_way(one, steps=1).restore(_under_way(other, steps=1).snapshot())
     for wrong in (
         {key: value for key, value in good.items() if key != "state"},
         good | {"state": good["state"][:-1]},
