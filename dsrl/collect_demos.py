@@ -43,6 +43,7 @@ PUBLISHED = "https://huggingface.co/datasets/robomimic/robomimic_datasets/resolv
 NOISE = {"lift": 0.2, "can": 0.15, "square": 0.1}
 """Default exploration noise by task."""
 
+_SCRIPTED = {"1.4": "low_dim_scripted.hdf5", "1.5": "low_dim_scripted_v15.hdf5"}
 _AFTER_SUCCESS = 5  # recorded steps, as in the human data
 _VALID_SHARE = 10  # every tenth demonstration is for validation
 _CHUNK = 10  # episodes that a process records at a time
@@ -72,10 +73,10 @@ class CollectConfig:
 
 def record(env, config: CollectConfig, number: int) -> Demonstration | None:
     """Run `number`'s episode; None where it was not solved. Start and noise depend on the number alone."""
-    from envs.robomimic_experts import EXPERTS
+    from envs.robomimic_experts import expert_of
 
     name = env.task.name
-    expert, noise = EXPERTS[name], rng("demo-noise", config.seed, name, number)
+    expert, noise = expert_of(env.task), rng("demo-noise", config.seed, name, number)
     keys = tuple(env.task.observation_dims)
     observation, _ = env.reset(seed=derive_seed("demo-start", config.seed, name, number))
     model_xml = env.model_xml()
@@ -216,6 +217,7 @@ def main(
     seed: int = 0,
     workers: int = 0,
     datasets: Path = Path("datasets"),
+    robosuite: str = "1.4",
     download: bool = False,
     url: str = PUBLISHED,
 ) -> None:
@@ -229,6 +231,7 @@ def main(
         seed: of starts and noise
         workers: processes (0: one per core)
         datasets: root of the data sets
+        robosuite: 1.4 or 1.5, whose environment is recorded; 1.5 writes low_dim_scripted_v15.hdf5
         download: fetch the published human demonstrations instead
         url: where from, with {task} in place of the task's name; a low_dim_v141.hdf5 keeps its name
     """
@@ -238,6 +241,8 @@ def main(
     configure_logging()
     if workers < 0:
         raise ConfigError(f"--workers {workers}: expected 0 or more")
+    if robosuite not in _SCRIPTED:
+        raise ConfigError(f"--robosuite {robosuite}: expected {' or '.join(_SCRIPTED)}")
     distinct("--tasks", tasks)
     for name in tasks:
         RobomimicTask.standard(name)  # raises for an unknown name before anything is recorded
@@ -249,8 +254,8 @@ def main(
             print(f"{name}: published demonstrations, {path}")
             continue
         config = CollectConfig(num_demos, NOISE[name] if noise is None else noise, horizon, seed)
-        path = datasets / name / "scripted" / "low_dim_scripted.hdf5"
-        rate = collect(RobomimicTask.standard(name), config, path, workers=workers or cpu_count())
+        path = datasets / name / "scripted" / _SCRIPTED[robosuite]
+        rate = collect(RobomimicTask.standard(name, robosuite), config, path, workers=workers or cpu_count())
         print(f"{name}: {num_demos} demonstrations, {rate:.1%} of the episodes solved, {path}")
 
 

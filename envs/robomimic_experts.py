@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.robomimic_task import ACTION_DIM
+from envs.robomimic_task import ACTION_DIM, RobomimicTask
 
 OPEN, CLOSED = -1.0, 1.0
 _UP = np.array([0.0, 0.0, 1.0])
@@ -143,6 +143,17 @@ def square(observation: np.ndarray, gain: float = 12.0) -> np.ndarray:
 
 
 EXPERTS: dict[str, Expert] = {"lift": lift, "can": can, "square": square}
+"""By task; of observations as robosuite 1.4 has them."""
+
+
+def expert_of(task: RobomimicTask) -> Expert:
+    """The task's demonstrator, of the policy's observations as the task has them."""
+    expert = EXPERTS[task.name]
+    if task.arguments.series == "1.4" or task.name == "lift":
+        return expert
+    return lambda observation: expert(
+        np.concatenate([observation[:9], observation[16:23]])
+    )  # the object's pose is last
 
 
 def _matrix(quaternion: np.ndarray) -> np.ndarray:
