@@ -26,8 +26,8 @@ class BCConfig:
 
     `filter_key` names a mask of the data file (empty: all demonstrations), `num_demos` takes the first so many of them
     (0: all). `pred_horizon` actions are predicted and executed open loop. Evaluation takes `ddim_steps` and `spacing`
-    unless told otherwise. `relative_quaternion`: see `dsrl.normalizer`. `env_check` off lets files of another robosuite
-    version be trained on; the environment is then the installed one's.
+    unless told otherwise. `relative_quaternion`: see `dsrl.normalizer`. `env_check` off lets files of an environment
+    that is not built here be trained on; the usual one of robosuite 1.4 then stands for it.
     """
 
     task: str = "lift"

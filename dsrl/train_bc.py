@@ -52,7 +52,7 @@ def main(
         num_demos: take the first so many (0: all)
         pred_horizon: actions per chunk
         relative_quaternion: raw, six or drop
-        env_check: refuse files of another robosuite version
+        env_check: refuse files of an environment that is not built here; else robosuite 1.4's usual one stands for it
         diffusion_steps: times of the noise schedule
         ddim_steps: sampling steps that evaluation takes by default
         spacing: leading or trailing sampling times
@@ -71,15 +71,17 @@ def main(
     from dsrl.demos import read_demonstrations
     from envs.robomimic_task import RobomimicTask
     from runtime.device import pick_device
-    from runtime.errors import ConfigError
+    from runtime.errors import ConfigError, DataError
     from runtime.logs import configure_logging
 
     configure_logging()
     settings = load_task_config(BCConfig, "bc", task, config, flags)
     data = read_demonstrations(settings.data_file, filter_key=settings.filter_key, num_demos=settings.num_demos)
-    if settings.env_check:
+    try:
         recorded = RobomimicTask.from_env_args(data.env_args, str(settings.data_file))
-    else:
+    except DataError:
+        if settings.env_check:
+            raise
         recorded = RobomimicTask.standard(task)
     if recorded.name != task:
         raise ConfigError(f"{settings.data_file}: demonstrations of the task {recorded.name!r}, not of {task!r}")

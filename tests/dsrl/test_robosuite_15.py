@@ -1,14 +1,23 @@
 """The environments of robosuite 1.5, held to traces that `record_traces_15.py` recorded with it."""
 
+import shutil
 from functools import cache
 from pathlib import Path
 
+import h5py
 import mujoco
 import numpy as np
 import pytest
 
+from dsrl import train_bc
+from dsrl.collect_demos import CollectConfig, collect
+from dsrl.diffusion_policy import DiffusionPolicy
+from dsrl.inspect_data import describe
+from dsrl.rollout import open_environments, run_episodes
 from envs.robomimic import RobomimicEnv
 from envs.robomimic_task import POLICY_KEYS, RobomimicTask, task_names
+from runtime.errors import DataError
+from tests.dsrl.conftest import ROOT
 
 TRACES = {path.stem: path for path in sorted((Path(__file__).parent / "traces_15").glob("*.npz"))}
 KEYS = (*POLICY_KEYS, "robot0_eef_quat_site")
@@ -153,3 +162,32 @@ def test_lite_physics_and_the_base_as_frame_change_nothing():
     changed = one.env_args.replace('"lite_physics": false', '"lite_physics": true').replace('"world"', '"base"')
     assert changed != one.env_args
     assert RobomimicTask.from_env_args(changed, "x").arguments == one.arguments
+
+
+def test_todays_files_are_looked_into_trained_on_and_evaluated(tmp_path):
+    """A recorded one with the arguments of the published `low_dim_v15.hdf5`."""
+    path = tmp_path / "low_dim_v15.hdf5"
+    collect(RobomimicTask.standard("can", "1.5"), CollectConfig(num_demos=2), path)
+    assert "can be cloned: can, as of robosuite 1.5" in describe(path)
+    with h5py.File(path) as file:
+        seen = file["data/demo_1/obs/object"][:]
+    assert not seen[0, :7].any() and np.abs(seen[1:, 7:10] - seen[0, 7:10]).max() > 0.1, "the can's own pose is last"
+    flags = {"data_path": str(path), "save_dir": str(tmp_path / "bc"), "config": ROOT / "config/dsrl/demo_bc.yaml"}
+    train_bc.main(task="can", epochs=2, save_every=2, relative_quaternion="six", device="cpu", **flags)
+    policy = DiffusionPolicy.load(tmp_path / "bc/state_2.pt", ddim_steps=2)
+    assert policy.task == RobomimicTask.standard("can", "1.5")
+    with open_environments(policy, 2, horizon=8) as environments:
+        assert environments.reset([1, 2]).shape == (2, 23)
+        assert len(run_episodes(policy, environments, [1, 2]).rows()) == 2
+
+
+def test_a_file_of_another_version_is_trained_on_when_asked_for_and_else_refused(demos, tmp_path):
+    old = tmp_path / "low_dim.hdf5"
+    shutil.copy(demos, old)
+    with h5py.File(old, "r+") as file:
+        file["data"].attrs["env_args"] = file["data"].attrs["env_args"].replace('"1.4.1"', '"1.2.0"')
+    flags = {"data_path": str(old), "save_dir": str(tmp_path / "bc"), "config": ROOT / "config/dsrl/demo_bc.yaml"}
+    with pytest.raises(DataError, match=r"env_version is '1.2.0', expected 1.4 or 1.5.*--no_env_check"):
+        train_bc.main(task="lift", epochs=1, save_every=1, **flags)
+    train_bc.main(task="lift", epochs=1, save_every=1, env_check=False, device="cpu", **flags)
+    assert DiffusionPolicy.load(tmp_path / "bc/state_1.pt").task == RobomimicTask.standard("lift")

@@ -55,3 +55,4 @@ def test_six_numbers_do_not_depend_on_the_sign_of_the_quaternion():
     torch.testing.assert_close(x.norm(dim=1), torch.ones(5))
     assert features(observation, columns, "drop").shape == (5, 19)
     assert feature_columns(RobomimicTask.standard("lift"), POLICY_KEYS, "six") is None
+    assert feature_columns(RobomimicTask.standard("can", "1.5"), POLICY_KEYS, "six") == slice(12, 16)
