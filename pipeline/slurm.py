@@ -33,6 +33,7 @@ from pipeline.local import tail
 from pipeline.stages import is_done
 from pipeline.submit_limits import SubmitLimits, limit_in
 from runtime import surroundings
+from runtime.atomic import atomic_path
 from runtime.errors import ConfigError, JobError, one_line
 from runtime.paths import machine_settings
 from runtime.provenance import provenance
@@ -231,8 +232,7 @@ class SlurmSite:
             return
         call = submitit.core.utils.DelayedSubmission(self._call(tasks, group))
         call.set_timeout(_minutes(tasks[0].resources), _MAX_TIMEOUTS)
-        pickle.parent.mkdir(parents=True, exist_ok=True)
-        with submitit.core.utils.temporary_save_path(pickle) as temporary:
+        with atomic_path(pickle) as temporary:
             call.dump(temporary)
 
     # Submitting

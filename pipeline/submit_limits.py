@@ -16,10 +16,12 @@ log = logging.getLogger(__name__)
 
 _LONGEST_WAIT_SECONDS = 300.0
 # Names of limits, which sbatch prints above its last line; where it prints none, that line speaks of all of them.
-_NUMBER = re.compile(r"\w(SubmitJob|JobsLimit|JobsPer)|\bQOSJobLimit|temporarily unable to accept job|limit exceeded")
-_ONE_JOB = re.compile(
-    r"\b(QOS|Assoc)\w*(PerJob|PerNode|WallDuration)|\b(QOS|Assoc)Min"
-)  # too large, whatever else runs
+_NUMBER = re.compile(
+    r"\w(SubmitJob|JobsLimit|JobsPer)|\bQOSJobLimit|temporarily unable to accept job|Resource temporarily unavailable|"
+    r"(RPC|[Jj]ob) limit exceeded"
+)
+# A single job is too large for these, whatever else runs.
+_ONE_JOB = re.compile(r"\b(QOS|Assoc)\w*(PerJob|PerNode|WallDuration)|\b(QOS|Assoc)Min")
 _EITHER = re.compile(r"\b(QOS|Assoc)(Max|Grp)|\bMax\w+PerAccount|job submit limit|accounting(/QOS)? policy")
 _ARRAY = re.compile(r"Invalid job array specification")
 

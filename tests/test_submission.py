@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from submitit.core.utils import DelayedSubmission
 
 from pipeline.attempts import Attempt, Group, Ledger
 from pipeline.config import ClusterConfig, Resources
@@ -34,6 +35,8 @@ POLICY = (
         (f"sbatch: error: QOSMaxJobsPerUserLimit {POLICY}", Limit.NUMBER),
         (f"sbatch: error: MaxSubmitJobsPerAccount {POLICY}", Limit.NUMBER),
         ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying", Limit.NUMBER),
+        ("sbatch: error: Batch job submission failed: Resource temporarily unavailable", Limit.NUMBER),
+        ("sbatch: error: Memory specification: limit exceeded", None),
         (POLICY, Limit.NUMBER_OR_SIZE),
         (f"sbatch: error: QOSMaxCpuPerUserLimit {POLICY}", Limit.NUMBER_OR_SIZE),
         (f"sbatch: error: QOSMaxWallDurationPerJobLimit {POLICY}", None),
@@ -231,3 +234,12 @@ def test_a_node_whose_gpu_failed_is_known_by_the_jobs_note_where_the_scheduler_h
     write_json(note_file(tmp_path / "logs" / "1", attempt.stage.name), to_dict(note))
     ((_, evidence),) = site.over([attempt])
     assert classify(evidence) == Failure(Cause.DEVICE, "no CUDA", "n7")
+
+
+def test_a_job_whose_loop_was_killed_twice_while_it_wrote_what_the_job_runs_gets_it(site_folder, tmp_path):
+    site = _site(tmp_path)
+    ((attempt, _),) = site.submit(_attempts(tmp_path, 1), [], _group(tmp_path))
+    pickle = tmp_path / "logs" / "1" / "1_submitted.pkl"
+    pickle.rename(pickle.with_name(pickle.name + ".save_tmp"))
+    assert site.adopt([attempt], _group(tmp_path)) == [attempt]
+    assert DelayedSubmission.load(pickle).function.stages == [attempt.stage]
