@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
 from dsrl.diffusion_policy import DiffusionPolicy
 from dsrl.rollout import ChooseNoise
+from dsrl.saved_actor import load_saved_actor
 from envs.pool import WorkerError
 from envs.robomimic_task import RobomimicTask
 from runtime.atomic import checksum, read_json
@@ -166,10 +168,7 @@ def load_actor(path: Path, policy: DiffusionPolicy, *, deterministic: bool = Fal
     """The noise that a saved SAC chooses. Raises `DataError` unless it is one that steers this policy."""
     if not Path(path).is_file():
         raise DataError(f"{path}: no such SAC model; train one with `python -m dsrl.train_dsrl`")
-    try:
-        model = SAC.load(path, device=policy.device)
-    except Exception as error:  # whatever its archive and torch's unpickler meet
-        raise DataError(f"{path}: not a SAC model of stable-baselines3 ({type(error).__name__})") from error
+    model = load_saved_actor(path, policy.device)
     found = (model.observation_space.shape, model.action_space.shape)
     expected = ((policy.feature_dim,), (policy.action_dim,))
     if found != expected:
@@ -183,7 +182,7 @@ def load_actor(path: Path, policy: DiffusionPolicy, *, deterministic: bool = Fal
     return actor_noise(model, deterministic=deterministic)
 
 
-def actor_noise(model: SAC, *, deterministic: bool) -> ChooseNoise:
+def actor_noise(model: SAC | SACPolicy, *, deterministic: bool) -> ChooseNoise:
     low, high = (
         torch.as_tensor(bound, device=model.device) for bound in (model.action_space.low, model.action_space.high)
     )

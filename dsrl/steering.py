@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3 import SAC
 
 from dsrl.config import DSRLConfig
 from dsrl.diffusion_policy import DiffusionPolicy
@@ -16,6 +15,7 @@ from dsrl.noise_aliasing import NoiseAliasingSAC
 from dsrl.noise_env import NoiseVecEnv, actor_noise, open_noise_environments
 from dsrl.noise_sac import NoiseSAC
 from dsrl.rollout import Episodes, episode_seeds, open_environments, run_episodes
+from dsrl.saved_actor import load_saved_actor
 from dsrl.steering_state import SteeringFolder
 from envs.pool import EnvPool
 from runtime.atomic import atomic_path
@@ -282,7 +282,7 @@ def _keep_if_best(run: Steering, row: dict[str, float]) -> None:
 def _try_on_fresh_episodes(run: Steering, environments: EnvPool) -> dict[str, Any]:
     """The cloned policy and the best actor, sampled and by its mean, on the same episodes that chose nothing."""
     policy, config, count = run.policy, run.config, run.count
-    best = SAC.load(config.save_folder / BEST, device=policy.device)
+    best = load_saved_actor(config.save_folder / BEST, policy.device)
     choices = {
         "cloned": None,
         "steered": actor_noise(best, deterministic=False),
