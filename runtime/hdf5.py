@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import posixpath
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def find(group: h5py.Group, name: str) -> Item | None:
     virtual data set) or that claims more of them than its part of the file can hold, and for what HDF5 cannot open.
     """
     item: Item = group
-    label = f"{group.file.filename}: {name}"
+    label = f"{group.file.filename}: {posixpath.join(group.name or '/', name).lstrip('/')}"
     for part in name.split("/"):
         if not isinstance(item, h5py.Group):
             return None

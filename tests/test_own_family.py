@@ -6,6 +6,7 @@ import pytest
 from diffusion.config import DenoiserConfig
 from diffusion.denoisers import build
 from examples.point_family import AXES, HELD_OUT, TASKS, PointEnv, demonstrate, point_layout, results, success
+from offline_compositional_rl_datasets.hdf5 import Episode, read_expert, write_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples, write_samples
 from runtime.errors import DataError
@@ -67,3 +68,15 @@ def test_samples_of_another_family_are_written_and_read(tmp_path):
     with pytest.raises(DataError, match=r"observations has shape \(50, 8\), expected \(50, 77\)"):
         write_samples(tmp_path / "other.npz", data, COMPOSUITE, {})
     assert not (tmp_path / "other.npz").exists()
+
+
+def test_recorded_actions_of_another_family_are_checked_when_they_are_read(tmp_path):
+    layout, path, task = point_layout(), tmp_path / "data.hdf5", TASKS[0]
+    data = demonstrate(task, 1, np.random.default_rng(0))
+    for largest in (1.0, -40.0):
+        data.actions[3, 1] = largest
+        write_expert(path, [Episode(data.observations, data.actions, data.rewards, data.rewards, True)], task, layout)
+        if largest == 1.0:
+            np.testing.assert_array_equal(read_expert(path, task, layout).actions, data.actions)
+    with pytest.raises(DataError, match=r"actions has -40 in row 3, expected actions in \[-1, 1\]"):
+        read_expert(path, task, layout)

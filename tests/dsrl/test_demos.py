@@ -130,6 +130,9 @@ def test_faults_of_a_file_are_named(demos, tmp_path):
     spoil("j", replace("data/demo_1/actions", 1.0), r"demo_1/actions holds float64 of shape \(\)")
     spoil("k", replace("data/demo_1/obs/object", np.array([b"a"] * 50)), "demo_1/obs/object holds")
     spoil("l", replace("data/demo_1/obs/object", 1.0), r"demo_1/obs/object holds float64 of shape \(\)")
+    other = h5py.ExternalLink(str(demos), "data/demo_1/obs/object")
+    spoil("n", replace("data/demo_0/obs/object", other), "data/demo_0/obs/object is a link to another place")
+    spoil("o", replace("data/demo_2", h5py.SoftLink("/data/demo_1")), "data/demo_2 is a link to another place")
     spoil("m", _narrow, "observations of demo_1 have 18 numbers, those of demo_0 19")
     (tmp_path / "f").write_bytes(demos.read_bytes()[:5000])
     with pytest.raises(DataError, match="not a readable HDF5 file"):
