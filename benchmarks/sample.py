@@ -87,7 +87,7 @@ def quality(
 ) -> list[dict[str, object]]:
     """Distance and reward agreement of every solver, and of a half of the real data against the other."""
     model = DiffusionModel.load(checkpoint, COMPOSUITE, device)
-    real = read_expert(find_task_file(data_path, "expert", task), task).to_matrix()
+    real = read_expert(find_task_file(data_path, "expert", task), task).to_matrix(timeouts_as_terminals=False)
     for part in (COMPOSUITE.observation, COMPOSUITE.next_observation):
         real[:, part] = canonical_quaternions(real[:, part])
     shuffled = real[np.random.default_rng(0).permutation(len(real))]

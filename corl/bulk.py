@@ -42,12 +42,12 @@ class Bulk:
         order = [i for own in positions.values() for i in own]
         self.order = None if order == sorted(order) else torch.tensor(order).argsort().to(device)
 
-    def advance(self, steps: int) -> dict[str, Tensor]:
-        """Take so many steps, fewer where a stop is asked for; the losses (N,) of the last ones."""
+    def advance(self, steps: int, pause: Callable[[], bool] = interrupt.requested) -> dict[str, Tensor]:
+        """Take so many steps, or a block of them where there is to be a pause; the losses (N,) of the last ones."""
         losses: dict[str, Tensor] = {}
         learner = self.runs[0].learner
         done = 0
-        while done < steps and not interrupt.requested():
+        while done < steps and not (done and pause()):
             drawn = [run.draw(steps - done) for run in self.runs]
             rows = torch.stack([rows for rows, _ in drawn], dim=1)
             noise = torch.stack([noise for _, noise in drawn], dim=1) if learner.noisy else None
@@ -105,10 +105,22 @@ def train_policies(
             except DataError as error:
                 lost[i] = error
 
+    def save(i: int) -> None:
+        try:
+            runs[i].save()
+        except DataError as error:
+            lost[i] = error
+
     def kept() -> list[int]:
         return [i for i in range(len(runs)) if i not in lost]
 
+    def to_be_saved() -> bool:
+        """Whether a stop was asked for or a save is due. The latter does not wait for an evaluation."""
+        evaluated = all(waiting.result.done() for waiting in pending.values())
+        return interrupt.requested() or (evaluated and any(runs[i].due for i in cohort))
+
     bulk: Bulk | None = None
+    losses: dict[str, Tensor] = {}
     done = sum(run.step for run in runs)
     with progress(config.max_timesteps * len(runs), label, done=done) as bar:
         while any(runs[i].step < config.max_timesteps for i in kept()):
@@ -116,16 +128,18 @@ def train_policies(
             cohort = [i for i in kept() if runs[i].step == step]
             members = [runs[i] for i in cohort]
             if bulk is None or list(bulk.runs) != members:
-                bulk = Bulk(members)
-            steps = members[0].next_boundary() - step
-            losses = bulk.advance(steps)
+                bulk, losses = Bulk(members), {}
+            boundary = members[0].next_boundary()
+            losses |= bulk.advance(boundary - step, to_be_saved)
             bulk.write_back()
-            if members[0].step < step + steps:
+            bar.update((members[0].step - step) * len(cohort))
+            if members[0].step < boundary:
                 for i in kept():
                     settle(i)
                 for i in kept():
-                    runs[i].pause()
-                raise interrupt.Interrupted
+                    save(i)
+                runs[0].leave_if_asked()
+                continue
             for k, i in enumerate(cohort):
                 settle(i)
                 if i in lost:
@@ -133,11 +147,11 @@ def train_policies(
                 snapshot = runs[i].snapshot({name: values[k] for name, values in losses.items()})
                 result = submit(i, runs[i].policy(snapshot), runs[i].evaluation_seeds())
                 pending[i] = _Pending(snapshot, result)
-            bar.update(steps * len(cohort))
+            losses = {}
             if interrupt.requested():
                 for i in range(len(runs)):
                     settle(i)
-                raise interrupt.Interrupted
+                runs[0].leave_if_asked()
         for i in range(len(runs)):
             settle(i)
     fresh: dict[int, Future[Evaluation]] = {}

@@ -30,13 +30,13 @@ class CriticEnsemble(TwinCritic):
         self.gains = nn.ParameterList(torch.ones(count, 1, width) for width in normed)
         self.shifts = nn.ParameterList(torch.zeros(count, 1, width) for width in normed)
 
-    def forward(self, states: Tensor, actions: Tensor, count: int | None = None) -> Tensor:
-        """Values (count, B); with a number those of the first so many critics alone."""
-        which = slice(count)
+    def forward(self, states: Tensor, actions: Tensor, which: Tensor | None = None) -> Tensor:
+        """Values (count, B), or those of the critics `which` (K,) int64 alone (K, B): no other is computed."""
+        which = slice(None) if which is None else which
         hidden = torch.cat([states, actions], dim=-1).expand(len(self.weights[0][which]), -1, -1)
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = torch.baddbmm(bias[which], hidden, weight[which])
+            hidden = torch.baddbmm(bias[which], hidden.to(weight.dtype), weight[which])
             if i == last:
                 break
             if self.layer_norm == "all":
@@ -46,7 +46,7 @@ class CriticEnsemble(TwinCritic):
                 hidden = self._norm(hidden, 0, which)
         return hidden[..., 0]
 
-    def _norm(self, hidden: Tensor, i: int, which: slice) -> Tensor:
+    def _norm(self, hidden: Tensor, i: int, which: slice | Tensor) -> Tensor:
         normed = F.layer_norm(hidden, hidden.shape[-1:])
         return torch.addcmul(self.shifts[i][which], normed, self.gains[i][which])
 

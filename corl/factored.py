@@ -50,7 +50,7 @@ class ElementLayer(nn.Module):
     def forward(self, x: Tensor, choice: Choice | None, count: int | None = None) -> Tensor:
         """x (C or 1, B, in) and the samples' elements (None: there is one) to (C, B, out); C: the first `count`."""
         weights, biases = self.weight[:count], self.bias[:count]
-        x = x.expand(len(weights), -1, -1)
+        x = x.expand(len(weights), -1, -1).to(weights.dtype)
         if choice is None:
             return torch.baddbmm(biases[:, 0], x, weights[:, 0])
         if choice.groups is None:
@@ -275,23 +275,33 @@ class FactoredActor(nn.Module):
         return torch.stack([mean, self.log_std.clamp(*GaussianActor.LOG_STD).expand_as(mean)])
 
 
+def last_layer(network: nn.Module) -> str:
+    """What the names of the parameters of its last layer begin with."""
+    return "final." if isinstance(network, PolicyTransformer) else f"layers.{list(network.layers)[-1]}."
+
+
 class FactoredCritic(nn.Module):
-    """Observations (B, 93), actions (B, A) to values (2, B), or those of the first `count` critics alone."""
+    """Observations (B, 93), actions (B, A) to values (2, B), or those of the first `count` critics alone.
+
+    The last layer stays float32, as `corl.networks.TwinCritic`'s.
+    """
 
     def __init__(self, name: str, layout: FactoredLayout) -> None:
         super().__init__()
         self.net = factored_network(name, layout, 1, count=2, actions=True)
+        self.float32 = (f"net.{last_layer(self.net)}",)
 
     def forward(self, observations: Tensor, actions: Tensor, count: int | None = None) -> Tensor:
         return self.net(observations, actions, count)[..., 0]
 
 
 class FactoredValue(nn.Module):
-    """Observations (B, 93) to values (B,)."""
+    """Observations (B, 93) to values (B,), whose last layer stays float32."""
 
     def __init__(self, name: str, layout: FactoredLayout) -> None:
         super().__init__()
         self.net = factored_network(name, layout, 1)
+        self.float32 = (f"net.{last_layer(self.net)}",)
 
     def forward(self, observations: Tensor) -> Tensor:
         return self.net(observations)[0, :, 0]

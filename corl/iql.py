@@ -14,6 +14,7 @@ from corl.learner import Learner, Networks
 from corl.networks import Actor, GaussianActor, TwinCritic, Value
 from corl.replay import Batch
 from runtime.errors import expect_range
+from runtime.seeds import derive_seed
 
 Network = Callable[..., Tensor]
 
@@ -89,7 +90,7 @@ class IQL(Learner):
         max_steps: int,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(derive_seed("weights", seed))
             kind = GaussianActor if config.gaussian else Actor
             actor = kind(state_dim, action_dim, config.hidden).to(device)
             critic = TwinCritic(state_dim, action_dim, config.hidden).to(device)

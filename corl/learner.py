@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from corl.replay import Batch
-from runtime.checkpoint import restore_random
+from runtime.checkpoint import load_optimizer, restore_random
+from runtime.seeds import derive_seed
 
 Function = Callable[..., Any]
 
@@ -140,10 +141,14 @@ class Stacked:
 
 
 def in_dtype(module: nn.Module, parameters: Mapping[str, Tensor], dtype: torch.dtype | None) -> Function:
-    """`module` with these parameters, computing in `dtype`, from float32 and to float32."""
+    """`module` with these parameters, computing in `dtype`, from float32 and to float32.
+
+    Parameters whose names begin with one of `module.float32`, if it has that, stay as they are.
+    """
     if dtype is None:
         return lambda *inputs: functional_call(module, parameters, inputs)
-    cast = {key: value.to(dtype) for key, value in parameters.items()}
+    kept = getattr(module, "float32", ())
+    cast = {key: value if key.startswith(kept) else value.to(dtype) for key, value in parameters.items()}
 
     def run(*inputs: Any) -> Tensor:
         return functional_call(module, cast, tuple(_cast(value, dtype) for value in inputs)).float()
@@ -152,7 +157,7 @@ def in_dtype(module: nn.Module, parameters: Mapping[str, Tensor], dtype: torch.d
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    return value.to(dtype) if isinstance(value, Tensor) else value
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, learning_rate: float | None) -> None:
@@ -191,7 +196,7 @@ class Learner(ABC):
     ) -> None:
         optimizers = {n: torch.optim.Adam(modules[n].parameters(), learning_rate, fused=True) for n in trained}
         self.networks = Separate(modules, optimizers, dtype)
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(derive_seed("noise", seed))
         self.device = device
         self.total_it = 0
 
@@ -222,6 +227,6 @@ class Learner(ABC):
         for name, module in self.networks.modules.items():
             module.load_state_dict(state[name])
         for name, optimizer in self.networks.optimizers.items():
-            optimizer.load_state_dict(state[f"{name}_optimizer"])
+            load_optimizer(optimizer, state[f"{name}_optimizer"])
         restore_random(self.generator, state["generator"], state["total_it"])
         self.total_it = state["total_it"]

@@ -28,6 +28,7 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
 from runtime.device import autocast_dtype
 from runtime.errors import ConfigError, expect_range
+from runtime.seeds import derive_seed
 
 # Published name -> learner, network.
 ALGORITHMS = {
@@ -53,11 +54,16 @@ class BCConfig:
         expect_range(self, "hidden", least=1)
 
 
+RUNTIME_SETTINGS = ("log_freq", "checkpoint_seconds")
+"""Of MultitaskConfig: these change no result."""
+
+
 @dataclass(frozen=True)
 class MultitaskConfig:
     """Defaults are those of the published transformer baseline; batches are uniform over all rows.
 
-    `eval_freq` 0: no evaluation before the end. `normalise`, `hide_velocities`, `canonical_quaternions`: as for a
+    `eval_freq` 0: no evaluation before the end. Losses are written every `log_freq` steps, where to continue every
+    `checkpoint_seconds`. `normalise`, `hide_velocities`, `canonical_quaternions`: as for a
     single task (`corl.replay`); the ids are never normalised. `episode_ends`: see `read_expert`.
     """
 
@@ -65,7 +71,7 @@ class MultitaskConfig:
     max_timesteps: int = 50_000
     batch_size: int = 1792
     eval_freq: int = 5_000
-    save_freq: int = 5_000
+    log_freq: int = 5_000
     n_eval_episodes: int = 10
     horizon: int = 500
     normalise: bool = False
@@ -73,6 +79,7 @@ class MultitaskConfig:
     canonical_quaternions: bool = True
     episode_ends: EpisodeEnds = "self"
     precision: str = "float32"
+    checkpoint_seconds: float = 25.0
     td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
     iql: IQLConfig = field(default_factory=lambda: IQLConfig(gaussian=True))
     bc: BCConfig = field(default_factory=BCConfig)
@@ -80,8 +87,8 @@ class MultitaskConfig:
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
             raise ConfigError(f"algorithm {self.algorithm!r}: expected one of {', '.join(ALGORITHMS)}")
-        expect_range(self, "max_timesteps", "batch_size", "save_freq", "n_eval_episodes", "horizon", least=1)
-        expect_range(self, "eval_freq")
+        expect_range(self, "max_timesteps", "batch_size", "log_freq", "n_eval_episodes", "horizon", least=1)
+        expect_range(self, "eval_freq", "checkpoint_seconds")
         if self.episode_ends not in ("drop", "self", "reference"):
             raise ConfigError(f"episode_ends {self.episode_ends!r}: expected drop, self or reference")
         if self.hide_velocities and not self.normalise:
@@ -159,7 +166,7 @@ def make_learner(config: MultitaskConfig, layout: FactoredLayout, *, seed: int, 
     settings: dict[str, Any] = {"seed": seed, "device": device, "dtype": autocast_dtype(device, config.precision)}
     hidden, sizes = getattr(config, learner).hidden, (layout.observation_dim, layout.action_dim)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(derive_seed("weights", seed))
         actor = make_actor(config, layout).to(device)
         if learner == "bc":
             return BC(actor, config.bc, **settings)

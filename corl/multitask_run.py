@@ -11,18 +11,17 @@ import torch
 
 from corl.evaluate import Evaluation
 from corl.multitask import MultitaskConfig, Normalisation, TaskData, TaskPolicy, make_actor, make_learner
-from corl.policy import load_normalisation, load_resume
+from corl.policy import load_normalisation
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import write_json
-from runtime.checkpoint import entry, load_checkpoint, load_weights, replace_torch, restore_random
+from runtime.checkpoint import entry, expect_finite, load_checkpoint, load_weights, replace_torch, restore_random
 from runtime.config import from_mapping, to_dict
 from runtime.errors import DataError
 from runtime.logs import progress
-from runtime.metrics import MetricsWriter
+from runtime.resumable import ResumableRun
 from runtime.seeds import derive_seed
 
-RESUME_FILE = "resume.pt"
 _BLOCK = 50
 
 PolicyOf = Callable[[Task], TaskPolicy]
@@ -34,8 +33,10 @@ def checkpoint_name(which: str, seed: int) -> str:
     return f"{which}_checkpoint_seed{seed}.pt"
 
 
-class MultitaskRun:
+class MultitaskRun(ResumableRun):
     """One agent in its folder. Opens where it was left."""
+
+    FORMAT = "multitask 2"
 
     def __init__(
         self,
@@ -48,18 +49,12 @@ class MultitaskRun:
         layout: FactoredLayout = COMPOSUITE,
         key: str | None = None,
     ) -> None:
-        self.data, self.config, self.folder, self.seed, self.layout, self.key = data, config, folder, seed, layout, key
-        self.device = device
-        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(folder, key=key, checkpoint_seconds=config.checkpoint_seconds)
+        self.data, self.config, self.seed, self.layout, self.device = data, config, seed, layout, device
         self.learner = make_learner(config, layout, seed=seed, device=device)
         self.indices = torch.Generator(device).manual_seed(derive_seed("replay", seed))
         self.best: dict[str, Any] = dict.fromkeys(("best_score", "best_success"))
-        state = load_resume(folder / RESUME_FILE, key)
-        if state:
-            self.learner.load_state_dict(state["learner"])
-            restore_random(self.indices, state["indices"], self.step)
-            self.best = state["best"]
-        self.metrics = MetricsWriter(folder, resume_from=self.step)
+        self.restore()
 
     @property
     def step(self) -> int:
@@ -68,21 +63,27 @@ class MultitaskRun:
     def policy(self, task: Task) -> TaskPolicy:
         return TaskPolicy(self.learner.actor, self.data.normalisation, task, self.layout, self.device)
 
-    def advance(self, steps: int) -> dict[str, float]:
-        """Take so many gradient steps; the last ones' losses."""
+    def next_boundary(self) -> int:
+        """The step at which something is to be written down next."""
+        periods = [period for period in (self.config.eval_freq, self.config.log_freq) if period]
+        return min(self.config.max_timesteps, *((self.step // period + 1) * period for period in periods))
+
+    def advance(self, steps: int) -> dict[str, torch.Tensor]:
+        """Take so many gradient steps, at most a block; the last ones' losses."""
         losses: dict[str, torch.Tensor] = {}
-        while steps:
-            # A block of indices at once: many small draws cost more than they need to.
-            block = torch.randint(
-                len(self.data), (min(steps, _BLOCK), self.config.batch_size), generator=self.indices, device=self.device
-            )
-            for rows in block:
-                losses |= self.learner.update(self.data.batch(rows))
-            steps -= len(block)
-        return {name: float(value) for name, value in losses.items()}
+        # A block of indices at once: many small draws cost more than they need to.
+        block = torch.randint(
+            len(self.data), (min(steps, _BLOCK), self.config.batch_size), generator=self.indices, device=self.device
+        )
+        for rows in block:
+            losses |= self.learner.update(self.data.batch(rows))
+        return losses
 
     def record(self, results: Mapping[Task, Evaluation], losses: Mapping[str, float]) -> dict[str, Any]:
-        """Write down an evaluation over the held-out tasks; better checkpoints are kept."""
+        """Write down an evaluation over the held-out tasks; better checkpoints are kept.
+
+        Raises `DataError` where what was learned is not finite.
+        """
         averages = {
             "best_score": float(np.mean([result.mean_return for result in results.values()])),
             "best_success": float(np.mean([result.success_rate for result in results.values()])),
@@ -104,30 +105,30 @@ class MultitaskRun:
             "current_eval_results": tasks,
         }
         write_json(self.folder / f"eval_step{self.step}_seed{self.seed}.json", record)
-        self.metrics.log(step=self.step, avg_score=score, success_rate=success, **losses)
+        self.write_metrics(step=self.step, avg_score=score, success_rate=success, **losses)
         return record
 
     def save_checkpoint(self, which: str) -> None:
         """The weights with all that a policy needs to act."""
-        normalisation = self.data.normalisation
+        normalisation, learner = self.data.normalisation, self.learner.state_dict()
+        path = self.folder / checkpoint_name(which, self.seed)
+        expect_finite(learner, f"{path}: what was learned up to step {self.step}")
         values = {
-            **self.learner.state_dict(),
+            **learner,
             "config": to_dict(self.config),
             "state_mean": torch.from_numpy(normalisation.mean),
             "state_std": torch.from_numpy(normalisation.std),
             "canonical": normalisation.canonical,
         }
-        replace_torch(values, self.folder / checkpoint_name(which, self.seed))
+        replace_torch(values, path)
 
-    def save(self) -> None:
-        """Where to continue."""
-        state = {
-            "learner": self.learner.state_dict(),
-            "indices": self.indices.get_state(),
-            "best": self.best,
-            "key": self.key,
-        }
-        replace_torch(state, self.folder / RESUME_FILE)
+    def state_dict(self) -> dict[str, Any]:
+        return {"learner": self.learner.state_dict(), "indices": self.indices.get_state(), "best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        restore_random(self.indices, state["indices"], self.step)
+        self.best = dict(state["best"])
 
 
 def load_policy(path: Path, layout: FactoredLayout = COMPOSUITE) -> PolicyOf:
@@ -174,22 +175,26 @@ def train_multitask(
     results stand beside it, since a choice by the tasks that are reported is optimistic.
     """
     config = run.config
-    with progress(config.max_timesteps, label, done=run.step) as bar:
+    with progress(config.max_timesteps, label, done=run.step) as bar, run:
         while run.step < config.max_timesteps:
-            before = run.step
-            periods = [period for period in (config.eval_freq, config.save_freq) if period]
-            boundary = min(config.max_timesteps, *((before // period + 1) * period for period in periods))
-            losses = run.advance(boundary - before)
-            bar.update(boundary - before)
+            boundary, losses = run.next_boundary(), {}
+            while run.step < boundary:
+                before = run.step
+                losses |= run.advance(boundary - before)
+                bar.update(run.step - before)
+                if run.step < boundary:
+                    run.between_steps()
+            figures = {name: float(value) for name, value in losses.items()}
             due = config.eval_freq and (run.step == config.max_timesteps or run.step % config.eval_freq == 0)
             if due and test_tasks:
-                record = run.record(evaluate(run.policy, test_tasks), losses)
+                record = run.record(evaluate(run.policy, test_tasks), figures)
                 bar.update(0, success=record["current_avg_success_rate"])
             else:
-                run.metrics.log(step=run.step, **losses)
+                run.write_metrics(step=run.step, **figures)
             run.save()
-    run.save_checkpoint("last")
-    return _final_results(run, evaluate, test_tasks, train_tasks)
+            run.leave_if_asked()
+        run.save_checkpoint("last")
+        return _final_results(run, evaluate, test_tasks, train_tasks)
 
 
 def _final_results(

@@ -68,7 +68,7 @@ class EnsembleActor(nn.Module):
 
 
 class Value(nn.Module):
-    """States (B, S) to values (B,)."""
+    """States (B, S) to values (B,), whose last layer stays float32 (`corl.learner.in_dtype`)."""
 
     def __init__(self, state_dim: int, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -76,16 +76,18 @@ class Value(nn.Module):
         for fan_in, fan_out in itertools.pairwise((state_dim, *hidden)):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.net = nn.Sequential(*layers, nn.Linear(hidden[-1], 1))
+        self.float32 = (f"net.{len(layers)}.",)
 
     def forward(self, states: Tensor) -> Tensor:
-        return self.net(states)[..., 0]
+        last = self.net[-1]
+        return last(self.net[:-1](states).to(last.weight.dtype))[..., 0]
 
 
 class TwinCritic(nn.Module):
     """Two independent Q-functions as one batched network: states (B, S), actions (B, A) to values (2, B).
 
     Each layer is a batched matrix product over weights (2, in, out), which gives the same numbers as two networks in
-    half the calls.
+    half the calls. The last layer stays float32 (`corl.learner.in_dtype`): bfloat16 has values of 75 in steps of 0.5.
     """
 
     def __init__(self, state_dim: int, action_dim: int, hidden: Sequence[int], count: int = 2) -> None:
@@ -98,6 +100,7 @@ class TwinCritic(nn.Module):
             layers = [nn.Linear(fan_in, fan_out) for _ in range(count)]
             self.weights.append(nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]).contiguous()))
             self.biases.append(nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers])))
+        self.float32 = tuple(f"{kind}.{len(sizes) - 2}" for kind in ("weights", "biases"))
 
     def forward(self, states: Tensor, actions: Tensor, count: int | None = None) -> Tensor:
         """Values (2, B), or those of the first `count` critics alone."""
@@ -105,7 +108,7 @@ class TwinCritic(nn.Module):
         hidden = torch.cat([states, actions], dim=1).expand(len(self.weights[0][which]), -1, -1)
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = torch.baddbmm(bias[which], hidden, weight[which])
+            hidden = torch.baddbmm(bias[which], hidden.to(weight.dtype), weight[which])
             if i < last:
                 hidden = torch.relu(hidden)
         return hidden[..., 0]

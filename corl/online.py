@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,14 +23,15 @@ from corl.online_replay import ObservationCode, OnlineReplay
 from corl.replay import Batch
 from corl.rlpd import PriorData, sample
 from offline_compositional_rl_datasets.task import Task
-from runtime.checkpoint import load_checkpoint, replace_torch, restore_random
+from runtime.checkpoint import expect_finite, replace_torch, restore_random
+from runtime.errors import DataError
 from runtime.logs import progress
-from runtime.metrics import MetricsWriter, read_metrics, write_csv
+from runtime.metrics import read_metrics, write_csv
+from runtime.resumable import ResumableRun
 from runtime.seeds import derive_seed
 
 log = logging.getLogger(__name__)
 
-RESUME_FILE = "resume.pt"
 HISTORY_FILE = "eval_history.csv"
 CHECKPOINT_FILE = "checkpoints/sac_policy_model.pt"
 HISTORY_COLUMNS = (
@@ -88,8 +90,10 @@ class OnlinePolicy:
         return finite(self.agent.greedy(observations).cpu().numpy(), f"the online agent of {self.task}")
 
 
-class OnlineRun:
-    """A run in its folder, opened where it was left."""
+class OnlineRun(ResumableRun):
+    """A run in its folder, opened where it was left. To be used as a context manager."""
+
+    FORMAT = "online 2"
 
     def __init__(
         self,
@@ -106,41 +110,26 @@ class OnlineRun:
         key: str | None = None,
         sink: Sink | None = None,
     ) -> None:
+        super().__init__(folder, key=key, checkpoint_seconds=config.checkpoint_seconds)
         self.agent, self.environment, self.task, self.code, self.config = agent, environment, task, code, config
-        self.folder, self.seed, self.device, self.prior, self.key, self.sink = folder, seed, device, prior, key, sink
-        folder.mkdir(parents=True, exist_ok=True)
+        self.seed, self.device, self.prior, self.sink = seed, device, prior, sink
         self.policy = OnlinePolicy(agent, code, task, device)
         self.replay = OnlineReplay(config.buffer_size, code.width, device)
         self.random = torch.Generator(device).manual_seed(derive_seed("online", seed))
         self.episodes = Episodes(environment, seed=seed, action_dim=code.action_dim)
         self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, Any]] = []
+        self.finished: list[tuple[float, int, bool]] = []
+        """Episodes that ended since losses were written."""
         self.best = {"return": -math.inf, "solved": -1}
-        resume_file = folder / RESUME_FILE
-        state = load_checkpoint(resume_file) if resume_file.exists() else None
-        if state and state.get("key") != key:
-            log.warning("%s: made from other inputs or settings; learning starts anew", resume_file)
-            state = None
-        if state:
-            self._load(state)
-        elif (folder / "replay").exists():
-            for path in (folder / "replay").glob("*.npy"):
-                path.unlink()
-        self.metrics = MetricsWriter(folder, resume_from=self.step)
+        if not self.restore():
+            self.replay.clear(folder / "replay")
+            (folder / HISTORY_FILE).unlink(missing_ok=True)
         self._pool = ThreadPoolExecutor(1)
 
-    def _load(self, state: Mapping[str, Any]) -> None:
-        self.agent.load_state_dict(state["agent"])
-        self.replay.load(self.folder / "replay", state["added"])
-        restore_random(self.random, state["random"], state["step"])
-        self.episodes.load_state_dict(state["episodes"])
-        self.step, self.seconds, self.best = state["step"], state["seconds"], dict(state["best"])
-        self.history = [dict(row) for row in state["history"]]
-
-    def save(self) -> None:
-        """Write down everything that the rest of the run depends on."""
-        self.replay.save(self.folder / "replay")
-        state = {
+    def state_dict(self) -> dict[str, Any]:
+        """Without the rows of the replay, which are written beside it."""
+        return {
             "agent": self.agent.state_dict(),
             "added": self.replay.added,
             "random": self.random.get_state(),
@@ -149,17 +138,35 @@ class OnlineRun:
             "seconds": self.seconds,
             "best": self.best,
             "history": self.history,
-            "key": self.key,
+            "finished": [list(episode) for episode in self.finished],
         }
-        replace_torch(state, self.folder / RESUME_FILE)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if any(set(row) != set(HISTORY_COLUMNS) for row in state["history"]):
+            raise DataError(f"history: expected rows of {', '.join(HISTORY_COLUMNS)}")
+        self.agent.load_state_dict(state["agent"])
+        if state["added"]:
+            self.replay.load(self.folder / "replay", state["added"])
+        else:
+            self.replay.clear(self.folder / "replay")
+        restore_random(self.random, state["random"], state["step"])
+        self.episodes.load_state_dict(state["episodes"])
+        self.step, self.seconds, self.best = state["step"], state["seconds"], dict(state["best"])
+        self.history = [dict(row) for row in state["history"]]
+        self.finished = [(float(total), int(length), bool(solved)) for total, length, solved in state["finished"]]
+
+    def save(self, state: Mapping[str, Any] | None = None) -> None:
+        """Write down everything that the rest of the run depends on."""
+        self.replay.save(self.folder / "replay")
+        super().save(state)
         self.replay.prune(self.folder / "replay")
 
-    def advance(self) -> tuple[dict[str, Tensor], list[tuple[float, int, bool]]]:
-        """One step of every environment and the updates that go with them; losses, and the episodes that ended.
+    def advance(self) -> dict[str, Tensor]:
+        """One step of every environment and the updates that go with them; the losses.
 
         The updates take what was there before the step, so that they can run while the environments do.
         """
-        config, count = self.config, self.environment.num_envs
+        config, count, started = self.config, self.environment.num_envs, time.monotonic()
         before = self.code(self.episodes.states, self.task)
         actions = self._actions(before)
         stepping = self._pool.submit(self.episodes.step, actions)
@@ -180,7 +187,9 @@ class OnlineRun:
         rewards, following, terminated, ended = stepping.result()
         self.replay.add(self.code.rows(before, actions, rewards, self.code(following, self.task), terminated))
         self.step += count
-        return losses, ended
+        self.finished += ended
+        self.seconds += time.monotonic() - started
+        return losses
 
     def _actions(self, observations: np.ndarray) -> np.ndarray:
         if self.config.random_start and self.step < self.config.learning_starts:
@@ -193,11 +202,15 @@ class OnlineRun:
         return [derive_seed("evaluation", self.seed, episode) for episode in range(self.config.n_eval_episodes)]
 
     def record(self, result: Evaluation) -> None:
-        """Write down an evaluation; the checkpoint is that of the best mean return."""
-        best = self.best
+        """Write down an evaluation; the checkpoint is that of the best mean return.
+
+        Raises `DataError` where what was learned is not finite.
+        """
+        agent, best = self.agent.state_dict(), self.best
+        expect_finite(agent, f"{self.folder}: what was learned up to step {self.step}")
         if result.mean_return > best["return"]:
             best["return"] = result.mean_return
-            checkpoint = {"agent": self.agent.state_dict(), "global_step": self.step, "eval_score": result.mean_return}
+            checkpoint = {"agent": agent, "global_step": self.step, "eval_score": result.mean_return}
             replace_torch(checkpoint, self.folder / CHECKPOINT_FILE)
         best["solved"] = max(best["solved"], result.solved)
         row = {
@@ -215,15 +228,16 @@ class OnlineRun:
         write_csv(self.folder / HISTORY_FILE, HISTORY_COLUMNS, self.history)
         self._emit({f"eval/{name}": row[name] for name in HISTORY_COLUMNS[1:5]})
 
-    def log(self, losses: Mapping[str, Tensor], ended: Sequence[tuple[float, int, bool]], rate: float) -> None:
+    def log(self, losses: Mapping[str, Tensor], rate: float) -> None:
         figures = {name: float(value) for name, value in losses.items()}
         figures["SPS"] = round(rate, 1)
         if self.prior is not None:
             figures["mix_ratio"] = self.config.mix.ratio(self.step)
-        if ended:
-            figures["episodic_return"] = float(np.mean([episode[0] for episode in ended]))
-            figures["episodic_length"] = float(np.mean([episode[1] for episode in ended]))
-        self.metrics.log(step=self.step, **figures)
+        if self.finished:
+            figures["episodic_return"] = float(np.mean([episode[0] for episode in self.finished]))
+            figures["episodic_length"] = float(np.mean([episode[1] for episode in self.finished]))
+            self.finished = []
+        self.write_metrics(step=self.step, **figures)
         charts = ("SPS", "mix_ratio", "episodic_return", "episodic_length")
         self._emit({f"{'charts' if name in charts else 'losses'}/{name}": value for name, value in figures.items()})
 
@@ -249,8 +263,11 @@ class OnlineRun:
         wanted = self.config.stop_success
         return bool(wanted and self.history and self.history[-1]["success_rate"] >= wanted)
 
-    def close(self) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._pool.shutdown()
+        super().__exit__(kind, error, trace)
 
 
 def train_online(run: OnlineRun, evaluate: EvaluateOnline, *, label: str = "online") -> OnlineScores:
@@ -260,34 +277,26 @@ def train_online(run: OnlineRun, evaluate: EvaluateOnline, *, label: str = "onli
     run that was killed goes on from its last checkpoint and ends with the numbers of one that was not.
     """
     config = run.config
-    finished: list[tuple[float, int, bool]] = []
-    with progress(config.total_timesteps, label, done=run.step) as bar:
+    with progress(config.total_timesteps, label, done=run.step) as bar, run:
         while not run.is_over():
             started, step = time.monotonic(), run.step
             losses: dict[str, Tensor] = {}
-            boundary = _next(step, config.total_timesteps, config.eval_freq, config.checkpoint_freq, config.log_freq)
+            boundary = _next(step, config.total_timesteps, config.eval_freq, config.log_freq)
             while run.step < boundary:
-                new_losses, ended = run.advance()
-                losses |= new_losses
-                finished += ended
+                losses |= run.advance()
                 bar.update(run.environment.num_envs)
-            run.seconds += time.monotonic() - started
-            run.log(losses, finished, (run.step - step) / (time.monotonic() - started))
-            finished.clear()
+                if run.step < boundary:
+                    run.between_steps()
+            run.log(losses, (run.step - step) / (time.monotonic() - started))
             if run.step >= config.total_timesteps or _crossed(step, run.step, config.eval_freq):
                 result = evaluate(run.policy, run.evaluation_seeds())
                 run.record(result)
+                run.save()
                 log.info(
                     "%s step %d: %d/%d solved, return %.1f",
-                    label,
-                    run.step,
-                    result.solved,
-                    result.episodes,
-                    result.mean_return,
+                    *(label, run.step, result.solved, result.episodes, result.mean_return),
                 )
-            if run.is_over() or _crossed(step, run.step, config.checkpoint_freq):
-                run.save()
-    run.close()
+            run.between_steps()
     return run.scores()
 
 

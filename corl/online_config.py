@@ -8,7 +8,7 @@ from corl.rlpd import MixSchedule
 from corl.sac import SACConfig
 from runtime.errors import ConfigError, expect_range
 
-RUNTIME_SETTINGS = ("checkpoint_freq", "log_freq")
+RUNTIME_SETTINGS = ("checkpoint_seconds", "log_freq")
 """These change no result: a run may be continued with others."""
 
 
@@ -22,7 +22,7 @@ class OnlineConfig:
     `eval_freq` steps; with `stop_success` above 0 the run ends at the first evaluation that reaches it.
     `canonical_quaternions`, `task_ids`: see `ObservationCode`. `normalise`: the agent sees states over the mean and
     standard deviation of its prior data or, without any, of episodes of random actions; with `hide_velocities` it sees
-    no velocities. `precision` is that of matrix products.
+    no velocities. `precision` is that of matrix products. Where to continue is written every `checkpoint_seconds`.
     """
 
     total_timesteps: int = 1_000_000
@@ -39,15 +39,15 @@ class OnlineConfig:
     hide_velocities: bool = False
     precision: str = "float32"
     stop_success: float = 0.0
-    checkpoint_freq: int = 20_000
+    checkpoint_seconds: float = 60.0
     log_freq: int = 1_000
     mix: MixSchedule = field(default_factory=MixSchedule)
     sac: SACConfig = field(default_factory=SACConfig)
 
     def __post_init__(self) -> None:
         positive = ("total_timesteps", "num_envs", "buffer_size", "eval_freq", "n_eval_episodes", "env_horizon")
-        expect_range(self, *positive, "checkpoint_freq", "log_freq", least=1)
-        expect_range(self, "learning_starts")
+        expect_range(self, *positive, "log_freq", least=1)
+        expect_range(self, "learning_starts", "checkpoint_seconds")
         expect_range(self, "stop_success", most=1)
         if self.buffer_size < self.num_envs:
             raise ConfigError(

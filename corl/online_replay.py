@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,6 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
 from runtime.atomic import atomic_path
 from runtime.errors import DataError
-
-log = logging.getLogger(__name__)
-
 
 SMALLEST_STD = 0.1
 """States are magnified at most tenfold: a demonstrator's hand hardly turns, an explorer's does."""
@@ -110,11 +107,16 @@ class OnlineReplay:
             if stop <= self.added - len(self.rows):
                 path.unlink()
 
+    def clear(self, folder: Path) -> None:
+        """Be empty, and the folder too."""
+        self.added = self._saved = 0
+        shutil.rmtree(folder, ignore_errors=True)
+
     def load(self, folder: Path, added: int) -> None:
         """Read back the ring as it was when `added` rows had been put in.
 
         Rows saved after that (by a run killed before its checkpoint) are removed. Raises `DataError` where some are
-        missing.
+        missing or damaged.
         """
         position = max(0, added - len(self.rows))
         self.added = position
@@ -128,13 +130,15 @@ class OnlineReplay:
                 break
             try:
                 rows = np.load(path, allow_pickle=False)
-            except (OSError, ValueError) as error:
+            except (ValueError, EOFError) as error:
                 raise DataError(f"{path}: not a readable part of the replay ({error})") from error
+            if rows.shape != (stop - start, self.rows.shape[1]) or rows.dtype != np.float32:
+                raise DataError(
+                    f"{path}: holds {rows.dtype} {rows.shape}, expected float32 {(stop - start, self.rows.shape[1])}"
+                )
             self.add(rows[self.added - start :])
         if self.added != added:
-            raise DataError(
-                f"{folder}: holds {self.added} rows of the replay, expected {added}; remove the run's folder"
-            )
+            raise DataError(f"{folder}: holds {self.added} rows of the replay, expected {added}")
         self._saved = added
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +14,8 @@ from corl.evaluate import finite
 from corl.networks import Actor, EnsembleActor
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
-from runtime.checkpoint import entry, load_checkpoint, load_weights, replace_torch, vector
+from runtime.checkpoint import entry, expect_finite, load_checkpoint, load_weights, replace_torch, vector
 from runtime.errors import DataError
-
-log = logging.getLogger(__name__)
 
 
 class Policy:
@@ -111,7 +108,11 @@ def _mean_alone(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def save_checkpoint(path: Path, values: Mapping[str, Any], *, hidden: Sequence[int], data: Any) -> None:
-    """Write networks and optimisers together with the state normalisation of `data`, readable with weights_only."""
+    """Write networks and optimisers together with the state normalisation of `data`, readable with weights_only.
+
+    Raises `DataError` where they are not finite.
+    """
+    expect_finite(values, f"{path}: what was to be written")
     checkpoint = {
         **values,
         "hidden": list(hidden),
@@ -120,15 +121,3 @@ def save_checkpoint(path: Path, values: Mapping[str, Any], *, hidden: Sequence[i
         "canonical": data.canonical,
     }
     replace_torch(checkpoint, path)
-
-
-def load_resume(path: Path, key: str | None) -> dict[str, Any] | None:
-    """What an earlier run of the same `key` (its inputs and settings) left to continue from, if anything.
-
-    Raises `DataError` for a file that is not a checkpoint.
-    """
-    state = load_checkpoint(path) if path.exists() else None
-    if state and state.get("key") != key:
-        log.warning("%s: made from other inputs or settings; training starts anew", path)
-        return None
-    return state

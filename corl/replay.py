@@ -54,7 +54,7 @@ class ReplayData:
         *,
         hide_velocities: bool = False,
         canonical: bool = True,
-        timeouts_as_terminals: bool = True,
+        timeouts_as_terminals: bool,
     ) -> None:
         self.canonical = canonical
         matrix = transitions.to_matrix(layout, timeouts_as_terminals=timeouts_as_terminals)

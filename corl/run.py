@@ -12,14 +12,13 @@ from torch import Tensor
 
 from corl.config import PolicyConfig, PolicyScores, checkpoint_file
 from corl.evaluate import Evaluation
-from corl.policy import Policy, load_resume, make_actor, save_checkpoint
+from corl.policy import Policy, make_actor, save_checkpoint
 from corl.replay import ReplayData
 from offline_compositional_rl_datasets.layout import FactoredLayout
-from runtime.checkpoint import on_cpu, restore_random
-from runtime.metrics import MetricsWriter
+from runtime.checkpoint import expect_finite, on_cpu, restore_random
+from runtime.resumable import ResumableRun
 from runtime.seeds import derive_seed
 
-RESUME_FILE = "resume.pt"
 _BLOCK = 50
 """Steps whose random numbers are drawn together: many small draws cost more than the products of a step."""
 
@@ -34,8 +33,10 @@ class Snapshot:
     losses: Mapping[str, float] = field(default_factory=dict)
 
 
-class PolicyRun:
+class PolicyRun(ResumableRun):
     """A (data set, seed) pair in its folder: learner, batches, best checkpoints so far. Opens where it was left."""
+
+    FORMAT = "policy 2"
 
     def __init__(
         self,
@@ -48,18 +49,18 @@ class PolicyRun:
         layout: FactoredLayout,
         key: str | None = None,
     ) -> None:
-        self.data, self.config, self.folder, self.seed, self.layout, self.key = data, config, folder, seed, layout, key
-        folder.mkdir(parents=True, exist_ok=True)
-        self.device = device
+        super().__init__(folder, key=key, checkpoint_seconds=config.checkpoint_seconds)
+        self.data, self.config, self.seed, self.layout, self.device = data, config, seed, layout, device
         self.learner = config.learner(layout, seed=seed, device=device)
         self.indices = torch.Generator(device).manual_seed(derive_seed("replay", seed))
-        self.best: dict[str, Any] = {"return": float("-inf"), "solved": -1, "last_return": 0.0, "last_solved": 0}
-        state = load_resume(folder / RESUME_FILE, key)
-        if state:
-            self.learner.load_state_dict(state["learner"])
-            restore_random(self.indices, state["indices"], self.step)
-            self.best = state["best"]
-        self.metrics = MetricsWriter(folder, resume_from=self.step)
+        self.best: dict[str, Any] = {
+            "return": float("-inf"),
+            "solved": -1,
+            "solved_return": float("-inf"),
+            "last_return": 0.0,
+            "last_solved": 0,
+        }
+        self.restore()
 
     @property
     def step(self) -> int:
@@ -110,27 +111,31 @@ class PolicyRun:
         return Policy.load(checkpoint_file(self.folder, self.config.algorithm, "best_successrate"), self.layout)
 
     def record(self, snapshot: Snapshot, result: Evaluation) -> None:
-        """Write down an evaluation: better checkpoints, metrics, and last where to continue."""
+        """Write down an evaluation: better checkpoints, metrics, and last where to continue.
+
+        Raises `DataError` where what was learned is not finite: nothing is written then.
+        """
+        expect_finite(snapshot.networks, f"{self.folder}: what was learned up to step {snapshot.step}")
         best = self.best
         best["last_return"], best["last_solved"] = result.mean_return, result.solved
         if result.mean_return > best["return"]:
             best["return"] = result.mean_return
             self._save("best_eval", snapshot)
         # Among equal success rates the higher return is the better policy.
-        if (result.solved, result.mean_return) > (best["solved"], best.get("solved_return", float("-inf"))):
+        if (result.solved, result.mean_return) > (best["solved"], best["solved_return"]):
             best["solved"], best["solved_return"] = result.solved, result.mean_return
             self._save("best_successrate", snapshot)
         figures = {"mean_return": result.mean_return, "success_rate": result.success_rate, **snapshot.losses}
-        self.metrics.log(step=snapshot.step, **figures)
-        self._write_resume(snapshot)
+        self.write_metrics(step=snapshot.step, **figures)
+        self.save({"learner": snapshot.networks, "indices": snapshot.indices, "best": best})
 
-    def pause(self) -> None:
-        """Write down where to continue, between two evaluations."""
-        self._write_resume(self.snapshot({}))
+    def state_dict(self) -> dict[str, Any]:
+        return {"learner": self.learner.state_dict(), "indices": self.indices.get_state(), "best": self.best}
 
-    def _write_resume(self, snapshot: Snapshot) -> None:
-        values = {"learner": snapshot.networks, "indices": snapshot.indices, "best": self.best, "key": self.key}
-        save_checkpoint(self.folder / RESUME_FILE, values, hidden=self.config.hidden, data=self.data)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        restore_random(self.indices, state["indices"], self.step)
+        self.best = dict(state["best"])
 
     def _save(self, which: str, snapshot: Snapshot) -> None:
         path = checkpoint_file(self.folder, self.config.algorithm, which)

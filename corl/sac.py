@@ -8,6 +8,7 @@ not RLPD's, but that of TD3+BC (Fujimoto and Gu 2021), and an option too.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,9 @@ from torch import Tensor
 from corl.ensembles import LAYER_NORMS, CriticEnsemble, SquashedActor, squash
 from corl.learner import in_dtype
 from corl.replay import Batch
-from runtime.checkpoint import restore_random
+from runtime.checkpoint import load_optimizer, restore_random
 from runtime.errors import ConfigError, expect_range
+from runtime.seeds import derive_seed
 
 Network = Callable[..., Tensor]
 
@@ -31,7 +33,8 @@ class SACConfig:
     `updates_per_step` critic updates follow each step of an environment; the actor and the temperature learn in every
     `policy_frequency`-th of them, the targets in every `target_network_frequency`-th. `target_critics` of the
     `critics`, drawn at random, give the target (their minimum). The actor ascends the minimum of all critics, or with
-    `actor_mean` their mean. `alpha` is the temperature where `autotune` does not learn it. `cloning` is the weight of
+    `actor_mean` their mean. `alpha` is the temperature where `autotune` does not learn it, which aims
+    at an entropy of `entropy_per_action` times the action's dimension (RLPD: -0.5). `cloning` is the weight of
     the actor's squared error on prior data, times the mean value: 1 / alpha of TD3+BC.
     """
 
@@ -45,6 +48,7 @@ class SACConfig:
     updates_per_step: int = 1
     alpha: float = 0.2
     autotune: bool = True
+    entropy_per_action: float = -1.0
     hidden: tuple[int, ...] = (256, 256)
     critics: int = 2
     target_critics: int = 2
@@ -60,17 +64,21 @@ class SACConfig:
         expect_range(self, "cloning")
         expect_range(self, "alpha", "policy_lr", "q_lr", above=True)
         expect_range(self, "gamma", most=1)
+        expect_range(self, "entropy_per_action", least=-math.inf)
         expect_range(self, "tau", most=1, above=True)
         if self.layer_norm not in LAYER_NORMS:
             raise ConfigError(f"layer_norm {self.layer_norm!r}: expected one of {', '.join(LAYER_NORMS)}")
 
 
 def soft_target(
-    actor: Network, critic_target: Network, batch: Batch, noise: Tensor, alpha: Tensor, subset: Tensor, gamma: float
+    actor: Network, critic_target: Network, batch: Batch, noise: Tensor, alpha: Tensor, gamma: float
 ) -> Tensor:
-    """(B,) r + (1 - done) gamma (min over `subset` of Q'(s', a') - alpha log pi(a' | s')), a' from pi by `noise`."""
+    """(B,) r + (1 - done) gamma (min Q'(s', a') - alpha log pi(a' | s')), a' from pi by `noise`.
+
+    `critic_target`: states and actions to the values (K, B) of the critics that the minimum is of.
+    """
     actions, log_density = squash(actor(batch.next_states), noise)
-    values = critic_target(batch.next_states, actions)[subset].amin(dim=0)
+    values = critic_target(batch.next_states, actions).amin(dim=0)
     return batch.rewards + (1.0 - batch.dones) * gamma * (values - alpha * log_density)
 
 
@@ -113,7 +121,7 @@ class SAC:
         dtype: torch.dtype | None = None,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(derive_seed("weights", seed))
             self.actor = SquashedActor(obs_dim, action_dim, config.hidden).to(device)
             self.critic = CriticEnsemble(obs_dim, action_dim, config.hidden, config.critics, config.layer_norm)
             self.critic.to(device)
@@ -122,13 +130,13 @@ class SAC:
         self.log_alpha = torch.zeros((), device=device, requires_grad=config.autotune)
         if not config.autotune:
             self.log_alpha.fill_(config.alpha).log_()
-        self.target_entropy = -float(action_dim)
+        self.target_entropy = config.entropy_per_action * action_dim
         self._optimizers = {
             "actor": torch.optim.Adam(self.actor.parameters(), config.policy_lr, fused=True),
             "critic": torch.optim.Adam(self.critic.parameters(), config.q_lr, fused=True),
             "alpha": torch.optim.Adam([self.log_alpha], config.q_lr, fused=True),
         }
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(derive_seed("noise", seed))
         self.updates = 0
 
     @torch.no_grad()
@@ -164,7 +172,9 @@ class SAC:
         alpha = self.log_alpha.detach().exp()
         with torch.no_grad():
             actor, target_net = self._callable(self.actor), self._callable(self.critic_target)
-            target = soft_target(actor, target_net, batch, noise[0], alpha, subset, config.gamma)
+            target = soft_target(
+                actor, lambda *inputs: target_net(*inputs, subset), batch, noise[0], alpha, config.gamma
+            )
         loss = critic_loss(self._callable(self.critic), batch, target)
         self._descend("critic", loss)
         losses = {"qf_loss": loss.detach() / config.critics, "q_value": target.mean(), "alpha": alpha}
@@ -221,6 +231,6 @@ class SAC:
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
         for name, optimizer in self._optimizers.items():
-            optimizer.load_state_dict(state[f"{name}_optimizer"])
+            load_optimizer(optimizer, state[f"{name}_optimizer"])
         restore_random(self.generator, state["generator"], state["updates"])
         self.updates = state["updates"]

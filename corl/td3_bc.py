@@ -14,6 +14,7 @@ from corl.learner import Learner, Networks
 from corl.networks import Actor, TwinCritic
 from corl.replay import Batch
 from runtime.errors import expect_range
+from runtime.seeds import derive_seed
 
 Network = Callable[..., Tensor]
 
@@ -80,7 +81,7 @@ class TD3BC(Learner):
         dtype: torch.dtype | None = None,
     ) -> None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(derive_seed("weights", seed))
             actor = Actor(state_dim, action_dim, config.hidden).to(device)
             critic = TwinCritic(state_dim, action_dim, config.hidden).to(device)
         modules = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ from corl.config import ALGORITHMS, PolicyConfig, PolicyScores, checkpoint_file
 from corl.evaluate import Evaluation
 from corl.policy import Policy
 from corl.replay import ReplayData
-from corl.run import RESUME_FILE, PolicyRun
+from corl.run import PolicyRun
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.transitions import Transitions
-from runtime import interrupt
 from runtime.logs import progress
 
-__all__ = ["ALGORITHMS", "RESUME_FILE", "PolicyConfig", "PolicyScores", "checkpoint_file", "train_policy"]
+__all__ = ["ALGORITHMS", "PolicyConfig", "PolicyScores", "checkpoint_file", "train_policy"]
 
 Evaluate = Callable[[Policy, Sequence[int]], Evaluation]
 
@@ -46,8 +44,7 @@ def train_policy(
     data = ReplayData.of(transitions, config, layout, device)
     run = PolicyRun(data, config, folder, seed=seed, device=device, layout=layout, key=key)
     learner = run.learner
-    with progress(config.max_timesteps, label, done=run.step) as bar:
-        saved = time.monotonic()
+    with progress(config.max_timesteps, label, done=run.step) as bar, run:
         while run.step < config.max_timesteps:
             boundary = run.next_boundary()
             losses: dict[str, Any] = {}
@@ -56,17 +53,11 @@ def train_policy(
                 for k in range(len(rows)):
                     losses |= learner.update(data.batch(rows[k]), None if noise is None else noise[k])
                     bar.update(1)
-                stop = interrupt.requested()
-                if run.step < boundary and (stop or time.monotonic() - saved > config.checkpoint_seconds):
-                    run.pause()
-                    saved = time.monotonic()
-                    if stop:
-                        raise interrupt.Interrupted
+                if run.step < boundary:
+                    run.between_steps()
             result = evaluate(run.current_policy(), run.evaluation_seeds())
             run.record(run.snapshot(losses), result)
-            saved = time.monotonic()
             bar.update(0, success=f"{result.solved}/{result.episodes}", mean_return=result.mean_return)
-            if interrupt.requested():
-                raise interrupt.Interrupted
+            run.leave_if_asked()
     fresh = evaluate(run.chosen_policy(), run.fresh_seeds()) if config.fresh_episodes else None
     return run.scores(fresh)

@@ -150,8 +150,9 @@ class TrainConfig:
 class SamplerConfig:
     """How samples are drawn. `heun_churn` with 128 steps is the published sampler (255 network evaluations).
 
-    `clip_actions` keeps generated actions within [-1, 1], as the simulator would. With `shared_noise` all tasks and
-    iterations start from the same noise, as published; without, each has its own.
+    `clip_actions` keeps generated actions within [-1, 1], as the simulator would, `clip_rewards` rewards within the
+    range of those that the generator learned from; `clear_terminals` sets terminals to 0 where it saw none. With
+    `shared_noise` all tasks and iterations start from the same noise, as published; without, each has its own.
     With `order: state_first` the solver draws the state; `rest: mean` then takes the expectation of all else given the
     state (one evaluation), `rest: sample` draws it by the same solver.
     """
@@ -169,6 +170,8 @@ class SamplerConfig:
     S_noise: float = 1.003
     rest: str = "mean"
     clip_actions: bool = True
+    clip_rewards: bool = True
+    clear_terminals: bool = True
     shared_noise: bool = False
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffusion.distributed import ALONE, World
 from diffusion.normalizer import Normalizer
 from diffusion.pool import Pool
+from runtime.seeds import derive_seed
 
 _SHARE = 0.5  # of the device's free memory that a pool may take
 _AHEAD = 4  # batches that are prefetched
@@ -20,8 +21,8 @@ _AHEAD = 4  # batches that are prefetched
 class Feed:
     """Random batches of a pool: transitions (B / size, 164), normalised, and conditions (B / size, 16).
 
-    A resident pool is normalised once and drawn by `generator`, the one of the noise. One that is streamed is drawn by
-    a generator of the CPU; `state()` is what belongs to the batches that were handed out, not to those read ahead.
+    The rows of a step follow from `seed` and the step alone: they are the same wherever the pool is, and in a run that
+    is continued. A resident pool is normalised once, of one that is streamed each batch; the numbers are the same.
     """
 
     def __init__(
@@ -29,14 +30,13 @@ class Feed:
         pool: Pool,
         normalizer: Normalizer,
         batch_size: int,
-        generator: torch.Generator,
         device: torch.device,
         world: World = ALONE,
         *,
+        seed: int,
         resident: bool | None = None,
-        seed: int = 0,
     ) -> None:
-        self.batch_size, self.generator, self.device, self.world = batch_size, generator, device, world
+        self.batch_size, self.device, self.world, self.seed = batch_size, device, world, seed
         self.resident = fits(pool.matrix.nbytes, device) if resident is None else resident
         matrix = torch.from_numpy(pool.matrix)
         self.conditions = torch.from_numpy(pool.conditions).to(device)
@@ -45,36 +45,33 @@ class Feed:
             self.data, self.task_index = normalizer.normalize_to(matrix, device), task_index.to(device)
         else:
             self.data, self.task_index = matrix, task_index
-            self._rows = torch.Generator().manual_seed(seed)
-            self._state = self._rows.get_state()
         self.normalizer = normalizer.to(device)
+        self._pinned = device.type == "cuda"
+        self._rows = torch.Generator()
 
-    def state(self) -> Tensor | None:
-        return None if self.resident else self._state
+    def batches(self, first: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Those of the steps from `first` to before `stop`."""
+        return self._resident(first, stop) if self.resident else self._streamed(first, stop)
 
-    def load_state(self, state: Tensor | None) -> None:
-        if state is not None and not self.resident:
-            self._rows.set_state(state)
-            self._state = state
+    def rows(self, step: int) -> Tensor:
+        """(B / size,) this process' rows of a step, on the CPU."""
+        self._rows.manual_seed(derive_seed("rows", self.seed, step))
+        return self.world.share(torch.randint(len(self.data), (self.batch_size,), generator=self._rows))
 
-    def batches(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """So many batches."""
-        return self._resident(count) if self.resident else self._streamed(count)
-
-    def _resident(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for _ in range(count):
-            shape = (self.batch_size,)
-            rows = torch.randint(len(self.data), shape, generator=self.generator, device=self.device)
-            rows = self.world.share(rows)
+    def _resident(self, first: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(first, stop):
+            rows = self.rows(step)
+            if self._pinned:  # or the copy would wait for the device
+                rows = rows.pin_memory()
+            rows = rows.to(self.device, non_blocking=True)
             yield self.data[rows], self.conditions[self.task_index[rows]]
 
-    def _streamed(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _streamed(self, first: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
         ahead: queue.Queue = queue.Queue(_AHEAD)
-        stop = threading.Event()
-        pinned = self.device.type == "cuda"
+        ended = threading.Event()
 
         def put(item: object) -> None:
-            while not stop.is_set():
+            while not ended.is_set():
                 try:
                     ahead.put(item, timeout=0.1)
                     break
@@ -83,29 +80,28 @@ class Feed:
 
         def read() -> None:
             try:
-                for _ in range(count):
-                    if stop.is_set():
+                for step in range(first, stop):
+                    if ended.is_set():
                         return
-                    rows = self.world.share(torch.randint(len(self.data), (self.batch_size,), generator=self._rows))
+                    rows = self.rows(step)
                     parts = self.data[rows], self.task_index[rows]
-                    put(([part.pin_memory() for part in parts] if pinned else parts, self._rows.get_state()))
+                    put([part.pin_memory() for part in parts] if self._pinned else parts)
             except BaseException as error:
                 put(error)
 
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
         try:
-            for _ in range(count):
+            for _ in range(first, stop):
                 item = ahead.get()
                 if isinstance(item, BaseException):
                     raise item
-                (matrix, task_index), state = item
+                matrix, task_index = item
                 matrix = matrix.to(self.device, non_blocking=True)
                 conditions = self.conditions[task_index.to(self.device, non_blocking=True)]
-                self._state = state
                 yield self.normalizer.normalize(matrix), conditions
         finally:
-            stop.set()
+            ended.set()
             reader.join()
 
 

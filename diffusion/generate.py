@@ -85,3 +85,14 @@ def _draw(
         return state_first.denoise_rest(network, x, clean, sigma, task, parts)
 
     return torch.where(parts.state, given, sample(rest, noise, config, generator))
+
+
+def keep_in_range(matrix: np.ndarray, model: DiffusionModel, config: SamplerConfig) -> None:
+    """Bring actions, rewards and terminals of generated rows (N, 164) to what there can be, as `config` asks."""
+    layout = model.normalizer.layout
+    if config.clip_actions:
+        matrix[:, layout.action] = matrix[:, layout.action].clip(-1.0, 1.0)
+    if config.clip_rewards:
+        matrix[:, layout.reward] = matrix[:, layout.reward].clip(*model.reward_range)
+    if config.clear_terminals and not model.saw_terminals:
+        matrix[:, layout.terminal] = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from runtime.checkpoint import entry, load_checkpoint, load_weights, vector
 from runtime.config import from_mapping
 from runtime.errors import DataError
 
+_ANY = (-math.inf, math.inf)
+
 
 @dataclass(frozen=True)
 class DiffusionModel:
@@ -31,6 +33,8 @@ class DiffusionModel:
     step: int
     precision: str = "auto"
     parts: Parts | None = None  # where the state comes first
+    reward_range: tuple[float, float] = _ANY  # of what it learned from
+    saw_terminals: bool = True
 
     @classmethod
     def load(cls, path: Path, layout: FactoredLayout, device: torch.device) -> DiffusionModel:
@@ -49,9 +53,17 @@ class DiffusionModel:
         network = build(layout, denoiser)
         load_weights(network, entry(checkpoint, "ema", Mapping, path), path, "ema")
         normalizer = Normalizer(mean, std, layout, delta_next).to(device)
+        reward_range = entry(checkpoint, "reward_range", Sequence, path) if "reward_range" in checkpoint else _ANY
+        if len(reward_range) != 2 or not all(isinstance(bound, (float, int)) for bound in reward_range):
+            raise DataError(f"{path}: reward_range {list(reward_range)}, expected two numbers")
+        saw_terminals = entry(checkpoint, "saw_terminals", bool, path) if "saw_terminals" in checkpoint else True
         network = network.to(device).eval().requires_grad_(False)
         parts = Parts.of(layout, device) if denoiser.order == "state_first" else None
-        return cls(network, normalizer, sigma * scales(layout, follow_scale).to(device), step, precision, parts)
+        return cls(
+            *(network, normalizer, sigma * scales(layout, follow_scale).to(device), step, precision, parts),
+            reward_range=(float(reward_range[0]), float(reward_range[1])),
+            saw_terminals=saw_terminals,
+        )
 
     def denoise(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
         """Estimate (B, D) of normalised transitions from x (B, D), noised by `noised` at sigma (1,)."""

@@ -28,10 +28,11 @@ class Pool:
         *,
         rows: int | None = None,
         canonical: bool = True,
-        timeouts_as_terminals: bool = False,
+        timeouts_as_terminals: bool,
     ) -> Pool:
         """One matrix, allocated once and filled part by part. Raises `DataError` for an empty pool.
 
+        With `timeouts_as_terminals` the end of time counts as an end of the task.
         `rows`: how many the parts have, where they are an iterator: then each may be let go once it has been copied
         (the system hands out the matrix' memory as it is filled), and the pool is in memory once, not twice.
         """

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,17 +19,24 @@ from diffusion.feed import Feed
 from diffusion.normalizer import Normalizer, scales
 from diffusion.pool import Pool
 from offline_compositional_rl_datasets.layout import FactoredLayout
+from offline_compositional_rl_datasets.transitions import TERMINAL_THRESHOLD
 from runtime import interrupt
 from runtime.atomic import commit_artifact, is_complete
-from runtime.checkpoint import BackgroundSaver, entry, load_checkpoint, load_weights, restore_random, save_torch, vector
+from runtime.checkpoint import (
+    entry,
+    load_checkpoint,
+    load_optimizer,
+    load_weights,
+    restore_random,
+    save_torch,
+    vector,
+)
 from runtime.config import to_dict
 from runtime.device import autocast_dtype
 from runtime.errors import ConfigError, DataError
 from runtime.logs import progress
-from runtime.metrics import MetricsWriter
+from runtime.resumable import ResumableRun, discard
 from runtime.seeds import derive_seed
-
-log = logging.getLogger(__name__)
 
 _SCALES = ("delta_next", "follow_scale", "sigma_data", "standardise_terminal")
 """Settings that decide what the numbers mean which a network sees and gives."""
@@ -83,51 +88,46 @@ def train(
     """
     if is_complete(checkpoint):
         return
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    resume_file = checkpoint.parent / "resume.pt"
     world = World.of_environment()
     device = world.device(device)
     with world.joined(device):
-        run = Training(pool, denoiser, config, layout, seed=seed, device=device, world=world, initial=initial)
-        run.key = (info or {}).get("key")
-        first = run.resume(resume_file)
-        metrics = MetricsWriter(checkpoint.parent, resume_from=first) if world.leads else None
-        saved = time.monotonic()
-        with progress(config.steps, label, done=first) as bar, BackgroundSaver(resume_file) as saver:
-            for step, (y, condition) in enumerate(run.feed.batches(config.steps - first), start=first):
-                run.total_loss += run.step(step, y, condition)
-                done = step + 1
-                logged = done % config.log_every == 0
+        key = (info or {}).get("key")
+        run = Training(
+            *(pool, denoiser, config, layout, checkpoint.parent),
+            key=key,
+            seed=seed,
+            device=device,
+            world=world,
+            initial=initial,
+        )
+        run.restore()
+        with progress(config.steps, label, done=run.step) as bar, run:
+            for y, condition in run.feed.batches(run.step, config.steps):
+                run.update(y, condition)
+                logged = run.step % config.log_every == 0
                 if logged:
                     mean_loss = float(world.mean(run.total_loss)) / config.log_every
                     run.total_loss.zero_()
                     if not math.isfinite(mean_loss):
                         raise DataError(
-                            f"{label}: the loss is not finite at step {done}; learn with a smaller learning_rate"
+                            f"{label}: the loss is not finite at step {run.step}; learn with a smaller learning_rate"
                         )
-                    if metrics:
-                        metrics.log(step=done, loss=mean_loss, learning_rate=learning_rate(step, config))
-                        bar.update(config.log_every, loss=mean_loss)
+                    run.write_metrics(step=run.step, loss=mean_loss, learning_rate=learning_rate(run.step - 1, config))
+                    bar.update(config.log_every, loss=mean_loss)
                 # Several processes have losses of their own until they are joined to be logged, and stop together.
-                if not (logged or world.size == 1):
-                    continue
-                stop = world.any(interrupt.requested(), device)
-                due = time.monotonic() - saved > config.checkpoint_seconds and not saver.busy
-                if (stop or due) and world.leads:
-                    saver.save(run.state(done))
-                    saved = time.monotonic()
-                if stop:
-                    saver.wait()
-                    raise interrupt.Interrupted
+                if logged or world.size == 1:
+                    run.between_steps(stop=world.any(interrupt.requested(), device))
         if world.leads:
-            state = run.state(config.steps)
+            state = run.contents()
             written = {"steps": config.steps, **(info or {})}
             commit_artifact(checkpoint, lambda temporary: save_torch(state, temporary), written)
-            resume_file.unlink(missing_ok=True)
+            discard(run.folder)
 
 
-class Training:
+class Training(ResumableRun):
     """A network in training: weights, their average, optimiser, normalisation, batches and random numbers."""
+
+    FORMAT = "generator 2"
 
     def __init__(
         self,
@@ -135,15 +135,23 @@ class Training:
         denoiser: DenoiserConfig,
         config: TrainConfig,
         layout: FactoredLayout,
+        folder: Path,
         *,
+        key: str | None,
         seed: int,
         device: torch.device,
         world: World,
         initial: Path | None,
     ) -> None:
+        super().__init__(
+            folder, key=key, checkpoint_seconds=config.checkpoint_seconds, writes=world.leads, background=True
+        )
         self.denoiser, self.config, self.seed, self.world = denoiser, config, seed, world
-        self.key: str | None = None
+        self.step = 0
         self.total_loss = torch.zeros((), device=device)  # since it was logged
+        rewards = pool.matrix[:, layout.reward]
+        self.reward_range = [float(rewards.min()), float(rewards.max())]
+        self.saw_terminals = bool((pool.matrix[:, layout.terminal] > TERMINAL_THRESHOLD).any())
         before = load_initial(initial, denoiser, config, layout) if initial else None
         self.normalizer = _normalizer(pool, config, layout, before)
         batch_size = config.batch_size_for(len(pool.matrix))
@@ -158,8 +166,7 @@ class Training:
         groups = parameter_groups(self.network, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, fused=True)
         self.generator = torch.Generator(device).manual_seed(derive_seed("noise", seed))
-        rows_seed = derive_seed("rows", seed)
-        self.feed = Feed(pool, self.normalizer, batch_size, self.generator, device, world, seed=rows_seed)
+        self.feed = Feed(pool, self.normalizer, batch_size, device, world, seed=seed)
         self.trained = world.wrap(torch.compile(self.network) if config.compile else self.network)
         self.autocast = autocast_dtype(device, config.precision)
         weights = dimension_weights(config, layout)
@@ -167,11 +174,11 @@ class Training:
         self.sigma_data = config.sigma_data * scales(layout, config.follow_scale).to(device)
         self.parts = state_first.Parts.of(layout, device) if denoiser.order == "state_first" else None
 
-    def step(self, step: int, y: Tensor, condition: Tensor) -> Tensor:
-        """Gradient step number `step` (from 0) on this process' share of a batch; the loss, not synchronised."""
+    def update(self, y: Tensor, condition: Tensor) -> None:
+        """The next gradient step, on this process' share of a batch; adds the loss, without synchronising."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.config)
-        loss = train_step(
+            group["lr"] = learning_rate(self.step, self.config)
+        self.total_loss += train_step(
             self.trained,
             self.optimizer,
             y,
@@ -184,42 +191,35 @@ class Training:
             (self.world.rank, self.world.size),
             self.parts,
         )
-        self.ema.update(step + 1)
-        return loss
+        self.step += 1
+        self.ema.update(self.step)
 
-    def resume(self, path: Path) -> int:
-        """Take up what a killed run left, if it was this one; the number of steps done."""
-        resumed = load_checkpoint(path) if path.exists() else None
-        if resumed is None:
-            return 0
-        if resumed.get("key") != self.key:
-            log.warning("%s: made from other inputs or settings; training starts anew", path)
-            return 0
-        self.network.load_state_dict(resumed["model"])
-        self.ema.model.load_state_dict(resumed["ema"])
-        self.optimizer.load_state_dict(resumed["opt"])
-        restore_random(self.generator, resumed["generator"], resumed["step"])
-        self.feed.load_state(resumed.get("rows"))
-        self.total_loss += resumed.get("total_loss", 0.0)
-        return resumed["step"]
-
-    def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint holds, readable with weights_only."""
+    def state_dict(self) -> dict[str, Any]:
+        """What the finished checkpoint holds as well."""
         return {
-            "step": step,
+            "step": self.step,
             "model": self.network.state_dict(),
             "ema": self.ema.model.state_dict(),
             "opt": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
-            "rows": self.feed.state(),
+            "resident": self.feed.resident,
             "total_loss": float(self.total_loss),
             "normalizer.mean": self.normalizer.mean,
             "normalizer.std": self.normalizer.std,
+            "reward_range": self.reward_range,
+            "saw_terminals": self.saw_terminals,
             "denoiser": to_dict(self.denoiser),
             "train": to_dict(self.config),
             "seed": self.seed,
-            "key": self.key,
         }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.network.load_state_dict(state["model"])
+        self.ema.model.load_state_dict(state["ema"])
+        load_optimizer(self.optimizer, state["opt"])
+        restore_random(self.generator, state["generator"], state["step"])
+        self.step = state["step"]
+        self.total_loss.fill_(state["total_loss"])
 
 
 def load_initial(path: Path, denoiser: DenoiserConfig, config: TrainConfig, layout: FactoredLayout) -> dict[str, Any]:

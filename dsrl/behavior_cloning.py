@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +20,28 @@ from dsrl.denoising import NoisePredictor, cosine_alpha_bar, loss
 from dsrl.diffusion_policy import Checkpoint
 from dsrl.normalizer import BOUND, MinMax, feature_columns, features
 from envs.robomimic_task import ACTION_DIM, RobomimicTask
-from runtime.checkpoint import replace_torch, restore_random
-from runtime.config import to_dict
+from runtime.checkpoint import load_optimizer, replace_torch, restore_random
+from runtime.config import config_hash, to_dict
 from runtime.device import autocast_dtype
 from runtime.errors import DataError, StateError
 from runtime.logs import progress
-from runtime.metrics import MetricsWriter
+from runtime.resumable import ResumableRun, discard
 from runtime.seeds import derive_seed
 
 log = logging.getLogger(__name__)
 
 # Where a run may be continued with other values than it began with.
-_FREE = ("save_dir", "data_path", "device", "save_every", "ddim_steps", "spacing")
+_FREE = ("save_dir", "data_path", "device", "save_every", "ddim_steps", "spacing", "checkpoint_seconds")
 
 
 def checkpoint_file(folder: Path, epoch: int) -> Path:
     return folder / f"state_{epoch}.pt"
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The `state_{epoch}.pt` of the highest epoch."""
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Its `state_{epoch}.pt`, the highest epoch first."""
     found = [(int(path.stem[6:]), path) for path in folder.glob("state_*.pt") if path.stem[6:].isdigit()]
-    return max(found)[1] if found else None
+    return [path for _, path in sorted(found, reverse=True)]
 
 
 class Samples:
@@ -107,91 +108,146 @@ class Trainer:
         self.ema.update(self.total_steps)
         return error.detach()
 
-    def epoch(self) -> Tensor:
-        """One pass over all samples in random order; mean loss."""
-        order = torch.randperm(len(self.samples), generator=self.generator, device=self.device)
-        return torch.stack([self.step(rows) for rows in order.split(self.config.batch_size)]).mean()
-
-    def contents(self, epoch: int, data: DemonstrationSet, env_args: str) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.model.state_dict(),
-            "obs_normalizer": self.samples.obs_normalizer.state_dict(),
-            "action_normalizer": self.samples.action_normalizer.state_dict(),
-            "obs_keys": list(data.keys),
-            "args": to_dict(self.config),
-            "env_args": env_args,
-            "data": {"demos": len(data.lengths), "samples": len(data), **_plain(data.attributes)},
             "generator": self.generator.get_state(),
             "step": self.total_steps,
-            "epoch": epoch,
         }
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        contents = checkpoint.contents
-        if "optimizer" not in contents or "generator" not in contents:
-            raise DataError(f"{checkpoint.path}: cannot be continued, it has no optimiser state")
-        self.network.load_state_dict(contents["model"])
-        self.ema.model.load_state_dict(contents["ema"])
-        self.optimizer.load_state_dict(contents["optimizer"])
-        restore_random(self.generator, contents["generator"], contents["step"])
-        self.total_steps = contents["step"]
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.network.load_state_dict(state["model"])
+        self.ema.model.load_state_dict(state["ema"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        restore_random(self.generator, state["generator"], state["step"])
+        self.total_steps = state["step"]
+
+
+class CloningRun(ResumableRun):
+    """A training in its folder, opened where it was left: between two epochs or within one.
+
+    Every `state_{epoch}.pt` can be continued from as well as `resume.pt`.
+    """
+
+    FORMAT = "cloning 2"
+
+    def __init__(self, data: DemonstrationSet, task: RobomimicTask, config: BCConfig, device: torch.device) -> None:
+        settings = {name: value for name, value in to_dict(config).items() if name not in _FREE}
+        key = config_hash([settings, len(data)])
+        super().__init__(config.save_folder, key=key, checkpoint_seconds=config.checkpoint_seconds)
+        self.data, self.task, self.config = data, task, config
+        self.trainer = Trainer(Samples(data, task, config, device), config, device)
+        self.step = 0  # epochs done
+        self.left: Tensor | None = None  # rows of the epoch that it is in
+        self.total_loss = torch.zeros((), device=device)  # of that epoch
+        self.restore()
+
+    def resume_files(self) -> list[Path]:
+        return [self.resume_file, *checkpoint_files(self.folder)]
+
+    def epoch(self) -> Tensor:
+        """One pass over all samples in random order, or what is left of it; the mean loss."""
+        trainer, batch_size = self.trainer, self.config.batch_size
+        count = len(trainer.samples)
+        if self.left is None:
+            self.left = torch.randperm(count, generator=trainer.generator, device=trainer.device)
+            self.total_loss.zero_()
+        while len(self.left) > batch_size:
+            self.total_loss += trainer.step(self.left[:batch_size])
+            self.left = self.left[batch_size:]
+            self.between_steps()
+        self.total_loss += trainer.step(self.left)
+        self.step, self.left = self.step + 1, None
+        return self.total_loss / trainer.steps_per_epoch
+
+    def keep(self) -> None:
+        """Write `state_{epoch}.pt`, which it can be continued from as well."""
+        replace_torch(self.contents(), checkpoint_file(self.folder, self.step))
+        discard(self.folder)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a finished policy needs stands in it too (`Checkpoint`)."""
+        samples = self.trainer.samples
+        return {
+            **self.trainer.state_dict(),
+            "obs_normalizer": samples.obs_normalizer.state_dict(),
+            "action_normalizer": samples.action_normalizer.state_dict(),
+            "obs_keys": list(self.data.keys),
+            "args": to_dict(self.config),
+            "env_args": self.task.env_args,
+            "data": {"demos": len(self.data.lengths), "samples": len(self.data), **_plain(self.data.attributes)},
+            "epoch": self.step,
+            "left": self.left,
+            "total_loss": float(self.total_loss),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.trainer.load_state_dict(state)
+        self.step = state["epoch"]
+        self.left = None if state["left"] is None else state["left"].to(self.trainer.device)
+        self.total_loss.fill_(state["total_loss"])
 
 
 def train(data: DemonstrationSet, task: RobomimicTask, config: BCConfig, *, device: torch.device) -> Path:
     """Write `state_{epoch}.pt` every `save_every` epochs and at the end; returns the last one.
 
-    A run that was killed continues from its newest checkpoint, and ends with the same weights as one that was not.
-    Raises `StateError` where the folder's checkpoints were made with other settings.
+    A run that was stopped or killed continues, and ends with the same weights as one that was not. Raises `StateError`
+    where the folder's checkpoints were made with other settings, `DataError` where training diverges.
     """
     if data.actions.shape[1] != ACTION_DIM:
         raise DataError(f"actions have {data.actions.shape[1]} numbers, expected {ACTION_DIM}")
-    folder = config.save_folder
-    trainer = Trainer(Samples(data, task, config, device), config, device)
-    first = 0
-    newest = latest_checkpoint(folder)
-    if newest:
-        checkpoint = Checkpoint.read(newest)
-        _expect_same(checkpoint, config, len(data))
-        trainer.restore(checkpoint)
-        first = checkpoint.contents["epoch"]
-        if first >= config.epochs:
-            log.info("%s: finished before", newest)
-            return newest
-    metrics = MetricsWriter(folder, resume_from=first)
+    newest = _newest_of_same(config, len(data))
+    if newest and newest.contents["epoch"] >= config.epochs:
+        log.info("%s: finished before", newest.path)
+        return newest.path
+    run = CloningRun(data, task, config, device)
     started = time.monotonic()
-    with progress(config.epochs, f"cloning {task}", done=first) as bar:
-        for epoch in range(first + 1, config.epochs + 1):
-            mean_loss = trainer.epoch()
-            last = epoch == config.epochs
-            if epoch % 10 == 0 or last:
+    with progress(config.epochs, f"cloning {task}", done=run.step) as bar, run:
+        while run.step < config.epochs:
+            mean_loss = run.epoch()
+            ended = run.step == config.epochs
+            if run.step % 10 == 0 or ended:
                 value = float(mean_loss)
                 if not math.isfinite(value):
-                    raise DataError(f"epoch {epoch}: the loss is {value}; lower learning_rate ({config.learning_rate})")
-                seconds = time.monotonic() - started
-                metrics.log(step=epoch, loss=value, optimizer_steps=trainer.total_steps, seconds=round(seconds, 1))
+                    raise DataError(
+                        f"epoch {run.step}: the loss is {value}; lower learning_rate ({config.learning_rate})"
+                    )
+                seconds, steps = time.monotonic() - started, run.trainer.total_steps
+                run.write_metrics(step=run.step, loss=value, optimizer_steps=steps, seconds=round(seconds, 1))
                 bar.update(0, loss=value)
             bar.update(1)
-            if epoch % config.save_every == 0 or last:
-                newest = checkpoint_file(folder, epoch)
-                replace_torch(trainer.contents(epoch, data, task.env_args), newest)
-    return newest
+            if run.step % config.save_every == 0 or ended:
+                run.keep()
+            if not ended:
+                run.between_steps()
+    return checkpoint_file(config.save_folder, config.epochs)
 
 
-def _expect_same(checkpoint: Checkpoint, config: BCConfig, samples: int) -> None:
-    """A longer training may continue a shorter one only if nothing that the learning rate depends on differs."""
-    before, now = dict(checkpoint.args), to_dict(config)
-    for name in _FREE:
-        before.pop(name, None), now.pop(name, None)
-    differing = sorted(name for name in now if before.get(name) != now[name])
-    if checkpoint.contents["data"]["samples"] != samples:
-        differing.append("the number of samples")
-    if differing:
-        raise StateError(
-            f"{checkpoint.path}: made with other settings ({', '.join(differing)}); "
-            "give another --save_dir or move the folder away"
-        )
+def _newest_of_same(config: BCConfig, samples: int) -> Checkpoint | None:
+    """The newest checkpoint of the folder that is not damaged, if there is one.
+
+    Raises `StateError` where it was made with other settings.
+    """
+    for path in checkpoint_files(config.save_folder):
+        try:
+            checkpoint = Checkpoint.read(path)
+        except DataError:
+            continue
+        before, now = dict(checkpoint.args), to_dict(config)
+        for name in _FREE:
+            before.pop(name, None), now.pop(name, None)
+        differing = sorted(name for name in now if before.get(name) != now[name])
+        if checkpoint.contents["data"]["samples"] != samples:
+            differing.append("the number of samples")
+        if differing:
+            raise StateError(
+                f"{path}: made with other settings ({', '.join(differing)}); "
+                "give another --save_dir or move the folder away"
+            )
+        return checkpoint
+    return None
 
 
 def _plain(attributes: Any) -> dict[str, Any]:

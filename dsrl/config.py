@@ -27,7 +27,8 @@ class BCConfig:
     `filter_key` names a mask of the data file (empty: all demonstrations), `num_demos` takes the first so many of them
     (0: all). `pred_horizon` actions are predicted and executed open loop. Evaluation takes `ddim_steps` and `spacing`
     unless told otherwise. `relative_quaternion`: see `dsrl.normalizer`. `env_check` off lets files of an environment
-    that is not built here be trained on; the usual one of robosuite 1.4 then stands for it.
+    that is not built here be trained on; the usual one of robosuite 1.4 then stands for it. Where to
+    continue is written every `checkpoint_seconds`.
     """
 
     task: str = "lift"
@@ -56,6 +57,7 @@ class BCConfig:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
+    checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         RobomimicTask.standard(self.task)
@@ -64,7 +66,7 @@ class BCConfig:
         expect_range(self, "hidden_dims", least=1)
         expect_range(self, "learning_rate", above=True)
         expect_range(self, "ema_decay", most=1, below=True)
-        expect_range(self, "num_demos")
+        expect_range(self, "num_demos", "checkpoint_seconds")
         if self.spacing not in SPACINGS or self.relative_quaternion not in RELATIVE_QUATERNION:
             raise ConfigError(
                 f"spacing {self.spacing!r}, relative_quaternion {self.relative_quaternion!r}: "
@@ -150,6 +152,7 @@ class DSRLConfig:
         expect_range(self, "action_magnitude", "reward_scale", "learning_rate", above=True)
         expect_range(self, "discount", "tau", most=1, above=True)
         expect_range(self, "least_base_rate", most=1)
+        expect_range(self, "checkpoint_seconds")
         expect_range(self, "target_entropy", least=-math.inf)
         expect_range(self, "seed", most=2**32 - 1)
         if not _is_entropy_weight(self.ent_coef):

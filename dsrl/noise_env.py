@@ -116,7 +116,7 @@ class NoiseVecEnv(VecEnvWrapper):
     def restore(self, snapshot: dict[str, Any]) -> None:
         for index, environment in enumerate(snapshot["environments"]):
             self.venv.env_method("restore", environment, indices=index)
-        self._seen, self.env_steps = snapshot["seen"].to(self.policy.device), snapshot["env_steps"]
+        self._seen, self.env_steps = snapshot["seen"].to(self.policy.device, torch.float32), snapshot["env_steps"]
 
     def _look(self, observations: np.ndarray) -> np.ndarray:
         self._seen = self.policy.features(observations)

@@ -13,8 +13,8 @@ from corl.ensembles import squash
 from corl.replay import Batch
 from corl.sac import actor_loss, critic_loss, soft_target, temperature_loss
 from dsrl.diffusion_policy import DiffusionPolicy
-from runtime.checkpoint import restore_random
-from runtime.seeds import rng
+from runtime.checkpoint import load_optimizer, restore_random
+from runtime.seeds import derive_seed, rng
 
 _BUFFER = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
@@ -38,7 +38,7 @@ class NoiseSAC(SAC):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self.generator = torch.Generator(self.device).manual_seed(self.seed or 0)
+        self.generator = torch.Generator(self.device).manual_seed(derive_seed("noise-sac", self.seed or 0))
         self.rows = rng("noise-sac-rows", self.seed or 0)
 
     def _excluded_save_params(self) -> list[str]:
@@ -103,12 +103,9 @@ class NoiseSAC(SAC):
         With r and s' of several decisions the entropy of those between is left out, and that they were taken by an
         older actor is not corrected.
         """
-        both = torch.arange(2)
         with torch.no_grad():
             noise = self._normal(len(batch.states))
-            target = soft_target(
-                self.gaussian, stacked(self.critic_target.q_networks), batch, noise, alpha, both, self.gamma
-            )
+            target = soft_target(self.gaussian, stacked(self.critic_target.q_networks), batch, noise, alpha, self.gamma)
         loss = critic_loss(stacked(self.critic.q_networks), batch, target)
         descend(self.critic.optimizer, loss)
         follow(self.critic_target, self.critic, self.tau)
@@ -144,8 +141,7 @@ class NoiseSAC(SAC):
         buffer = self.replay_buffer
         filled = buffer.size()
         return {
-            **{name: part.state_dict() for name, part in self._learned().items()},
-            "log_ent_coef": None if self.ent_coef_optimizer is None else self.log_ent_coef.detach(),
+            **self.learned(),
             "buffer": {name: torch.from_numpy(getattr(buffer, name)[:filled]) for name in _BUFFER},
             "buffer_at": [buffer.pos, buffer.full],
             "counters": [self.num_timesteps, self._n_updates],
@@ -154,9 +150,17 @@ class NoiseSAC(SAC):
             "rows": self.rows.bit_generator.state,
         }
 
+    def learned(self) -> dict[str, Any]:
+        """Weights, the states of their optimisers, the entropy's weight."""
+        weight = None if self.ent_coef_optimizer is None else self.log_ent_coef.detach()
+        return {**{name: part.state_dict() for name, part in self._learned().items()}, "log_ent_coef": weight}
+
     def restore(self, state: dict[str, Any]) -> None:
         for name, part in self._learned().items():
-            part.load_state_dict(state[name])
+            if isinstance(part, torch.optim.Optimizer):
+                load_optimizer(part, state[name])
+            else:
+                part.load_state_dict(state[name])
         if self.ent_coef_optimizer is not None:
             self.log_ent_coef.data.copy_(state["log_ent_coef"])
         for name, values in state["buffer"].items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,13 @@ from dsrl.saved_actor import load_saved_actor
 from dsrl.steering_state import SteeringFolder
 from envs.pool import EnvPool
 from runtime.atomic import atomic_path
+from runtime.checkpoint import expect_finite
 from runtime.errors import DataError
 from runtime.logs import duration, progress
-from runtime.metrics import MetricsWriter, wilson
+from runtime.metrics import wilson
 from runtime.provenance import provenance
+from runtime.resumable import ResumableRun
+from runtime.seeds import derive_seed, rng
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +65,14 @@ def make_sac(policy: DiffusionPolicy, env: NoiseVecEnv, config: DSRLConfig) -> N
     return model
 
 
-class Steering:
-    """A run in progress: environments, agent with its replay buffer, counters. `state` and `restore` are all of it."""
+class Steering(ResumableRun):
+    """A run in progress: environments, agent with its replay buffer, counters. Opens where it was left."""
 
-    def __init__(self, policy: DiffusionPolicy, config: DSRLConfig) -> None:
+    FORMAT = "steering 2"
+    NOT_LEARNED = ("environments",)
+
+    def __init__(self, policy: DiffusionPolicy, config: DSRLConfig, key: str | None = None) -> None:
+        super().__init__(config.save_folder, key=key, checkpoint_seconds=config.checkpoint_seconds)
         self.policy, self.config = policy, config
         self.env = open_noise_environments(
             policy,
@@ -73,10 +81,10 @@ class Steering:
             horizon=config.horizon,
             until_success=config.until_success,
             action_magnitude=config.action_magnitude,
-            seed=config.seed,
+            seed=derive_seed("episodes", config.seed),
         )
         self.model = make_sac(policy, self.env, config)
-        self.prior = np.random.default_rng(config.seed)
+        self.prior = rng("prior", config.seed)
         self.fixed_episodes = episode_seeds(config.seed, config.eval_episodes)
         self.count: dict[str, Any] = {
             "base_solved": -1,  # of the fixed episodes, by the cloned policy
@@ -91,6 +99,11 @@ class Steering:
         self.recent: list[bool] = []
         self.best: dict[str, Any] = {"rate": -1.0, "env_steps": 0, "decisions": float("inf")}
         self.seen: np.ndarray | None = None
+        self.restore()
+
+    @property
+    def metrics_step(self) -> int:
+        return self.count["evaluated_at"]
 
     @property
     def steps(self) -> int:
@@ -142,8 +155,10 @@ class Steering:
     def evaluate(self, environments: EnvPool) -> dict[str, float]:
         """The fixed episodes by the actor's mean and by its samples, with the counters that belong to them.
 
-        Which is better depends on the task: samples are wider than what is best, a mean can be stuck for good.
+        Which is better depends on the task: samples are wider than what is best, a mean can be stuck for good. Raises
+        `DataError` where what was learned is not finite.
         """
+        expect_finite(self.model.learned(), f"{self.folder}: what was learned up to step {self.steps}")
         mean, sampled = (
             run_episodes(self.policy, environments, self.fixed_episodes, actor_noise(self.model, deterministic=choice))
             for choice in (True, False)
@@ -170,11 +185,12 @@ class Steering:
             **self.model.losses,
         }
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
+        begun = self.seen is not None
         return {
             "model": self.model.state(),
-            "environments": self.env.snapshot(),
-            "seen": None if self.seen is None else torch.from_numpy(self.seen),
+            "environments": _of_tensors(self.env.snapshot()) if begun else None,
+            "seen": torch.from_numpy(self.seen) if begun else None,
             "prior": self.prior.bit_generator.state,
             "count": self.count,
             "recent": self.recent,
@@ -182,11 +198,12 @@ class Steering:
             "seconds": self.seconds,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.model.restore(state["model"])
         self.prior.bit_generator.state = state["prior"]
-        self.count, self.recent, self.best = state["count"], state["recent"], state["best"]
+        self.count, self.recent, self.best = dict(state["count"]), list(state["recent"]), dict(state["best"])
         self._seconds, self._since = state["seconds"], time.monotonic()
+        self.seen, self.env.env_steps = None, 0
         if state["seen"] is not None:
             self.env.restore(state["environments"])
             self.seen = self.model._last_obs = state["seen"].numpy()
@@ -203,13 +220,12 @@ def steer(policy: DiffusionPolicy, config: DSRLConfig) -> dict[str, Any]:
     if (result := folder.result()) is not None:
         log.info("%s: finished before", folder.path)
         return result
-    run = Steering(policy, config)
-    folder.restore(run)
+    run = Steering(policy, config, folder.key)
     batch = min(20, max(config.eval_episodes, config.fresh_episodes))
     try:
-        with open_environments(policy, batch, horizon=config.horizon) as environments:
-            _warm_start(run, environments, folder)
-            _train(run, environments, folder)
+        with open_environments(policy, batch, horizon=config.horizon) as environments, run:
+            _warm_start(run, environments)
+            _train(run, environments)
             result = _try_on_fresh_episodes(run, environments)
     finally:
         run.env.close()
@@ -217,7 +233,16 @@ def steer(policy: DiffusionPolicy, config: DSRLConfig) -> dict[str, Any]:
     return result
 
 
-def _warm_start(run: Steering, environments: EnvPool, folder: SteeringFolder) -> None:
+def _of_tensors(value: Any) -> Any:
+    """The same with arrays as tensors, which can be read without trusting the file."""
+    if isinstance(value, dict):
+        return {key: _of_tensors(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_of_tensors(inner) for inner in value]
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def _warm_start(run: Steering, environments: EnvPool) -> None:
     config, count = run.config, run.count
     if count["base_solved"] < 0:
         count["base_solved"] = run_episodes(run.policy, environments, run.fixed_episodes).solved
@@ -227,7 +252,7 @@ def _warm_start(run: Steering, environments: EnvPool, folder: SteeringFolder) ->
         while not run.is_warm:
             taken = run.warm_up()
             bar.update(taken, solved=f"{count['warm_solved']}/{count['warm_episodes']}")
-            folder.save_if_due(run)
+            run.between_steps()
     solved, episodes = count["warm_solved"], count["warm_episodes"]
     log.info(
         "cloned policy: %d of %d fixed episodes, %d of %d in the warm start",
@@ -240,20 +265,19 @@ def _warm_start(run: Steering, environments: EnvPool, folder: SteeringFolder) ->
         )
 
 
-def _train(run: Steering, environments: EnvPool, folder: SteeringFolder) -> None:
+def _train(run: Steering, environments: EnvPool) -> None:
     config = run.config
-    metrics = MetricsWriter(folder.path, resume_from=run.count["evaluated_at"])
     with progress(config.train_steps, f"steering {run.policy.task}", done=run.steps) as bar:
         while True:
             if run.steps >= run.count["next_evaluation"]:
                 row = run.evaluate(environments)
-                metrics.log(step=row["env_steps"], **row)
+                run.write_metrics(step=row["env_steps"], **row)
                 _report(row, config.eval_episodes)
                 _keep_if_best(run, row)
             if run.steps >= config.train_steps:
                 return
             bar.update(run.advance())
-            folder.save_if_due(run)
+            run.between_steps()
 
 
 def _report(row: dict[str, float], episodes: int) -> None:

@@ -70,6 +70,7 @@ def main(
     from dsrl.config import BCConfig, load_task_config
     from dsrl.demos import read_demonstrations
     from envs.robomimic_task import RobomimicTask
+    from runtime import interrupt
     from runtime.device import pick_device
     from runtime.errors import ConfigError, DataError
     from runtime.logs import configure_logging
@@ -85,7 +86,8 @@ def main(
         recorded = RobomimicTask.standard(task)
     if recorded.name != task:
         raise ConfigError(f"{settings.data_file}: demonstrations of the task {recorded.name!r}, not of {task!r}")
-    last = train(data, recorded, settings, device=pick_device(settings.device))
+    with interrupt.honoured():
+        last = train(data, recorded, settings, device=pick_device(settings.device))
     print(f"{task}: {len(data.lengths)} demonstrations, {len(data)} steps, checkpoint {last}")
 
 

@@ -160,14 +160,22 @@ def results(out: Path, tasks: list[PointTask], *, steps: int, samples: int, poli
         std_offset=1e-3, delta_next=True, precision="float32",
     )  # fmt: skip
     checkpoint = out / f"model-{steps}.pt"
-    train(Pool.of(data, layout), network, training, layout, checkpoint, seed=seed, device=device)
+    train(
+        Pool.of(data, layout, timeouts_as_terminals=False),
+        network,
+        training,
+        layout,
+        checkpoint,
+        seed=seed,
+        device=device,
+    )
     model = DiffusionModel.load(checkpoint, layout, device)
     for task in tasks:
         sampling = SamplerConfig(solver="dpmpp_2m", steps=16, num_samples=samples, batch_size=samples)
         matrix = generate(model, task.one_hot, sampling, seed=seed)
         matrix[:, layout.action] = matrix[:, layout.action].clip(-1, 1)
         made = Transitions.from_matrix(matrix, task, layout)
-        replay = ReplayData(made, layout, device)
+        replay = ReplayData(made, layout, device, timeouts_as_terminals=False)
         learner = TD3BC(layout.state_dim, layout.action_dim, TD3BCConfig(alpha=0.2), seed=seed, device=device)
         for _ in range(policy_steps):
             learner.update(replay.batch(torch.randint(len(replay), (256,), generator=learner.generator)))

@@ -44,7 +44,7 @@ class Transitions:
     def take(self, indices: np.ndarray | slice) -> Transitions:
         return Transitions(**{name: getattr(self, name)[indices] for name in self.arrays()}, task=self.task)
 
-    def to_matrix(self, layout: FactoredLayout = COMPOSUITE, *, timeouts_as_terminals: bool = True) -> np.ndarray:
+    def to_matrix(self, layout: FactoredLayout = COMPOSUITE, *, timeouts_as_terminals: bool) -> np.ndarray:
         """(N, 164) float32: [s, a, r, s', done]."""
         done = self.terminals | self.timeouts if timeouts_as_terminals else self.terminals
         matrix = np.empty((len(self), layout.transition_dim), dtype=np.float32)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from corl.train import RESUME_FILE
 from diffusion.config import RUNTIME_SETTINGS, DenoiserConfig, SamplerConfig, TrainConfig
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
@@ -21,7 +20,7 @@ from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.places import QUALITY_FILE, marginals_file
-from pipeline.stage import StageProgress, discard_damaged, held, key_of
+from pipeline.stage import StageProgress, held, key_of
 from runtime.atomic import write_json
 from runtime.config import config_hash, dict_without, to_dict
 from runtime.cpus import use_threads
@@ -101,8 +100,6 @@ class TrainGenerator:
             return
         use_threads(self.threads)
         device = pick_device(self.device)
-        if leads:
-            discard_damaged(self.checkpoint.parent / RESUME_FILE)
         parts = [self._expert(task) for task in self.expert_tasks]
         parts += [read_samples(path, task, COMPOSUITE) for task, path in self.sources]
         training = self.training
@@ -179,7 +176,7 @@ class Generate:
         return StageProgress(f"{self.sampling.num_samples:,} samples")
 
     def __call__(self) -> None:
-        from diffusion.generate import generate
+        from diffusion.generate import generate, keep_in_range
         from diffusion.model import DiffusionModel
         from diffusion.partial import PartialSamples
         from diffusion.quality import assess
@@ -199,8 +196,7 @@ class Generate:
             )
             write_json(self.quality_file, asdict(quality))
             log.info("%s: %s", self.name, quality)
-            if self.sampling.clip_actions:
-                matrix[:, COMPOSUITE.action] = matrix[:, COMPOSUITE.action].clip(-1.0, 1.0)
+            keep_in_range(matrix, model, self.sampling)
             info = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
             transitions = Transitions.from_matrix(matrix, self.task)
             if self.ground:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from corl.evaluate import Evaluation, evaluate
-from corl.multitask import MultitaskConfig, TaskData
-from corl.multitask_run import RESUME_FILE, EvaluateTasks, MultitaskRun, PolicyOf, train_multitask
+from corl.multitask import RUNTIME_SETTINGS, MultitaskConfig, TaskData
+from corl.multitask_run import EvaluateTasks, MultitaskRun, PolicyOf, train_multitask
 from envs.pool import EnvPool
 from offline_compositional_rl_datasets.hdf5 import read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
@@ -28,12 +28,10 @@ from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
 from runtime.errors import JobError
 from runtime.metrics import read_metrics, write_csv
+from runtime.resumable import discard
 from runtime.seeds import derive_seed
 
 log = logging.getLogger(__name__)
-
-RUNTIME_SETTINGS = ("save_freq",)
-"""Of MultitaskConfig: these change no result."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class TrainMultitask:
                 train_tasks = tuple(task for task, _ in self.data)
                 results = train_multitask(run, evaluator, self.test_tasks, train_tasks, self.name)
             commit_record(self, results, key)
-            (self.folder / RESUME_FILE).unlink(missing_ok=True)
+            discard(self.folder)
 
 
 class TaskEvaluator:

@@ -16,7 +16,6 @@ import torch
 from corl.evaluate import evaluate
 from corl.online import (
     CHECKPOINT_FILE,
-    RESUME_FILE,
     Agent,
     OnlinePolicy,
     OnlineRun,
@@ -46,6 +45,7 @@ from runtime.cpus import cpu_count, use_threads
 from runtime.device import autocast_dtype, pick_device
 from runtime.errors import DataError
 from runtime.paths import path_part
+from runtime.resumable import discard
 from runtime.seeds import derive_seed
 from runtime.trackers import trackers
 
@@ -196,7 +196,7 @@ def finish(stage: Any, scores: OnlineScores, key: str) -> None:
     """Write the result; what was kept to continue from is no longer needed."""
     record = {"task": stage.task.name, "seed": stage.seed, "scores": asdict(scores)}
     commit_record(stage, record, key)
-    (stage.folder / RESUME_FILE).unlink(missing_ok=True)
+    discard(stage.folder)
     shutil.rmtree(stage.folder / "replay", ignore_errors=True)
     log.info("%s: %d/%d solved after %d steps", stage.name, scores.last_solved, scores.episodes, scores.steps)
 

@@ -135,6 +135,7 @@ def sac_command(variant: Variant) -> Callable[..., None]:
         from offline_compositional_rl_datasets.splits import load_split
         from offline_compositional_rl_datasets.task import Task
         from pipeline.online import LearnOnline, Tracking, film, real_prior, run_name, synthetic_prior
+        from runtime import interrupt
         from runtime.errors import ConfigError
         from runtime.logs import configure_logging
         from runtime.paths import machine_settings
@@ -195,7 +196,8 @@ def sac_command(variant: Variant) -> Callable[..., None]:
             tracking=Tracking(wandb_project_name if track else None, tensorboard),
             device="auto" if cuda else "cpu",
         )
-        stage()
+        with interrupt.honoured():
+            stage()
         scores = stage.scores()
         print(
             f"{task}: {scores.last_solved}/{scores.episodes} solved after {scores.steps:,} steps, return "

@@ -9,19 +9,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from corl.config import RUNTIME_SETTINGS
-from corl.train import RESUME_FILE, PolicyConfig, PolicyScores, train_policy
+from corl.train import PolicyConfig, PolicyScores, train_policy
 from offline_compositional_rl_datasets.hdf5 import EpisodeEnds, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.places import RESULT_FILE
-from pipeline.stage import StageProgress, commit_record, discard_damaged, held, key_of, read_scores
+from pipeline.stage import StageProgress, commit_record, held, key_of, read_scores
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
 from runtime.errors import ConfigError, DataError, expect_range
 from runtime.metrics import read_metrics
+from runtime.resumable import discard
 from runtime.seeds import LARGEST_SEED
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,6 @@ class TrainPolicy:
                 return
             use_threads(self.threads)
             device = pick_device(self.device)
-            discard_damaged(self.folder / RESUME_FILE)
             environments = environments_for(self.policy.n_episodes, self.policy.fresh_episodes)
             cores = self.threads or cpu_count()
             workers = cores if cores > 1 else 0
@@ -109,7 +109,7 @@ class TrainPolicy:
         """Write the result; what was kept to continue from is no longer needed."""
         record = {"task": self.task.name, "seed": self.seed, "scores": asdict(scores), "data": str(self.data)}
         commit_record(self, record, key)
-        (self.folder / RESUME_FILE).unlink(missing_ok=True)
+        discard(self.folder)
         log.info(
             "%s: %d/%d solved (best evaluation %d/%d), return %.0f",
             self.name,

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from runtime.atomic import artifact_info, commit_artifact, is_intact, json_text, read_json
-from runtime.checkpoint import load_checkpoint
 from runtime.errors import DataError, StateError
 from runtime.lease import waiting_lock
 from runtime.provenance import provenance
@@ -97,18 +96,6 @@ def read_scores(cls: type[T], path: Path) -> T:
     """The `scores` of a record that `commit_record` wrote. Raises `DataError` naming the file where it has none."""
     record = read_json(path)
     return decode(cls, record.get("scores") if isinstance(record, Mapping) else None, source=f"{path}: scores")
-
-
-def discard_damaged(resume_file: Path) -> None:
-    """Remove a checkpoint that cannot be read (cut off by a lost machine): training starts anew without it."""
-    try:
-        if resume_file.exists():
-            load_checkpoint(resume_file)
-    except DataError as error:
-        if isinstance(error.__cause__, (OSError, MemoryError)):  # of the machine now, not of the file
-            raise error.__cause__ from None
-        log.warning("%s; training starts anew", error)
-        resume_file.unlink()
 
 
 def key_of(artifact: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -82,6 +82,42 @@ class BackgroundSaver:
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
+
+
+def expect_finite(values: Any, what: str) -> None:
+    """Raises `DataError` unless all numbers of all tensors in a nest of mappings and lists are finite.
+
+    `what` begins the message.
+    """
+    flags: dict[torch.device, list[Tensor]] = {}
+    for tensor in _tensors(values):
+        if tensor.is_floating_point():
+            flags.setdefault(tensor.device, []).append(tensor.isfinite().all())
+    # One answer of each device: asking for every tensor would stop it as often.
+    if not all(bool(torch.stack(own).all()) for own in flags.values()):
+        raise DataError(f"{what} is not finite: training has diverged; learn with a smaller learning rate")
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, Mapping):
+        for value in values.values():
+            yield from _tensors(value)
+    elif isinstance(values, Sequence) and not isinstance(values, str):
+        for value in values:
+            yield from _tensors(value)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """`optimizer.load_state_dict` that looks at sizes. Raises `DataError` where they are not its parameters'."""
+    optimizer.load_state_dict(dict(state))
+    for parameter, own in optimizer.state.items():
+        for name, value in own.items():
+            if isinstance(value, Tensor) and value.shape not in (parameter.shape, torch.Size(())):
+                raise DataError(
+                    f"an optimiser's {name} has the shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}"
+                )
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def main(
     from pipeline.loop import Loop
     from pipeline.sources import parse_sources
     from pipeline.state import Iteration
+    from runtime import interrupt
     from runtime.logs import configure_logging
     from runtime.wandb_sink import use_wandb
 
@@ -77,7 +78,8 @@ def main(
     }
     loop = Loop(load_pipeline_config(config, overrides))
     iteration = Iteration(diffusion_training_run, targets=(), sources=parse_sources(source_tasks), phase=None)
-    loop.generator_stage(iteration)()
+    with interrupt.honoured():
+        loop.generator_stage(iteration)()
 
 
 if __name__ == "__main__":

@@ -71,6 +71,7 @@ def main(
     from pipeline.config import load_pipeline_config
     from pipeline.places import policy_folder, samples_file
     from pipeline.stages import TrainPolicy
+    from runtime import interrupt
     from runtime.logs import configure_logging
     from runtime.wandb_sink import use_wandb
 
@@ -113,7 +114,8 @@ def main(
         device=settings.device,
         episode_ends=settings.training.episode_ends,
     )
-    stage()
+    with interrupt.honoured():
+        stage()
     scores = stage.scores()
     print(
         f"{task}: best evaluation {scores.best_solved}/{scores.episodes} solved, best return {scores.best_return:.1f}; "

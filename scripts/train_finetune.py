@@ -54,6 +54,7 @@ def main(
     from corl.online_config import OnlineConfig
     from corl.sac import SACConfig
     from pipeline.offline import FineTune, newest_checkpoint
+    from runtime import interrupt
     from runtime.errors import ConfigError
     from runtime.logs import configure_logging
     from runtime.paths import machine_settings, path_part
@@ -80,7 +81,8 @@ def main(
     checkpoint = newest_checkpoint(dataset.folder(root / base_path, exp, algo), seed)
     folder = dataset.folder(root / "_finetune_training", exp, algo) / str(update_start_step) / f"task_{task_id}"
     stage = FineTune(tests[task_id], checkpoint, config, seed, folder, device=device)
-    stage()
+    with interrupt.honoured():
+        stage()
     scores = stage.scores()
     print(f"{tests[task_id]}: {scores.last_solved}/{scores.episodes} solved after {scores.steps:,} steps")
     print(f"run: {folder}")

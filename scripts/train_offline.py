@@ -45,6 +45,7 @@ def main(
     from corl.multitask import MultitaskConfig
     from pipeline.multitask import TrainMultitask
     from pipeline.offline import newest_checkpoint
+    from runtime import interrupt
     from runtime.config import from_mapping, merge, read_yaml
     from runtime.logs import configure_logging
     from runtime.paths import machine_settings
@@ -52,11 +53,12 @@ def main(
     configure_logging()
     dataset = split.config(dataset_dir)
     data = dataset.files()
-    values = {"eval_freq": 0, "save_freq": 10_000, "batch_size": batch_per_task * len(data)}
+    values = {"eval_freq": 0, "log_freq": 10_000, "batch_size": batch_per_task * len(data)}
     values = merge(values, read_yaml(config) if config else {}) | {"algorithm": algo, "max_timesteps": train_steps}
     settings = from_mapping(MultitaskConfig, values, source=str(config) if config else "flags")
     folder = dataset.folder((results_path or machine_settings().results_path) / "_offline_training", exp, algo)
-    TrainMultitask(data, (), settings, seed, folder, device=device)()
+    with interrupt.honoured():
+        TrainMultitask(data, (), settings, seed, folder, device=device)()
     print(f"checkpoint: {newest_checkpoint(folder, seed)}")
 
 

@@ -13,12 +13,13 @@ from corl.evaluate import Evaluation, evaluate
 from corl.iql import IQL, IQLConfig
 from corl.policy import Policy
 from corl.replay import ReplayData
-from corl.run import RESUME_FILE, PolicyRun
+from corl.run import PolicyRun
 from corl.td3_bc import TD3BCConfig
 from corl.train import train_policy
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from runtime.errors import ConfigError
 from runtime.metrics import read_metrics
+from runtime.resumable import RESUME_FILE
 from tests.test_corl import CPU, LineWorld, _batch, _transitions
 
 SETS = [_transitions(rows=200, seed=0), _transitions(rows=150, seed=1)]
@@ -109,14 +110,17 @@ def test_a_group_in_bfloat16_stays_close_to_float32_and_alone(tmp_path):
         group = Bulk(runs)
         group.advance(8)
         group.write_back()
-    moved = False
+    moved, apart, rounded = False, [], []
     for one, two, three in zip(alone, bulk, exact, strict=True):
         for p, q, r in zip(*(run.learner.actor.parameters() for run in (one, two, three)), strict=True):
-            # Rounding turns single weights of Adam's step about; a typical weight moves 1e-3 in these steps.
-            assert (p - q).abs().mean() < 1e-4
-            assert (q - r).abs().mean() < 2e-4
+            apart.append((p - q).detach().abs().mean())
+            rounded.append((q - r).detach().abs().mean())
             assert q.dtype == torch.float32
             moved |= not torch.equal(q, r)
+    # Rounding turns single weights of Adam's step about; a typical weight moves 1e-3 in these steps.
+    for distances, most in ((apart, 1e-4), (rounded, 2e-4)):
+        assert torch.stack(distances).mean() < most
+        assert max(distances) < 5e-4
     assert moved, "the products are those of another precision"
 
 
@@ -230,7 +234,7 @@ def test_iqls_actor_rate_is_a_cosine_to_zero_and_its_weights_are_clipped():
 def test_iql_clones_what_it_is_shown():
     learner = _iql(beta=0.0, learning_rate=3e-3)
     learner.max_steps = 400
-    data = ReplayData(_transitions(), COMPOSUITE, CPU)
+    data = ReplayData(_transitions(), COMPOSUITE, CPU, timeouts_as_terminals=True)
     generator = torch.Generator().manual_seed(0)
     for _ in range(400):
         losses = learner.update(data.batch(torch.randint(len(data), (64,), generator=generator)))

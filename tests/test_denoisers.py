@@ -127,7 +127,9 @@ def test_the_hard_coded_graph_ends_in_a_plain_layer_as_published():
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_every_denoiser_trains_is_loaded_and_gives_samples(kind, tmp_path):
-    pool = Pool.of([_random_transitions(task, 60, i) for i, task in enumerate(TASKS)], COMPOSUITE)
+    pool = Pool.of(
+        [_random_transitions(task, 60, i) for i, task in enumerate(TASKS)], COMPOSUITE, timeouts_as_terminals=False
+    )
     config = TrainConfig(steps=20, small_batch_size=16, log_every=10, precision="float32")
     path = tmp_path / "model.pt"
     train(pool, SMALL[kind], config, COMPOSUITE, path, seed=0, device=torch.device("cpu"))

@@ -42,7 +42,9 @@ def _random_transitions(task, rows, seed):
 
 @pytest.fixture
 def pool():
-    return Pool.of([_random_transitions(task, 60, i) for i, task in enumerate(TASKS)], COMPOSUITE)
+    return Pool.of(
+        [_random_transitions(task, 60, i) for i, task in enumerate(TASKS)], COMPOSUITE, timeouts_as_terminals=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ def test_a_pool_of_parts_that_are_given_up_is_the_same_and_keeps_none(pool):
         while parts:
             yield parts.pop(0)
 
-    other = Pool.of(given_up(), COMPOSUITE, rows=120)
+    other = Pool.of(given_up(), COMPOSUITE, rows=120, timeouts_as_terminals=False)
     for name in ("matrix", "task_index", "conditions"):
         np.testing.assert_array_equal(getattr(other, name), getattr(pool, name))
     assert all(part() is None for part in kept)
@@ -301,7 +303,7 @@ def test_a_killed_training_resumes_to_the_same_network(pool, tmp_path, monkeypat
 
 
 def test_a_training_that_diverges_ends_when_that_shows(pool, tmp_path):
-    config = dataclasses.replace(CONFIG, learning_rate=1e30)
+    config = dataclasses.replace(CONFIG, learning_rate=1e30, checkpoint_seconds=1000)
     with pytest.raises(DataError, match="push: the loss is not finite at step 10; learn with a smaller learning_rate"):
         train(pool, SMALL, config, COMPOSUITE, tmp_path / "m.pt", seed=0, device=CPU, label="push")
     assert not (tmp_path / "m.pt").exists()
@@ -337,7 +339,7 @@ def test_the_small_model_learns_the_distribution_it_is_shown(tmp_path):
     config = TrainConfig(
         steps=600, small_batch_size=64, learning_rate=3e-3, ema_every=1, ema_decay=0.98, precision="float32"
     )
-    pool = Pool.of(parts, COMPOSUITE)
+    pool = Pool.of(parts, COMPOSUITE, timeouts_as_terminals=False)
     train(pool, SMALL, config, COMPOSUITE, tmp_path / "m.pt", seed=0, device=CPU)
     model = DiffusionModel.load(tmp_path / "m.pt", COMPOSUITE, CPU)
     sampler = SamplerConfig(solver="dpmpp_2m", steps=12, num_samples=100, batch_size=100)
@@ -356,7 +358,7 @@ def test_a_checkpoint_that_is_none_is_named(tmp_path):
 
 def test_an_empty_pool_is_refused():
     with pytest.raises(DataError, match="empty"):
-        Pool.of([], COMPOSUITE)
+        Pool.of([], COMPOSUITE, timeouts_as_terminals=False)
 
 
 def test_a_warm_start_begins_with_the_average_weights(pool, tmp_path):

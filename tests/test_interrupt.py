@@ -49,7 +49,7 @@ def _ask_after(calls):
 
 
 def test_an_interrupted_generator_ends_with_the_weights_and_curve_of_one_that_was_not(tmp_path, monkeypatch):
-    pool = Pool.of([_transitions()], COMPOSUITE)
+    pool = Pool.of([_transitions()], COMPOSUITE, timeouts_as_terminals=False)
     config = TrainConfig(steps=12, small_batch_size=8, log_every=4, precision="float32")
 
     def run(folder):
@@ -109,7 +109,10 @@ def _move_to_another_device(path):
 
 
 def test_a_generator_in_training_goes_on_on_another_kind_of_device(tmp_path, monkeypatch, caplog):
-    pool, network = Pool.of([_transitions()], COMPOSUITE), DenoiserConfig(hidden=8, depth=1, heads=1)
+    pool, network = (
+        Pool.of([_transitions()], COMPOSUITE, timeouts_as_terminals=False),
+        DenoiserConfig(hidden=8, depth=1, heads=1),
+    )
     config = TrainConfig(steps=12, small_batch_size=8, log_every=4, precision="float32")
 
     def run():
@@ -217,7 +220,7 @@ def test_an_interrupted_or_killed_generation_ends_with_the_samples_of_one_that_w
 
     network = DenoiserConfig(hidden=8, depth=1, heads=1)
     config = TrainConfig(steps=2, small_batch_size=8, precision="float32")
-    pool = Pool.of([_transitions()], COMPOSUITE)
+    pool = Pool.of([_transitions()], COMPOSUITE, timeouts_as_terminals=False)
     train(pool, network, config, COMPOSUITE, tmp_path / "model.pt", seed=0, device=torch.device("cpu"))
     model = DiffusionModel.load(tmp_path / "model.pt", COMPOSUITE, torch.device("cpu"))
     sampler = SamplerConfig(steps=2, num_samples=35, batch_size=10)

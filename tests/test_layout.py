@@ -52,7 +52,7 @@ def test_transitions_survive_the_way_through_the_matrix(layout, rows, seed):
         terminals=rng.random(rows) < 0.5,
         timeouts=np.zeros(rows, dtype=bool),
     )
-    back = Transitions.from_matrix(transitions.to_matrix(layout), None, layout)
+    back = Transitions.from_matrix(transitions.to_matrix(layout, timeouts_as_terminals=True), None, layout)
     for name in Transitions.arrays():
         np.testing.assert_array_equal(getattr(back, name), getattr(transitions, name))
 

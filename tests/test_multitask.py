@@ -38,7 +38,7 @@ def _transitions(task, rows=60, seed=0):
 
 
 def _config(**options):
-    values = {"max_timesteps": 12, "batch_size": 8, "eval_freq": 6, "save_freq": 3, "n_eval_episodes": 2, "horizon": 4}
+    values = {"max_timesteps": 12, "batch_size": 8, "eval_freq": 6, "log_freq": 3, "n_eval_episodes": 2, "horizon": 4}
     return MultitaskConfig(**(values | options))
 
 
@@ -283,7 +283,7 @@ def _write_data(root, tasks):
 def test_the_baseline_from_the_command_line_writes_the_published_files_and_does_nothing_twice(tmp_path):
     _write_data(tmp_path / "data", TASKS[:2])
     save_split(tmp_path / "splits" / "mini" / "split_0.json", Split(tuple(TASKS[:2]), tuple(TASKS[2:])))
-    (tmp_path / "config.yaml").write_text("{horizon: 4, n_eval_episodes: 2, save_freq: 2}\n")
+    (tmp_path / "config.yaml").write_text("{horizon: 4, n_eval_episodes: 2, log_freq: 2}\n")
     flags = f"--config {tmp_path / 'config.yaml'} --num_train 2 --seeds 10 --max_timesteps 4 --batch_size 8 "
     flags += f"--eval_freq 2 --experiment_type mini --task_list_path {tmp_path / 'splits'} --cluster local --cpus 1 "
     flags += f"--data_path {tmp_path / 'data'} --results_path {tmp_path / 'results'} --logs_path {tmp_path / 'logs'}"

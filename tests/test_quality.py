@@ -1,5 +1,6 @@
 """What the quality report finds in sets with known faults."""
 
+import ast
 import dataclasses
 
 import numpy as np
@@ -129,7 +130,9 @@ def test_the_marginals_travel_beside_the_generator(tmp_path, marginals):
 
 def test_real_expert_data_break_no_rule(shared):
     task = Task.parse("IIWA_Box_None_Push")
-    matrix = read_expert(find_task_file(shared / "expert_data", "expert", task), task).to_matrix()
+    matrix = read_expert(find_task_file(shared / "expert_data", "expert", task), task).to_matrix(
+        timeouts_as_terminals=False
+    )
     marginals = Marginals.of(matrix, np.zeros(len(matrix), int), task.one_hot[None])
     quality = assess(matrix, task.one_hot, COMPOSUITE, marginals, RNG)
     assert quality.violations < 0.03, quality
@@ -165,3 +168,17 @@ def test_the_papers_conventions_are_a_configuration_that_differs_where_it_says()
     assert not paper.policy.canonical_quaternions
     assert paper.training.steps == default.training.steps == 100_000
     assert paper.network == default.network
+
+
+def test_whether_a_time_out_is_an_end_is_said_by_the_configurations_and_by_no_functions_default():
+    folders = ("corl", "diffusion", "offline_compositional_rl_datasets", "pipeline", "envs", "examples", "scripts")
+    wanted, missing = [], []
+    for path in (path for folder in folders for path in (PROJECT_ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+                    if argument.arg == "timeouts_as_terminals":
+                        (wanted if default is None else missing).append(f"{path.name}: {node.name}")
+                assert "timeouts_as_terminals" not in [a.arg for a in (*node.args.args, *node.args.posonlyargs)]
+    assert len(wanted) >= 3
+    assert not missing

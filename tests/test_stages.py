@@ -1,8 +1,5 @@
 """What the loop asks of its first stage, iteration by iteration."""
 
-import errno
-
-import pytest
 import torch
 
 from diffusion.feed import Feed
@@ -13,7 +10,6 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.config import load_pipeline_config
 from pipeline.loop import Loop
-from pipeline.stage import discard_damaged
 from pipeline.state import Iteration
 
 
@@ -43,25 +39,9 @@ def test_a_warm_start_goes_on_from_the_last_generator(tmp_path):
 def test_rows_of_expert_and_generated_sets_count_alike():
     few, many = (Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_None_Shelf"))
     parts = [Transitions.from_matrix(torch.rand(n, 164).numpy(), task) for n, task in ((100, few), (900, many))]
-    pool = Pool.of(parts, COMPOSUITE)
+    pool = Pool.of(parts, COMPOSUITE, timeouts_as_terminals=False)
     normalizer = Normalizer.fit(torch.from_numpy(pool.matrix), COMPOSUITE)
-    feed = Feed(pool, normalizer, 10_000, torch.Generator().manual_seed(0), torch.device("cpu"))
-    ((_, conditions),) = feed.batches(1)
+    feed = Feed(pool, normalizer, 10_000, torch.device("cpu"), seed=0)
+    ((_, conditions),) = feed.batches(0, 1)
     share = (conditions == torch.from_numpy(few.one_hot)).all(1).float().mean()
     assert abs(share - 0.1) < 0.015  # five deviations
-
-
-def test_what_can_be_continued_is_removed_if_it_is_damaged_and_not_if_the_disk_does_not_answer(tmp_path, monkeypatch):
-    damaged, whole = tmp_path / "damaged.pt", tmp_path / "whole.pt"
-    damaged.write_bytes(b"cut off")
-    discard_damaged(damaged)
-    assert not damaged.exists()
-    torch.save({"step": 3}, whole)
-
-    def refuse(*_, **__):
-        raise OSError(errno.EIO, "broken")
-
-    monkeypatch.setattr(torch, "load", refuse)
-    with pytest.raises(OSError, match="broken"):
-        discard_damaged(whole)
-    assert whole.exists()

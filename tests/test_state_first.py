@@ -43,7 +43,12 @@ def _lawful(task, rows, seed):
 
 
 def _pool(rows=400):
-    return Pool.of([_lawful(task, rows, i) for i, task in enumerate(TASKS)], COMPOSUITE, canonical=False)
+    return Pool.of(
+        [_lawful(task, rows, i) for i, task in enumerate(TASKS)],
+        COMPOSUITE,
+        canonical=False,
+        timeouts_as_terminals=False,
+    )
 
 
 def _train(folder, steps=1200, network=SMALL, **options):

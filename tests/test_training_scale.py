@@ -25,7 +25,9 @@ CONFIG = TrainConfig(steps=30, small_batch_size=16, log_every=5, precision="floa
 
 @pytest.fixture(scope="module")
 def pool():
-    return Pool.of([_random_transitions(task, 60, i) for i, task in enumerate(TASKS)], COMPOSUITE)
+    return Pool.of(
+        [_random_transitions(task, 60, i) for i, task in enumerate(TASKS)], COMPOSUITE, timeouts_as_terminals=False
+    )
 
 
 def _run(pool, folder, config=CONFIG, denoiser=SMALL):
@@ -104,13 +106,10 @@ def test_processes_share_a_batch_without_overlap_and_must_divide_it(pool, tmp_pa
         _run(pool, tmp_path)
 
 
-def test_streamed_batches_are_rows_of_the_pool_and_resume_where_they_were(pool):
+def test_streamed_batches_are_those_of_a_resident_pool_and_go_on_where_they_were(pool):
     normalizer = Normalizer.fit(torch.from_numpy(pool.matrix), COMPOSUITE, delta_next=True)
-
-    def feed():
-        return Feed(pool, normalizer, 8, torch.Generator(), CPU, resident=False, seed=3)
-
-    whole = [(y.clone(), c.clone()) for y, c in feed().batches(10)]
+    resident, streamed = (Feed(pool, normalizer, 8, CPU, seed=3, resident=resident) for resident in (True, False))
+    whole = [(y.clone(), c.clone()) for y, c in resident.batches(0, 10)]
     everything = normalizer.normalize(torch.from_numpy(pool.matrix))
     conditions = torch.from_numpy(pool.conditions)[torch.from_numpy(pool.task_index)]
     for y, condition in whole:
@@ -118,21 +117,25 @@ def test_streamed_batches_are_rows_of_the_pool_and_resume_where_they_were(pool):
             matches = (everything - row).abs().amax(dim=1) < 1e-5
             assert matches.any()
             assert (conditions[matches] == c).all(dim=1).any()
-    first, second = feed(), feed()
-    stream = first.batches(10)
-    for _ in range(4):
-        next(stream)
-    second.load_state(first.state())
+    stream = streamed.batches(0, 10)
+    for expected in whole[:4]:
+        assert all(map(torch.equal, next(stream), expected))
     stream.close()
-    for (y, _), (expected, _) in zip(second.batches(6), whole[4:], strict=True):
-        assert torch.equal(y, expected)
+    for batch, expected in zip(streamed.batches(4, 10), whole[4:], strict=True):
+        assert all(map(torch.equal, batch, expected))
+    other = next(Feed(pool, normalizer, 8, CPU, seed=4).batches(0, 1))
+    assert not torch.equal(other[0], whole[0][0])
 
 
-def test_a_streamed_training_learns_as_a_resident_one(pool, tmp_path, monkeypatch):
+def test_the_network_is_the_same_whether_the_pool_is_on_the_device_or_streamed(pool, tmp_path, monkeypatch):
     _run(pool, tmp_path / "resident")
     monkeypatch.setattr("diffusion.feed.fits", lambda size, device: False)
     _run(pool, tmp_path / "streamed")
-    assert _losses(tmp_path / "streamed")[-1] == pytest.approx(_losses(tmp_path / "resident")[-1], rel=0.15)
+    assert _losses(tmp_path / "streamed") == _losses(tmp_path / "resident")
+    one, two = (torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("resident", "streamed"))
+    assert (one["resident"], two["resident"]) == (True, False)
+    for name, value in one["ema"].items():
+        assert torch.equal(value, two["ema"][name]), name
 
 
 def test_training_in_bfloat16_has_the_loss_of_float32_within_noise(tmp_path):
@@ -140,7 +143,7 @@ def test_training_in_bfloat16_has_the_loss_of_float32_within_noise(tmp_path):
     for part in parts:  # all of one number, which is what there is to learn
         part.observations[:] = part.observations[:, :1]
         part.next_observations[:] = part.observations
-    pool = Pool.of(parts, COMPOSUITE, canonical=False)
+    pool = Pool.of(parts, COMPOSUITE, canonical=False, timeouts_as_terminals=False)
     losses = {}
     for precision in ("float32", "bfloat16"):
         config = TrainConfig(
