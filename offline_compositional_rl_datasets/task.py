@@ -6,10 +6,13 @@ import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from runtime.errors import TaskError
+
+T = TypeVar("T")
 
 # One-hot order: the position of an element is its index in the id block of an observation.
 ROBOTS = ("IIWA", "Jaco", "Panda", "Kinova3")
@@ -103,6 +106,14 @@ class Task:
 
     def __str__(self) -> str:
         return self.name
+
+
+def described(table: Mapping[str, T], task: Task, axis: str, where: str) -> T:
+    """What a table says of a task's element on an axis. Raises `TaskError` where its file `where` has no such entry."""
+    element = getattr(task, axis)
+    if element not in table:
+        raise TaskError(f"{task}: {where} says nothing of the {axis} {element!r}, only of {', '.join(table)}")
+    return table[element]
 
 
 def all_tasks() -> list[Task]:

@@ -16,7 +16,7 @@ from envs.composuite.scene import drawn_model
 from envs.composuite.simulation import ACTION_DIM, Simulation
 from envs.task_env import TaskEnv, expect_positive
 from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.task import Task, described
 from runtime.errors import ConfigError
 
 
@@ -71,7 +71,7 @@ class CompoSuiteEnv(TaskEnv):
         self._poses = Poses(self.simulation)
         self._observer = Observer(self.simulation, self._poses)
         self._grasped = GraspTest(self.simulation)
-        self._objective = OBJECTIVES[self.task.objective]
+        self._objective = described(OBJECTIVES, self.task, "objective", "envs/composuite/objectives.py")
         self._condition = self.task.one_hot
 
     def _begin(self, seed: int) -> None:

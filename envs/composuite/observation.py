@@ -24,8 +24,9 @@ class Poses(HoldsViews):
     def __init__(self, simulation: Simulation) -> None:
         model, data, task = simulation.model, simulation.data, simulation.task
         hand = model.body(HAND_BODY).id
-        names = (f"{task.object}_main", f"Obstacle{task.obstacle}_main", f"Visual{task.object}_main")
-        self.things = np.array([NO_BODY if "None" in name else model.body(name).id for name in names])
+        obstacle = NO_BODY if task.obstacle == "None" else model.body(f"Obstacle{task.obstacle}_main").id
+        ends = (model.body(f"{task.object}_main").id, model.body(f"Visual{task.object}_main").id)
+        self.things = np.array([ends[0], obstacle, ends[1]])
         self.object_position = data.xpos[self.things[0]]
         self.goal_position = data.xpos[self.things[2]]
         self.tool_position = data.site(GRIP_SITE).xpos

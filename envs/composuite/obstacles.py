@@ -14,25 +14,25 @@ _COLLISION_RGBA = (0.5, 0, 0, 1)
 
 @dataclass(frozen=True)
 class ObstacleSpec:
-    """Walls (name, half size, position) and the pose at which every task places them."""
+    """Walls (name, half size, position) and the pose at which every task places them.
+
+    The object starts farther from the robot where the obstacle is `near_object`, between the two, and in any case so
+    far from the obstacle's middle that circles of its own and of the obstacle's `radius` (m) do not meet.
+    """
 
     walls: tuple[tuple[str, tuple[float, float, float], tuple[float, float, float]], ...]
     pos: tuple[float, float, float]
     quat: tuple[float, float, float, float]
     radius: float
     framed: bool = False
-
-    @property
-    def near_object(self) -> bool:
-        """True for obstacles between robot and object: they narrow the range in which the object starts."""
-        return self.quat == _QUARTER_TURN
+    near_object: bool = False
 
 
 _NEAR_OBJECT_POS = (BIN1_POS[0] - 0.2 / 2.2, BIN1_POS[1], 0.925)
 
 OBSTACLE_SPECS = {
     "ObjectWall": ObstacleSpec(
-        (("wall", (0.1, 0.005, 0.125), (0, 0, 0.02)),), _NEAR_OBJECT_POS, _QUARTER_TURN, radius=0.1
+        (("wall", (0.1, 0.005, 0.125), (0, 0, 0.02)),), _NEAR_OBJECT_POS, _QUARTER_TURN, radius=0.1, near_object=True
     ),
     "ObjectDoor": ObstacleSpec(
         (
@@ -43,6 +43,7 @@ OBSTACLE_SPECS = {
         _QUARTER_TURN,
         radius=0.07,
         framed=True,
+        near_object=True,
     ),
     "GoalWall": ObstacleSpec(
         (("wall", (0.105, 0.005, 0.14), (-0.095, 0, 0.02)),),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from runtime.errors import TaskError
+
 if TYPE_CHECKING:
     from robosuite.models.robots import RobotModel
 
@@ -24,9 +26,21 @@ RIGHT_FINGER = ("gripper0_r_finger_g0", "gripper0_r_finger_g1", "gripper0_r_fing
 
 @dataclass(frozen=True)
 class RobotSpec:
-    """`initial_qpos` (7,) rad, as the benchmark starts each episode."""
+    """`initial_qpos` (7,) rad, as the benchmark starts each episode.
+
+    `touching`: pairs of the arm's own bodies that lie in each other as they are built, whose contacts are left out.
+    Raises `TaskError` for another number of joints.
+    """
 
     initial_qpos: tuple[float, ...]
+    touching: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.initial_qpos) != NUM_ARM_JOINTS:
+            raise TaskError(
+                f"a start pose of {len(self.initial_qpos)} joints: CompoSuite's observations and actions have "
+                f"{NUM_ARM_JOINTS}, an arm with others needs a layout of its own"
+            )
 
 
 ROBOT_SPECS = {
@@ -38,12 +52,20 @@ ROBOT_SPECS = {
 
 
 def robot_model(name: str) -> RobotModel:
-    """robosuite's arm with its mount and gripper, placed at the "bins" position (imports robosuite)."""
+    """robosuite's arm with its mount and gripper, placed at the "bins" position (imports robosuite).
+
+    Raises `TaskError` for an arm that robosuite does not have, or one of another number of joints.
+    """
     from robosuite.models.grippers import gripper_factory
     from robosuite.models.mounts import mount_factory
     from robosuite.models.robots import create_robot
+    from robosuite.models.robots.robot_model import REGISTERED_ROBOTS
 
+    if name not in REGISTERED_ROBOTS:
+        raise TaskError(f"robot {name!r}: robosuite has {', '.join(sorted(REGISTERED_ROBOTS))}")
     robot = create_robot(name, idn=0)
+    if robot.dof != NUM_ARM_JOINTS:
+        raise TaskError(f"robot {name!r} has {robot.dof} joints, expected {NUM_ARM_JOINTS}")
     robot.add_mount(mount_factory(robot.default_mount, idn=0))
     robot.add_gripper(gripper_factory("RethinkGripper", idn=0))
     robot.set_base_xpos(np.array(BASE_POS))

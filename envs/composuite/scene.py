@@ -23,9 +23,9 @@ import mujoco
 import numpy as np
 
 from envs.composuite import arenas, objects, obstacles, robots
-from envs.composuite.mjcf import VISUAL_GROUP
+from envs.composuite.mjcf import VISUAL_GROUP, element
 from envs.composuite.placement import goal_position, obstacle_pose
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.task import Task, described
 from runtime.atomic import atomic_path
 from runtime.paths import machine_settings
 
@@ -33,7 +33,11 @@ TIMESTEP = 0.002
 
 
 def task_xml(task: Task) -> str:
-    """The MJCF of a task (imports robosuite for the arm, the gripper and the mount)."""
+    """The MJCF of a task (imports robosuite for the arm, the gripper and the mount).
+
+    Raises `TaskError` where an element of the task has no entry in the file that describes its axis.
+    """
+    expect_described(task)
     # On its first import robosuite advises at length to make a settings file that nothing here needs.
     logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
     from robosuite.models.world import MujocoWorldBase
@@ -43,6 +47,8 @@ def task_xml(task: Task) -> str:
     world.asset.extend(arenas.assets())
     world.worldbody.extend(arenas.worldbody(task.objective))
     world.merge(robots.robot_model(task.robot))
+    for one, other in robots.ROBOT_SPECS[task.robot].touching:
+        world.contact.append(element("exclude", body1=one, body2=other))
     world.asset.extend(objects.assets(task.object))
     world.worldbody.append(objects.twin_body(task.object))
     world.worldbody.append(objects.object_body(task.object))
@@ -50,6 +56,14 @@ def task_xml(task: Task) -> str:
         world.asset.extend(obstacles.assets(task.obstacle))
         world.worldbody.append(obstacles.obstacle_body(task.obstacle))
     return ET.tostring(world.root, encoding="unicode")
+
+
+def expect_described(task: Task) -> None:
+    """Raises `TaskError` for an element that is listed in its axis but not described in this package."""
+    described(objects.OBJECT_SPECS, task, "object", "envs/composuite/objects.py")
+    described(robots.ROBOT_SPECS, task, "robot", "envs/composuite/robots.py")
+    if task.obstacle != "None":
+        described(obstacles.OBSTACLE_SPECS, task, "obstacle", "envs/composuite/obstacles.py")
 
 
 def _place_static_bodies(model: mujoco.MjModel, task: Task) -> None:

@@ -14,22 +14,17 @@ import numpy as np
 from envs.compiled import compiled
 from envs.composuite.robots import GRIP_SITE, HAND_BODY, NUM_ARM_JOINTS
 from envs.composuite.scene import physics_model
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.task import AXES, Task
 
 _DAMPING = 1e-5
 STRIDE = 0.55
 """Share of a Gauss-Newton step that is taken: whole ones swing round the solution for ever where an arm is stretched or
 the hand is to lean against the way that it reaches, and stop centimetres from it."""
 
-_EASE = np.array([1.1, 0.5, 5.0, 0.2, 2.6, 3.0, 2.5])
-EASE = {
-    "IIWA": _EASE,
-    "Jaco": _EASE,
-    "Kinova3": _EASE,
-    "Panda": np.array([1.0, 0.5, 1.0, 0.2, 1.0, 1.0, 1.0]),
-}
-"""How willingly each joint moves. All joints have the same top speed, so a way is fast if they share it evenly. (Panda
-is no faster with the others' values.)"""
+USUAL_EASE = np.array([1.1, 0.5, 5.0, 0.2, 2.6, 3.0, 2.5])
+EASE = {"Panda": np.array([1.0, 0.5, 1.0, 0.2, 1.0, 1.0, 1.0])}
+"""How willingly each joint moves, where an arm is quicker with values of its own than with the usual ones. All joints
+have the same top speed, so a way is fast if they share it evenly."""
 
 SOFTNESS = np.array([0.1, 0.1, 0.005])
 """How readily the hand leaves its wanted rotation about the world's x, y, z axes to spare the joints: as it leans the
@@ -183,7 +178,8 @@ def _turn(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
 @functools.cache
 def arm_of(robot: str) -> Arm:
     """The kinematic chain of a robot, read from a compiled model (every task of a robot has the same)."""
-    model = physics_model(Task(robot, "Box", "None", "PickPlace"))
+    first = {axis: elements[0] for axis, elements in AXES.items()}
+    model = physics_model(Task(**{**first, "robot": robot}))
     data = mujoco.MjData(model)
     bodies = [int(model.jnt_bodyid[i]) for i in range(NUM_ARM_JOINTS)]
     mujoco.mj_kinematics(model, data)
@@ -199,7 +195,7 @@ def arm_of(robot: str) -> Arm:
         axes=model.jnt_axis[:NUM_ARM_JOINTS].copy(),
         hand_rotation=last_rotation.T @ data.xmat[hand].reshape(3, 3),
         tool_position=last_rotation.T @ (data.site_xpos[site] - data.xpos[last]),
-        ease=EASE[robot],
+        ease=EASE.get(robot, USUAL_EASE),
     )
 
 

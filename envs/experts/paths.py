@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.experts.gates import blend, gate
+from offline_compositional_rl_datasets.task import Task
+from runtime.errors import TaskError
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,24 @@ APPROACH: dict[str, Passage] = {
 }
 """Obstacles between the start and the object, for the tool."""
 
-_BETWEEN_BINS = Passage(axis=1, start=-0.10, end=0.03, gap=(-1.0, 1.0))
+BETWEEN_BINS = Passage(axis=1, start=-0.10, end=0.03, gap=(-1.0, 1.0))
+"""The bins have low walls, which a held object passes high enough."""
 
 CARRY: dict[str, Passage] = {
-    "None": _BETWEEN_BINS,
-    "ObjectWall": _BETWEEN_BINS,
-    "ObjectDoor": _BETWEEN_BINS,
     # Between the goal wall and the far wall of the second bin, which for Push begins earlier than that.
     "GoalWall": Passage(axis=1, start=-0.11, end=0.045, gap=(0.175, 0.235)),
 }
-"""Walls between the object and its goal, for the held object: the bins have low ones, which are passed high enough."""
+"""Obstacles between the object and its goal, for the held object; with any other it goes as `BETWEEN_BINS` says."""
+
+
+def expect_way(task: Task) -> None:
+    """Raises `TaskError` for an obstacle round which no way is described."""
+    if task.obstacle != "None" and task.obstacle not in {**APPROACH, **CARRY}:
+        raise TaskError(
+            f"{task}: envs/experts/paths.py has no way round the obstacle {task.obstacle!r}; it goes into APPROACH "
+            "(between robot and object) or CARRY (between object and goal)"
+        )
+
 
 SHELF = Passage(axis=1, start=0.05, end=0.16, gap=(-0.07, 0.27))
 """The shelf's opening, for the held object."""

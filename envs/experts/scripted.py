@@ -20,11 +20,11 @@ from envs.experts.batch import check_batch
 from envs.experts.gates import blend, gate, near
 from envs.experts.grasps import GRASPS, Grasp, Way
 from envs.experts.kinematics import arm_of, hand_rotation
-from envs.experts.paths import APPROACH, CARRY, Passage
+from envs.experts.paths import APPROACH, BETWEEN_BINS, CARRY, Passage, expect_way
 from envs.experts.postures import Posture, beside_walls, round_the_goal_wall
 from envs.experts.targets import Aim, aim_of
 from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.task import Task, described
 
 _FACTORS = COMPOSUITE.factor_slices
 
@@ -116,15 +116,16 @@ class ScriptedExpert:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.arm = arm_of(task.robot)
-        self.home = np.array(ROBOT_SPECS[task.robot].initial_qpos)
+        self.home = np.array(described(ROBOT_SPECS, task, "robot", "envs/composuite/robots.py").initial_qpos)
         self.posture: Posture = beside_walls(task)
         self.carry_posture: Posture = round_the_goal_wall(task)
-        self.grasp: Grasp = GRASPS[task.object]
+        self.grasp: Grasp = described(GRASPS, task, "object", "envs/experts/grasps.py")
         self.aim: Aim = aim_of(task)
+        expect_way(task)
         approach = APPROACH.get(task.obstacle)
         self.approach_passage: Passage | None = approach and replace(approach, end=approach.end + self.grasp.behind)
         self.lead = min(self.posture.lead, self.carry_posture.lead)
-        passage = CARRY[task.obstacle]
+        passage = CARRY.get(task.obstacle, BETWEEN_BINS)
         self.carry_passage: Passage = replace(passage, end=passage.end + self.carry_posture.berth)
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:

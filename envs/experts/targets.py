@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.experts.gates import blend, gate, near
 from envs.experts.paths import SHELF, Passage
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.task import Task, described
 
 
 @dataclass(frozen=True)
@@ -89,5 +89,5 @@ _PLACES = {"IIWA_Dumbbell_GoalWall_Shelf": (0.15, 0.01)}
 
 def aim_of(task: Task) -> Aim:
     """The objective's aim, at a place of the task's own where it has one."""
-    aim = AIMS[task.objective]
+    aim = described(AIMS, task, "objective", "envs/experts/targets.py")
     return replace(aim, place=_PLACES.get(task.name, aim.place))
