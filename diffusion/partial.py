@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from runtime.checkpoint import load_checkpoint, replace_torch, restore_random
-from runtime.errors import DataError
+from runtime.checkpoint import entry, load_checkpoint, replace_torch, restore_random
+from runtime.errors import DataError, one_line
+
+log = logging.getLogger(__name__)
+
+FORMAT = "samples 1"
 
 
 class PartialSamples:
@@ -26,19 +32,34 @@ class PartialSamples:
         self._saved = time.monotonic()
 
     def restore(self, samples: np.ndarray, generator: torch.Generator) -> int:
-        """Fill the first rows of `samples` (N, D) float32 and set the generator; gives how many rows there were."""
-        try:
-            state = load_checkpoint(self.state_file) if self.state_file.exists() else {}
-            count = state["rows"] if state.get("key") == self.key else 0
-            found = np.fromfile(self.path, np.float32, count * samples.shape[1]) if count else samples[:0]
-        except (DataError, OSError):
+        """Fill the first rows of `samples` (N, D) float32 and set the generator; gives how many rows there were.
+
+        Files that are damaged, of another version or of something else are named in one line and not taken up.
+        """
+        if not self.state_file.exists():
             return 0
-        if not count or found.size != count * samples.shape[1]:
+        try:
+            count, state = self._read(len(samples))
+            found = np.fromfile(self.path, np.float32, count * samples.shape[1])
+            if found.size != count * samples.shape[1] or not np.isfinite(found).all():
+                raise DataError(f"{self.path}: expected {count} rows of {samples.shape[1]} finite numbers")
+            restore_random(generator, state, count)
+        except (DataError, OSError, RuntimeError) as error:
+            log.warning("%s; drawing starts anew", one_line(error))
             return 0
         samples[:count] = found.reshape(count, -1)
-        restore_random(generator, state["generator"], count)
         self.rows = count
         return count
+
+    def _read(self, most: int) -> tuple[int, Tensor]:
+        """How many rows count, and the random state after them. Raises `DataError`."""
+        state = load_checkpoint(self.state_file)
+        if state.get("format") != FORMAT or state.get("key") != self.key:
+            raise DataError(f"{self.state_file}: of another version, or of other samples")
+        count, random = entry(state, "rows", int, self.state_file), entry(state, "generator", Tensor, self.state_file)
+        if not 0 < count <= most or random.dtype != torch.uint8:
+            raise DataError(f"{self.state_file}: {count} rows, expected 1 to {most} and a random state")
+        return count, random
 
     def keep(self, samples: np.ndarray, rows: int, generator: torch.Generator, *, now: bool = False) -> None:
         """Write down that the first `rows` of `samples` are finished, if it is time or `now`."""
@@ -51,7 +72,8 @@ class PartialSamples:
             file.write(memoryview(samples[self.rows : rows]).cast("B"))
             file.flush()
             os.fsync(file.fileno())
-        replace_torch({"key": self.key, "rows": rows, "generator": generator.get_state()}, self.state_file)
+        state = {"format": FORMAT, "key": self.key, "rows": rows, "generator": generator.get_state()}
+        replace_torch(state, self.state_file)
         self.rows = rows
         self._saved = time.monotonic()
 

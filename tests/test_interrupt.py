@@ -164,6 +164,42 @@ def test_samples_go_on_on_another_kind_of_device(tmp_path):
     assert not torch.equal(torch.randn(8, generator=generator), anew), "the noise of the first rows is not drawn again"
 
 
+OTHER_STATES = {
+    "lacks rows": lambda state: {key: value for key, value in state.items() if key != "rows"},
+    "rows are text": lambda state: {**state, "rows": "4"},
+    "more rows than asked for": lambda state: {**state, "rows": 7},
+    "rows below 0": lambda state: {**state, "rows": -1},
+    "lacks the random state": lambda state: {key: value for key, value in state.items() if key != "generator"},
+    "random state of another type": lambda state: {**state, "generator": torch.zeros(5056)},
+    "random state of noise": lambda state: {**state, "generator": torch.full_like(state["generator"], 255)},
+    "another version": lambda state: {**state, "format": "samples 0"},
+    "other samples": lambda state: {**state, "key": "other"},
+}
+
+
+@pytest.mark.parametrize("name", [*OTHER_STATES, "truncated", "rows that are not finite", "too few rows"])
+def test_finished_rows_that_are_damaged_or_other_are_named_in_one_line_and_drawn_anew(name, tmp_path, caplog):
+    samples = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    kept = PartialSamples(tmp_path / "partial", "key", seconds=0.0)
+    kept.keep(samples, 4, torch.Generator().manual_seed(0), now=True)
+    if name in OTHER_STATES:
+        replace_torch(OTHER_STATES[name](load_checkpoint(kept.state_file)), kept.state_file)
+    elif name == "truncated":
+        kept.state_file.write_bytes(kept.state_file.read_bytes()[:100])
+    elif name == "too few rows":
+        kept.path.write_bytes(kept.path.read_bytes()[:20])
+    else:
+        np.full(12, np.nan, np.float32).tofile(kept.path)
+    found, generator = np.zeros_like(samples), torch.Generator().manual_seed(3)
+    with caplog.at_level("WARNING"):
+        assert PartialSamples(tmp_path / "partial", "key").restore(found, generator) == 0
+    assert len(caplog.records) == 1
+    assert caplog.records[0].getMessage().endswith("drawing starts anew")
+    assert not found.any()
+    anew = torch.randn(8, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(torch.randn(8, generator=generator), anew)
+
+
 def test_a_checkpoint_written_in_the_background_is_the_state_when_it_was_asked_for(tmp_path):
     weight = torch.zeros(1000)
     with BackgroundSaver(tmp_path / "resume.pt") as saver:
