@@ -15,7 +15,15 @@ from corl.policy import load_normalisation
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import write_json
-from runtime.checkpoint import entry, expect_finite, load_checkpoint, load_weights, replace_torch, restore_random
+from runtime.checkpoint import (
+    build_within,
+    entry,
+    expect_finite,
+    load_checkpoint,
+    load_weights,
+    replace_torch,
+    restore_random,
+)
 from runtime.config import from_mapping, to_dict
 from runtime.errors import DataError
 from runtime.logs import progress
@@ -134,7 +142,7 @@ class MultitaskRun(ResumableRun):
 def load_policy(path: Path, layout: FactoredLayout = COMPOSUITE) -> PolicyOf:
     """The policies (one per task, on the CPU) of a checkpoint. Raises `DataError` where it is not one."""
     config, checkpoint = load_config(path)
-    actor = make_actor(config, layout)
+    actor = build_within(path, lambda: make_actor(config, layout))
     load_weights(actor, checkpoint["actor"], path, "actor")
     actor.requires_grad_(False)
     mean, std = load_normalisation(checkpoint, layout, path)

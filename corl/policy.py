@@ -14,7 +14,7 @@ from corl.evaluate import finite
 from corl.networks import Actor, EnsembleActor
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
-from runtime.checkpoint import entry, expect_finite, load_checkpoint, load_weights, replace_torch, vector
+from runtime.checkpoint import build_within, entry, expect_finite, load_checkpoint, load_weights, replace_torch, vector
 from runtime.errors import DataError
 
 
@@ -64,7 +64,7 @@ class Policy:
         members = weights.get("weights.0")
         if members is not None and not (isinstance(members, torch.Tensor) and members.ndim and len(members)):
             raise DataError(f"{path}: {acting} has no members under weights.0")
-        actor = _empty_actor(layout, weights, hidden)
+        actor = build_within(path, lambda: _empty_actor(layout, weights, hidden))
         load_weights(actor, _mean_alone(weights), path, acting)
         mean, std = load_normalisation(checkpoint, layout, path)
         canonical = entry({"canonical": True, **checkpoint}, "canonical", bool, path)

@@ -16,7 +16,7 @@ from diffusion.denoisers import build
 from diffusion.normalizer import Normalizer, scales
 from diffusion.state_first import CLEAN, Parts, denoise_rest
 from offline_compositional_rl_datasets.layout import FactoredLayout
-from runtime.checkpoint import entry, load_checkpoint, load_weights, vector
+from runtime.checkpoint import build_within, entry, load_checkpoint, load_weights, vector
 from runtime.config import from_mapping
 from runtime.errors import DataError
 
@@ -50,8 +50,11 @@ class DiffusionModel:
         if precision not in PRECISIONS:
             raise DataError(f"{path}: precision {precision!r}, expected one of {', '.join(PRECISIONS)}")
         denoiser = from_mapping(DenoiserConfig, entry(checkpoint, "denoiser", Mapping, path), source=str(path))
-        network = build(layout, denoiser)
-        load_weights(network, entry(checkpoint, "ema", Mapping, path), path, "ema")
+        weights = entry(checkpoint, "ema", Mapping, path)
+        if denoiser.depth > len(weights):
+            raise DataError(f"{path}: claims {denoiser.depth:,} blocks, expected those of its {len(weights)} weights")
+        network = build_within(path, lambda: build(layout, denoiser))
+        load_weights(network, weights, path, "ema")
         normalizer = Normalizer(mean, std, layout, delta_next).to(device)
         reward_range = entry(checkpoint, "reward_range", Sequence, path) if "reward_range" in checkpoint else _ANY
         if len(reward_range) != 2 or not all(isinstance(bound, (float, int)) for bound in reward_range):

@@ -14,9 +14,10 @@ from torch import Tensor
 from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim, ddim_times
 from dsrl.normalizer import BOUND, MinMax, feature_columns, features
 from envs.robomimic_task import ACTION_DIM, RobomimicTask
-from runtime.checkpoint import entry, load_checkpoint, load_weights, vector
+from runtime.checkpoint import build_within, entry, load_checkpoint, load_weights, vector
 from runtime.errors import ConfigError, DataError
 
+_MOST = 100_000  # of steps and sizes
 _KINDS = {
     "model": Mapping,
     "ema": Mapping,
@@ -60,6 +61,11 @@ class Checkpoint:
             entry(contents, name, kind, path)
         for name, kind in _ARGUMENTS.items():
             entry(contents["args"], name, kind, path)
+        for name in ("pred_horizon", "ddim_steps", "time_dim", "diffusion_steps"):
+            if not 0 < contents["args"][name] <= _MOST:
+                raise DataError(f"{path}: {name} {contents['args'][name]}, expected 1 to {_MOST:,}")
+        if not all(type(size) is int and size > 0 for size in contents["args"]["hidden_dims"]):
+            raise DataError(f"{path}: hidden_dims are {contents['args']['hidden_dims']}, expected sizes of layers")
         for name in ("obs_normalizer", "action_normalizer"):
             size = entry(contents[name], "low", Tensor, path).numel()
             for bound in ("low", "high"):
@@ -111,7 +117,8 @@ class DiffusionPolicy:
         self.feature_dim = len(self.obs_normalizer.low)
         self._relative = args["relative_quaternion"]
         self._columns = feature_columns(self.task, self.keys, self._relative)
-        network = NoisePredictor(self.action_dim, self.feature_dim, args["hidden_dims"], args["time_dim"])
+        sizes = (self.action_dim, self.feature_dim, args["hidden_dims"], args["time_dim"])
+        network = build_within(checkpoint.path, lambda: NoisePredictor(*sizes))
         weights = "ema" if use_ema else "model"
         load_weights(network, contents[weights], checkpoint.path, weights)
         self.network = network.to(self.device).eval().requires_grad_(False)

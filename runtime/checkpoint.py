@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -154,6 +154,22 @@ def vector(contents: Mapping[str, Any], name: str, size: int, path: Path, *, inf
     if values.isnan().any() or not (infinite or values.isfinite().all()):
         raise DataError(f"{path}: {name} has numbers that are not finite")
     return values.float()
+
+
+def build_within(path: Path, make: Callable[[], nn.Module]) -> nn.Module:
+    """The network that `make` gives.
+
+    Raises `DataError`, before room is made for it, where it has more weights than the checkpoint has bytes.
+    """
+    try:
+        with torch.device("meta"):
+            numbers = sum(parameter.numel() for parameter in make().parameters())
+    except (RuntimeError, TypeError, OverflowError) as error:  # sizes that are no sizes
+        raise DataError(f"{path}: claims a network that cannot be ({one_line(error)[:_MOST_OF_REASON]})") from error
+    size = path.stat().st_size
+    if numbers > size:
+        raise DataError(f"{path}: claims a network of {numbers:,} weights in a file of {size:,} bytes")
+    return make()
 
 
 def load_weights(network: nn.Module, weights: Any, path: Path, name: str) -> None:

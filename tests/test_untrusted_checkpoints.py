@@ -103,6 +103,20 @@ def test_scales_that_are_none_are_refused(tmp_path, value):
         DiffusionModel.load(tmp_path / "model.pt", COMPOSUITE, torch.device("cpu"))
 
 
+@pytest.mark.parametrize(("key", "value"), [("hidden", 10**6), ("depth", 10**9), ("mlp_ratio", 10**9), ("patch", 0)])
+def test_a_network_that_is_larger_than_its_file_is_refused_before_room_is_made_for_it(tmp_path, key, value):
+    path = _changed(_generator(), tmp_path / "model.pt", ("denoiser", key, value))
+    with pytest.raises((DataError, ConfigError), match=r"model\.pt: (claims|patch)"):
+        DiffusionModel.load(path, COMPOSUITE, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("hidden", [[10**6, 10**6], [10**12], [10**20], [0], [True]])
+def test_a_policy_that_is_larger_than_its_file_is_refused_before_room_is_made_for_it(tmp_path, hidden):
+    path = _changed(_policy(), tmp_path / "policy.pt", ("hidden", hidden))
+    with pytest.raises(DataError, match=r"policy\.pt: (claims|hidden)"):
+        Policy.load(path)
+
+
 @pytest.mark.parametrize("key", ["normalizer.mean", "ema", "train", "denoiser"])
 def test_a_warm_start_from_another_kind_of_file_is_refused(tmp_path, key):
     path = _changed(_generator(), tmp_path / "model.pt", (key, torch.zeros(3)))
