@@ -27,6 +27,7 @@ if not __package__:  # run as a plain script from this folder
 import numpy as np
 
 from dsrl.demos import DATA_FILES, Demonstration, read_demonstrations, write_demonstrations
+from dsrl.recorded_env import recorded_task
 from envs.robomimic_task import RobomimicTask
 from runtime.atomic import artifact_info, atomic_path, commit_artifact
 from runtime.cli import parse_flags
@@ -202,7 +203,7 @@ def fetch(name: str, path: Path, url: str = PUBLISHED) -> None:
 
 def _check(file: Path, name: str, address: str) -> None:
     try:
-        task = RobomimicTask.from_env_args(read_demonstrations(file).env_args, str(file))
+        task = recorded_task(read_demonstrations(file), str(file))
     except DataError as error:
         raise DataError(f"{address}: gives no data set ({one_line(error).replace(f'{file}: ', '')})") from error
     if task.name != name:

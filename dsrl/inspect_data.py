@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from dsrl.demos import read_demonstrations
-from envs.robomimic_task import RobomimicTask
+from dsrl.recorded_env import recorded_task
 from runtime.cli import parse_flags
 from runtime.errors import DataError, UserError, one_line, run_main
 from runtime.hdf5 import Item, attribute, find, open_hdf5, read
@@ -32,8 +32,7 @@ def describe(path: Path) -> str:
     with open_hdf5(path) as file:
         lines = list(_lines(file))
     try:
-        data = read_demonstrations(path)
-        task = RobomimicTask.from_env_args(data.env_args, str(path))
+        task = recorded_task(read_demonstrations(path), str(path))
         usable = f"can be cloned: {task}, as of robosuite {task.arguments.series}"
     except UserError as error:
         usable = f"cannot be cloned: {one_line(error)}"

@@ -69,6 +69,7 @@ def main(
     from dsrl.behavior_cloning import train
     from dsrl.config import BCConfig, load_task_config
     from dsrl.demos import read_demonstrations
+    from dsrl.recorded_env import recorded_task
     from envs.robomimic_task import RobomimicTask
     from runtime import interrupt
     from runtime.device import pick_device
@@ -79,7 +80,7 @@ def main(
     settings = load_task_config(BCConfig, "bc", task, config, flags)
     data = read_demonstrations(settings.data_file, filter_key=settings.filter_key, num_demos=settings.num_demos)
     try:
-        recorded = RobomimicTask.from_env_args(data.env_args, str(settings.data_file))
+        recorded = recorded_task(data, str(settings.data_file))
     except DataError:
         if settings.env_check:
             raise

@@ -219,6 +219,11 @@ def test_a_file_can_be_looked_into(demos):
         assert part in done.stdout
 
 
+def _narrow_all(file):
+    for name in file["data"]:
+        _put(file, f"data/{name}/obs/object", file[f"data/{name}/obs/object"][:, 1:])
+
+
 LACKING = {
     "no env_args": (lambda f: f["data"].attrs.__delitem__("env_args"), "no attribute env_args", "env_args"),
     "no obs": (lambda f: f["data/demo_1"].__delitem__("obs"), "obs/object .*in 3 of 4", "demo_1 has no observations"),
@@ -235,6 +240,7 @@ LACKING = {
         "obs/object .*is a link to another place",
         "obs/object is a link to another place",
     ),
+    "a narrow object": (_narrow_all, r"obs/object .*\(9,\)", "have 18 numbers, expected 19 for lift"),
     "a mask of others": (lambda f: _put(f, "mask/x", np.array([b"demo_77"])), r"x \(1, of which 1 are not there", None),
     "text in bytes": (
         lambda f: f["data"].attrs.__setitem__("env_args", np.bytes_(b"\xff{")),

@@ -169,6 +169,7 @@ def test_todays_files_are_looked_into_trained_on_and_evaluated(tmp_path):
     path = tmp_path / "low_dim_v15.hdf5"
     collect(RobomimicTask.standard("can", "1.5"), CollectConfig(num_demos=2), path)
     assert "can be cloned: can, as of robosuite 1.5" in describe(path)
+    _relabelled_is_seen(path, "can", "1.4")
     with h5py.File(path) as file:
         seen = file["data/demo_1/obs/object"][:]
     assert not seen[0, :7].any() and np.abs(seen[1:, 7:10] - seen[0, 7:10]).max() > 0.1, "the can's own pose is last"
@@ -179,6 +180,27 @@ def test_todays_files_are_looked_into_trained_on_and_evaluated(tmp_path):
     with open_environments(policy, 2, horizon=8) as environments:
         assert environments.reset([1, 2]).shape == (2, 23)
         assert len(run_episodes(policy, environments, [1, 2]).rows()) == 2
+
+
+def _relabelled_is_seen(path, task, series):
+    """Only the arguments are changed to those of another version."""
+    other = path.with_name("relabelled.hdf5")
+    shutil.copy(path, other)
+    with h5py.File(other, "r+") as file:
+        file["data"].attrs["env_args"] = RobomimicTask.standard(task, series).env_args
+    own = "1.5" if series == "1.4" else "1.4"
+    assert f"obs/object has its parts as robosuite {own} has them, but env_args are of {series}" in describe(other)
+    return other
+
+
+def test_arguments_of_a_version_that_the_observations_are_not_of_are_seen(demos, tmp_path):
+    shutil.copy(demos, tmp_path / "low_dim.hdf5")
+    other = _relabelled_is_seen(tmp_path / "low_dim.hdf5", "lift", "1.5")
+    flags = {"data_path": str(other), "save_dir": str(tmp_path / "bc"), "config": ROOT / "config/dsrl/demo_bc.yaml"}
+    with pytest.raises(DataError, match="expected both of one version"):
+        train_bc.main(task="lift", epochs=1, save_every=1, **flags)
+    train_bc.main(task="lift", epochs=1, save_every=1, env_check=False, device="cpu", **flags)
+    assert DiffusionPolicy.load(tmp_path / "bc/state_1.pt").task == RobomimicTask.standard("lift")
 
 
 def test_a_file_of_another_version_is_trained_on_when_asked_for_and_else_refused(demos, tmp_path):
