@@ -229,7 +229,7 @@ def flops_per_update(config: SACConfig) -> float:
     sizes = (_OBS, *config.hidden, 2 * _ACTION)
     actor = sum(a * b for a, b in itertools.pairwise(sizes))
     actor_first = sizes[0] * sizes[1]
-    critic_step = actor + config.critics * critic + config.critics * (3 * critic - first)
+    critic_step = actor + config.target_critics * critic + config.critics * (3 * critic - first)
     actor_step = 3 * actor - actor_first + 2 * config.critics * critic
     return 2.0 * config.batch_size * (critic_step + actor_step / config.policy_frequency)
 
