@@ -307,7 +307,7 @@ class SlurmSite:
         names = [group.job_name(attempt.stage) for attempt in tasks]
         logs = [group.log_file(attempt.stage) for attempt in tasks]
         stages, run = [attempt.stage for attempt in tasks], {"run": group.run, "group": group.name}
-        granted = tasks[0].resources.gpus
+        granted = tasks[0].resources.gpus if asks_for_gpus(self.cluster) else 0
         return JobCall(stages, names, logs, run, self.cluster.signal_seconds, granted_gpus=granted)
 
     def executor(self, attempt: Attempt, name: str, ticket: str, parallel: int) -> submitit.SlurmExecutor:
@@ -433,6 +433,14 @@ _OF_SUBMITIT = frozenset(submitit.SlurmExecutor._valid_parameters())
 def sbatch_options(cluster: ClusterConfig) -> dict[str, Any]:
     """The site's own options as submitit spells them; None for those that are not to be given to sbatch at all."""
     return {name.replace("-", "_"): None if value is False else value for name, value in cluster.sbatch.items()}
+
+
+def asks_for_gpus(cluster: ClusterConfig) -> bool:
+    """Whether jobs that are to have GPUs ask for them: a site may have taken the option out, and given no other."""
+    options = sbatch_options(cluster)
+    ours = "gpus_per_node" if cluster.gres is None else "gres"
+    others = ("gpus", "gpus_per_node", "gpus_per_task", "gpus_per_socket", "gres", "tres_per_job", "tres_per_task")
+    return options.get(ours, True) is not None or any(options.get(name) for name in others)
 
 
 def _minutes(resources: Resources) -> int:

@@ -12,7 +12,7 @@ from pipeline.attempts import Attempt, Group, Ledger
 from pipeline.config import ClusterConfig, Resources
 from pipeline.failures import Cause, Failure, classify
 from pipeline.jobcall import Note, note_file
-from pipeline.slurm import SlurmSite, queue
+from pipeline.slurm import SlurmSite, asks_for_gpus, queue
 from pipeline.submit_limits import Limit, limit_in
 from runtime.atomic import write_json
 from runtime.config import load_yaml, to_dict
@@ -243,3 +243,12 @@ def test_a_job_whose_loop_was_killed_twice_while_it_wrote_what_the_job_runs_gets
     pickle.rename(pickle.with_name(pickle.name + ".save_tmp"))
     assert site.adopt([attempt], _group(tmp_path)) == [attempt]
     assert DelayedSubmission.load(pickle).function.stages == [attempt.stage]
+
+
+@pytest.mark.parametrize(
+    ("options", "asks"),
+    [({}, True), ({"gpus-per-node": None}, False), ({"gpus-per-node": None, "gpus": 1}, True)],
+)
+def test_a_gpu_is_missed_only_where_it_was_asked_for(options, asks):
+    assert asks_for_gpus(ClusterConfig(sbatch=options)) is asks
+    assert asks_for_gpus(ClusterConfig(sbatch=options, gres="gpu:a100:1"))
