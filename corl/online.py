@@ -24,7 +24,7 @@ from corl.replay import Batch
 from corl.rlpd import PriorData, sample
 from offline_compositional_rl_datasets.task import Task
 from runtime.checkpoint import expect_finite, replace_torch, restore_random
-from runtime.errors import DataError
+from runtime.errors import DataError, one_line
 from runtime.logs import progress
 from runtime.metrics import read_metrics, write_csv
 from runtime.resumable import ResumableRun
@@ -311,14 +311,24 @@ def _crossed(before: int, after: int, period: int) -> bool:
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The rows of a run's `eval_history.csv` as numbers; none where it has none yet."""
+    """The rows of a run's `eval_history.csv` as numbers; none where it has none yet.
+
+    Raises `DataError` where the file is damaged.
+    """
     import csv
 
     path = folder / HISTORY_FILE
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (OSError, TypeError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: not a table of numbers ({one_line(error)})") from error
+    lacking = [name for name in HISTORY_COLUMNS if any(name not in row for row in rows)]
+    if lacking:
+        raise DataError(f"{path}: has no column {', '.join(lacking)}, expected {', '.join(HISTORY_COLUMNS)}")
+    return rows
 
 
 def last_metrics(folder: Path) -> dict[str, Any] | None:

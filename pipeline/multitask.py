@@ -26,8 +26,9 @@ from runtime.atomic import read_json
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
-from runtime.errors import JobError
+from runtime.errors import DataError, JobError
 from runtime.metrics import read_metrics, write_csv
+from runtime.records import decode
 from runtime.resumable import discard
 from runtime.seeds import derive_seed
 
@@ -64,12 +65,21 @@ class TrainMultitask:
         if not rows:
             return StageProgress("beginning")
         step, steps = rows[-1]["step"], self.config.max_timesteps
-        success = f", success {rows[-1]['success_rate']:.2f}" if "success_rate" in rows[-1] else ""
+        rate = rows[-1].get("success_rate")
+        success = f", success {rate:.2f}" if isinstance(rate, float) else ""
         return StageProgress(f"step {step:,}/{steps:,}{success}", step / steps)
 
     def results(self) -> dict[str, Any]:
-        """Of a finished job."""
-        return read_json(self.output)
+        """Of a finished job. Raises `DataError` naming the file where it is not what such a job writes."""
+        results = read_json(self.output)
+        if not isinstance(results, Mapping):
+            raise DataError(f"{self.output}: holds a {type(results).__name__}, expected an object with keys")
+        best = results.get("best_score_checkpoint", {})
+        parts = [best.get("per_task_results") if isinstance(best, Mapping) else best]
+        for part in (*parts, results.get("final_eval_results"), results.get("train_task_results")):
+            for name, result in _tasks_of(part, self.output).items():
+                decode(TaskResult, result, source=f"{self.output}: {name}")
+        return dict(results)
 
     def __call__(self) -> None:
         with held(self, self.folder) as key:
@@ -87,6 +97,26 @@ class TrainMultitask:
                 results = train_multitask(run, evaluator, self.test_tasks, train_tasks, self.name)
             commit_record(self, results, key)
             discard(self.folder)
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What stands of a task in a seed's results."""
+
+    mean_reward: float
+    std_reward: float
+    success_rate: float
+    solved: int
+    episodes: int
+
+
+def _tasks_of(part: Any, path: Path) -> Mapping[str, Any]:
+    """Task name -> result, empty where that part was not computed."""
+    if part is None:
+        return {}
+    if not isinstance(part, Mapping):
+        raise DataError(f"{path}: holds a {type(part).__name__} of tasks, expected an object with a key per task")
+    return part
 
 
 class TaskEvaluator:

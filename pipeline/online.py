@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import shutil
@@ -187,7 +188,9 @@ def online_progress(folder: Path, steps: int) -> StageProgress:
     row = last_metrics(folder)
     if row is None:
         return StageProgress("beginning")
-    history = read_history(folder)
+    history = []
+    with contextlib.suppress(DataError):  # told when the run needs it
+        history = read_history(folder)
     success = f", success {history[-1]['success_rate']:.2f}" if history else ""
     return StageProgress(f"step {row['step']:,}/{steps:,}{success}", row["step"] / steps)
 

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import pytest
 
 from corl.config import PolicyScores
+from corl.multitask import MultitaskConfig
+from corl.online import HISTORY_FILE, read_history
 from pipeline.attempts import Ledger
+from pipeline.multitask import TrainMultitask
+from pipeline.online import online_progress
 from pipeline.stage import is_done, read_scores
 from runtime.atomic import artifact_info, commit_artifact, read_json, side_file, verify, write_json
 from runtime.errors import DataError
@@ -204,3 +208,29 @@ def test_one_damaged_record_of_a_job_leaves_the_others(tmp_path, caplog):
     for text in ("[]", "null", "NaN", "[" * 100_000):
         (tmp_path / "jobs.json").write_text(text)
         assert Ledger(tmp_path / "jobs.json").records == {}
+
+
+@pytest.mark.parametrize("text", ["", "step\n1\n", "global_step,episodic_return\n1,2\n", "global_step\none\n"])
+def test_a_history_of_evaluations_that_is_damaged_is_named_and_progress_is_told_without_it(tmp_path, text):
+    MetricsWriter(tmp_path).log(step=5, loss=1.0)
+    (tmp_path / HISTORY_FILE).write_text(text)
+    assert online_progress(tmp_path, 10).fraction == 0.5
+    if text:
+        with pytest.raises(DataError, match=rf"^{tmp_path / HISTORY_FILE}: "):
+            read_history(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("results", "told"),
+    [
+        ([], "holds a list"),
+        ({"final_eval_results": []}, "holds a list of tasks"),
+        ({"train_task_results": {"T": {"solved": 1}}}, "T: has no mean_reward"),
+        ({"best_score_checkpoint": {"per_task_results": {"T": 5}}}, "T: holds 5"),
+    ],
+)
+def test_multitask_results_that_are_none_are_named(tmp_path, results, told):
+    stage = TrainMultitask((), (), MultitaskConfig(), 0, tmp_path)
+    write_json(stage.output, results)
+    with pytest.raises(DataError, match=rf"^{stage.output}: {told}"):
+        stage.results()
