@@ -43,11 +43,18 @@ class Policy:
 
     @torch.no_grad()
     def __call__(self, observations: np.ndarray) -> np.ndarray:
+        return finite(self.actor(self._normalised(observations)).cpu().numpy(), "the policy")
+
+    @torch.no_grad()
+    def each(self, observations: np.ndarray) -> np.ndarray:
+        """(M, B, 8) the actions of every member of an ensemble."""
+        return finite(self.actor(self._normalised(observations), True).cpu().numpy(), "the policy")
+
+    def _normalised(self, observations: np.ndarray) -> torch.Tensor:
         states = np.asarray(observations, np.float32)
         if self.canonical:
             states = canonical_quaternions(states, self.layout)
-        states = (states - self._mean) / self._std
-        return finite(self.actor(torch.from_numpy(states).to(self.device)).cpu().numpy(), "the policy")
+        return torch.from_numpy((states - self._mean) / self._std).to(self.device)
 
     @classmethod
     def load(cls, path: Path, layout: FactoredLayout = COMPOSUITE) -> Policy:

@@ -43,7 +43,8 @@ class ReplayData:
     count as ends with `timeouts_as_terminals`, as in ICDG. `canonical`: relative quaternions get one sign. With
     `hide_velocities` these read 0 for the learner and for every policy that it makes: a demonstrator's velocity echoes
     its last action, and a clone that sees it learns to go on as before instead of where to go (the copycat problem;
-    de Haan et al. 2019, "Causal confusion in imitation learning").
+    de Haan et al. 2019, "Causal confusion in imitation learning"). `normalisation`, a mean and a deviation, replaces
+    the set's own.
     """
 
     def __init__(
@@ -55,15 +56,17 @@ class ReplayData:
         hide_velocities: bool = False,
         canonical: bool = True,
         timeouts_as_terminals: bool,
+        normalisation: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         self.canonical = canonical
         matrix = transitions.to_matrix(layout, timeouts_as_terminals=timeouts_as_terminals)
         if canonical:
             for part in (layout.observation, layout.next_observation):
                 matrix[:, part] = canonical_quaternions(matrix[:, part], layout)
-        states = matrix[:, layout.observation]
-        mean, std = mean_and_std(states, layout, hide_velocities=hide_velocities)
-        self.mean, self.std = mean.astype(np.float32), (std + STATE_STD_OFFSET).astype(np.float32)
+        if normalisation is None:
+            mean, std = mean_and_std(matrix[:, layout.observation], layout, hide_velocities=hide_velocities)
+            normalisation = mean.astype(np.float32), (std + STATE_STD_OFFSET).astype(np.float32)
+        self.mean, self.std = normalisation
         for part in (layout.observation, layout.next_observation):
             matrix[:, part] = (matrix[:, part] - self.mean) / self.std
         self._matrix = torch.from_numpy(matrix).to(device)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from corl.config import RUNTIME_SETTINGS as POLICY_RUNTIME_SETTINGS
+from corl.practice import PracticeConfig
 from corl.train import PolicyConfig
 from diffusion.config import (
     DENOISERS,
@@ -50,6 +51,11 @@ class StageResources:
     diffusion: Resources = Resources(memory_gb=400, hours=24, cpus=8)
     generation: Resources = Resources(memory_gb=50, hours=48, cpus=8)
     policy: Resources = Resources(memory_gb=16, hours=24, cpus=10)
+    practice: Resources = Resources(memory_gb=16, hours=24, cpus=10)
+
+    def of(self, stage: str) -> Resources:
+        """Of a stage by its name in `PipelineConfig.stages`: policies ask for the same whatever set they learn from."""
+        return self.policy if stage == "practised_policy" else getattr(self, stage)
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,9 @@ class PathConfig:
 class PipelineConfig:
     """Everything that decides a run's results, and where and how its jobs run.
 
-    `collect`, when given, records expert data that is missing with the scripted experts.
+    `collect`, when given, records expert data that is missing with the scripted experts. With `ground` every generated
+    transition is made exact by the simulator (`pipeline.grounding`). With `practice.rounds` the tasks that their
+    generated sets do not solve are practised on in the simulator, and validated once more (`corl.practice`).
     """
 
     max_iterations: int = 5
@@ -167,6 +175,8 @@ class PipelineConfig:
     sampling: SamplerConfig = field(default_factory=SamplerConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    practice: PracticeConfig = field(default_factory=PracticeConfig)
+    ground: bool = False
     collect: CollectConfig | None = None
     device: str = "auto"
     paths: PathConfig = field(default_factory=PathConfig)
@@ -195,6 +205,12 @@ class PipelineConfig:
         return f"{self.run_name}_{iteration}"
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of an iteration's stages, in their order."""
+        practised = ("practice", "practised_policy") if self.practice.rounds else ()
+        return ("diffusion", "generation", "policy", *practised)
+
+    @property
     def run_name(self) -> str:
         return f"{self.denoiser}_tasklist{self.task_list_seed}_train{self.num_train}_diffusionseed{self.diffusion_seed}"
 
@@ -207,7 +223,9 @@ class PipelineConfig:
         ignored = ("paths", "resources", "cluster", "retry", "max_iterations", "device")
         policy = dict_without(self.policy, POLICY_RUNTIME_SETTINGS)
         training = dict_without(self.training, RUNTIME_SETTINGS)
-        return dict_without(self, ignored) | {"policy": policy, "training": training}
+        # What a run does not use does not set it apart from those that were begun before it could be used.
+        unused = [*([] if self.practice.rounds else ["practice"]), *([] if self.ground else ["ground"])]
+        return dict_without(self, (*ignored, *unused)) | {"policy": policy, "training": training}
 
 
 def load_pipeline_config(

@@ -31,6 +31,8 @@ def loop_command(
         threshold_reduction_amount: float | None = None,
         threshold_reduction_cycle: int | None = None,
         min_threshold: float | None = None,
+        practice_rounds: int | None = None,
+        practice_control_steps: int | None = None,
         max_retries: int | None = None,
         retry_delay: float | None = None,
         retry_memory_multiplier: float | None = None,
@@ -62,6 +64,8 @@ def loop_command(
             threshold_reduction_amount: how far the threshold is lowered when nothing is good [0.1]
             threshold_reduction_cycle: after so many iterations in a row without a good set [1]
             min_threshold: never below this [0.5]
+            practice_rounds: of practice in the simulator on tasks that their generated sets do not solve; 0: none [0]
+            practice_control_steps: at most so many a task and iteration [100000]
             max_retries: of one job [100]
             retry_delay: seconds before a job is tried again [300]
             retry_memory_multiplier: more memory after a job ran out of it [1.5]
@@ -95,6 +99,7 @@ def loop_command(
             "threshold_reduction_amount": threshold_reduction_amount,
             "threshold_reduction_cycle": threshold_reduction_cycle,
             "min_threshold": min_threshold,
+            "practice": {"rounds": practice_rounds, "control_steps": practice_control_steps},
             "cluster": {"kind": cluster},
             "paths": {"data_path": data_path, "results_path": results_path, "logs_path": logs_path},
             "retry": {

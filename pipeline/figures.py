@@ -218,7 +218,7 @@ def stage_times(loop: Loop) -> Figure | None:
         return None
     figure, ((axes,),) = new_figure(size=(4.6, 2.4))
     left = np.zeros(len(rows))
-    for stage, colour in zip(overview.STAGES, _COLOURS, strict=False):
+    for stage, colour in zip(loop.config.stages, _COLOURS, strict=False):
         minutes = np.array([row["seconds"].get(stage, 0.0) / 60 for row in rows])
         label = overview.STAGES[stage]
         axes.barh([row["index"] for row in rows], minutes, left=left, color=colour, height=0.6, label=label)

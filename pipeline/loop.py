@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 from diffusion.config import TrainConfig
@@ -22,9 +23,20 @@ from pipeline.attempts import Group, Ledger
 from pipeline.config import PathConfig, PipelineConfig
 from pipeline.curriculum import filter_sources, phase_of
 from pipeline.jobs import Site, make_site, resolve_cluster, run_jobs
-from pipeline.places import expert_files, model_file, policy_folder, samples_file
-from pipeline.selection import Score, Threshold, ThresholdRule, select, task_rate
-from pipeline.stages import Generate, Stage, TrainGenerator, TrainPolicies, TrainPolicy, in_groups, is_done, key_of
+from pipeline.places import expert_files, model_file, policy_folder
+from pipeline.practice_table import write_practice_table
+from pipeline.selection import Score, Threshold, ThresholdRule, select
+from pipeline.stages import (
+    Generate,
+    Practise,
+    Stage,
+    TrainGenerator,
+    TrainPolicies,
+    TrainPolicy,
+    in_groups,
+    is_done,
+    key_of,
+)
 from pipeline.state import Iteration, LoopState, load_state, save_state
 from pipeline.upkeep import is_sound
 from runtime.atomic import is_complete, write_json
@@ -188,7 +200,7 @@ class Loop:
     def seeds(self, task: Task) -> tuple[int, ...]:
         return self.config.rl_seeds if task in self.tasks.test else self.config.middle_seeds
 
-    # The three stages of an iteration, each as its list of jobs.
+    # The stages of an iteration, each as its list of jobs.
 
     def generator_stage(self, iteration: Iteration) -> TrainGenerator:
         config = self.config
@@ -219,33 +231,72 @@ class Loop:
         name = self.config.model_name(iteration)
         return model_file(self.paths.results_path, iteration, name, self._training(iteration).steps)
 
-    def source_stages(self, iteration: Iteration) -> list[Generate]:
+    def source_stages(self, iteration: Iteration) -> list[Generate | Practise]:
         """What made the accepted sets that train an iteration's generator."""
-        return [self._generation(i, task) for i, tasks in sorted(iteration.sources.items()) for task in tasks]
+        return [self._maker(i, task) for i, tasks in sorted(iteration.sources.items()) for task in tasks]
+
+    def _maker(self, iteration: int, task: Task) -> Generate | Practise:
+        """What made the set of a task that an iteration accepted."""
+        selection = self.state.iterations[iteration].selection
+        practised = selection is not None and task in selection.practised
+        return self._practice(iteration, task) if practised else self._generation(iteration, task)
 
     def generation_stages(self, iteration: Iteration) -> list[Generate]:
         return [self._generation(iteration.index, task) for task in iteration.targets]
 
     def _generation(self, iteration: int, task: Task) -> Generate:
         config = self.config
-        return Generate(task, self._checkpoint(iteration), config.sampling, config.diffusion_seed, config.device)
+        settings = {"device": config.device, "ground": config.ground}
+        return Generate(task, self._checkpoint(iteration), config.sampling, config.diffusion_seed, **settings)
+
+    def practice_stages(self, iteration: Iteration, tasks: Sequence[Task] | None = None) -> list[Practise]:
+        """Of the tasks that are given; without, of those whose generated sets are not good enough."""
+        return [
+            self._practice(iteration.index, task) for task in (self.to_practise(iteration) if tasks is None else tasks)
+        ]
+
+    def to_practise(self, iteration: Iteration) -> list[Task]:
+        """The targets whose policies, trained on the generated set alone, are not above the threshold."""
+        if not self.config.practice.rounds:
+            return []
+        if iteration.complete:
+            return [task for task in iteration.targets if task in iteration.practised]
+        limit = Fraction(self.state.threshold.value)
+        return [task for task in iteration.targets if (rate := iteration.rate(task)) is not None and rate <= limit]
+
+    def _practice(self, iteration: int, task: Task) -> Practise:
+        config, made = self.config, self._generation(iteration, task)
+        settings = (config.practice, config.policy, config.diffusion_seed, config.device)
+        return Practise(task, made.checkpoint, made.output, *settings)
 
     def policy_stages(self, iteration: Iteration) -> list[TrainPolicy | TrainPolicies]:
-        config, results, i = self.config, self.paths.results_path, iteration.index
-        model = config.model_name(i)
+        """Policies of the generated sets alone."""
         hopeless = self.hopeless(iteration)
+        tasks = [task for task in iteration.targets if task not in iteration.failed and task not in hopeless]
+        return self._policies(iteration, [(task, self._generation(iteration.index, task).output) for task in tasks])
+
+    def practised_policy_stages(self, iteration: Iteration) -> list[TrainPolicy | TrainPolicies]:
+        """Policies of the practised sets that are there."""
+        stages = [stage for stage in self.practice_stages(iteration) if is_complete(stage.output)]
+        return self._policies(iteration, [(stage.task, stage.output) for stage in stages], practised=True)
+
+    def _policies(
+        self, iteration: Iteration, sets: Sequence[tuple[Task, Path]], *, practised: bool = False
+    ) -> list[TrainPolicy | TrainPolicies]:
+        config, i = self.config, iteration.index
+        where = (self.paths.results_path, i, config.model_name(i))
         stages = [
             TrainPolicy(
                 task=task,
-                data=samples_file(results, i, model, task),
+                data=data,
                 synthetic=True,
                 policy=config.policy,
                 seed=seed,
-                folder=policy_folder(results, i, model, task, seed),
+                folder=policy_folder(*where, task, seed, practised=practised),
                 device=config.device,
+                practised=practised,
             )
-            for task in iteration.targets
-            if task not in iteration.failed and task not in hopeless
+            for task, data in sets
             for seed in self.seeds(task)
         ]
         return in_groups(stages, config.policy.group)
@@ -273,7 +324,7 @@ class Loop:
         if failed:
             raise JobError(f"iteration {iteration.index}: training the generator failed: {next(iter(failed.values()))}")
 
-    def _make_again(self, lost: Sequence[Generate]) -> None:
+    def _make_again(self, lost: Sequence[Generate | Practise]) -> None:
         """Generate accepted sets that are gone or damaged. Raises `DataError` where their generator is gone as well."""
         accepted = self.state.accepted_in()
         for stage in lost:
@@ -284,10 +335,13 @@ class Loop:
                     f"{what}, and so is {stage.checkpoint}, which could make it again; put one of them back, or choose "
                     "another results_path"
                 )
-            log.warning("%s; it is generated again", what)
-        if not lost:
-            return
-        failed = self._run(lost, "generation", lambda stage: "generated again", timed=False)
+            log.warning("%s; it is made again", what)
+        practised = [stage for stage in lost if isinstance(stage, Practise)]
+        inputs = [self._generation(accepted[s.task], s.task) for s in practised if not is_sound(s.data)]
+        generated = [*(stage for stage in lost if isinstance(stage, Generate)), *inputs]
+        failed = self._run(generated, "generation", lambda stage: "generated again", timed=False) if generated else {}
+        if practised and not failed:
+            failed = self._run(practised, "practice", lambda stage: "practised again", timed=False)
         if failed:
             name, reason = next(iter(failed.items()))
             raise JobError(f"an accepted set could not be made again, {name}: {reason}")
@@ -306,26 +360,10 @@ class Loop:
         self.save(self.state.update(failed=tasks))
 
     def validate(self, iteration: Iteration) -> None:
-        """Stage 3. Scores are saved as they come; a task with a failed seed keeps the scores of its other seeds.
-
-        So do the others of a group in which one policy failed. Where every set is hopeless there is nothing to score.
-        """
+        """Stage 3. Where every set is hopeless there is nothing to score."""
         stages = self.policy_stages(iteration)
         self._log_stage(iteration, "train and test policies", len(stages))
-
-        def on_done(stage: TrainPolicy | TrainPolicies) -> str:
-            scores = {task: dict(seeds) for task, seeds in self.state.current.scores.items()}
-            for member in filter(is_done, stage.members):
-                result = member.scores()
-                score = Score(result.solved, result.trials, round(result.score, 3))
-                scores.setdefault(member.task, {})[member.seed] = score
-            self.save(self.state.update(scores=scores))
-            return f"success {score.solved}/{score.trials}, return {score.mean_return:.0f}"
-
-        failed = self._run(stages, "policy", on_done)
-        for stage in stages:
-            if stage.name in failed and any(map(is_done, stage.members)):
-                on_done(stage)
+        failed = self._score(stages, "scores")
         any_failed = bool(failed)
         failed |= {f"{task.name}'s set": reason for task, reason in self.hopeless(iteration).items()}
         unscored = [task for task in iteration.targets if task not in self.state.current.scores]
@@ -335,12 +373,50 @@ class Loop:
             raise JobError(f"iteration {iteration.index}: no policy could be trained: {next(iter(failed.values()))}")
         self.save(self.state.update(failed=tuple(unscored)))
 
+    def _score(self, stages: Sequence[TrainPolicy | TrainPolicies], where: str) -> dict[str, str]:
+        """Train and test policies; the names of those that failed, with reasons.
+
+        Scores are saved in the iteration's `where` as they come. A task with a failed seed keeps the scores of its
+        other seeds, and so do the others of a group in which one policy failed.
+        """
+
+        def on_done(stage: TrainPolicy | TrainPolicies) -> str:
+            scores = {task: dict(seeds) for task, seeds in getattr(self.state.current, where).items()}
+            for member in filter(is_done, stage.members):
+                result = member.scores()
+                score = Score(result.solved, result.trials, round(result.score, 3))
+                scores.setdefault(member.task, {})[member.seed] = score
+            self.save(self.state.update(**{where: scores}))
+            return f"success {score.solved}/{score.trials}, return {score.mean_return:.0f}"
+
+        failed = self._run(stages, "policy" if where == "scores" else "practised_policy", on_done)
+        for stage in stages:
+            if stage.name in failed and any(map(is_done, stage.members)):
+                on_done(stage)
+        return failed
+
+    def practise(self, iteration: Iteration) -> None:
+        """If asked for: practise on the tasks that are not solved by their sets alone, and test policies of that.
+
+        A task whose practice fails keeps the score of its generated set.
+        """
+        stages = self.practice_stages(iteration)
+        if not stages:
+            return
+        self._log_stage(iteration, "practise", len(stages))
+        failed = self._run(stages, "practice", lambda stage: "practised")
+        policies = self.practised_policy_stages(iteration)
+        self._log_stage(iteration, "train and test policies of practised sets", len(policies))
+        failed |= self._score(policies, "practised")
+        for name, reason in failed.items():
+            log.warning("%s has no score: %s", name, reason)
+
     def _log_stage(self, iteration: Iteration, what: str, jobs: int) -> None:
         log.info("iteration %d: %s (%d job%s)", iteration.index, what, jobs, "" if jobs == 1 else "s")
 
     def _run(self, stages: Sequence, stage_name: str, on_done: Callable, *, timed: bool = True) -> dict[str, str]:
         started = time.monotonic()
-        resources = getattr(self.config.resources, stage_name)
+        resources = self.config.resources.of(stage_name)
         group = self._group(stage_name)
         failed = run_jobs(stages, resources, self.site, self.ledger, group, self.config.retry, on_done)
         if self.site.kind == "slurm":
@@ -366,6 +442,7 @@ class Loop:
 
     def write_tables(self) -> None:
         tables.write_iteration_tables(self)
+        write_practice_table(self, tables.policies_folder(self))
         report.write_report(self, pictures=True)
 
     def _close(self) -> None:
@@ -399,11 +476,13 @@ def iterate(loop: Loop) -> None:
         loop.train_generator(loop.state.current)
         loop.generate(loop.state.current)
         loop.validate(loop.state.current)
+        loop.practise(loop.state.current)
 
         current = loop.state.current
-        rates = {task: task_rate(current.scores[task]) for task in current.targets if task in current.scores}
+        rates = current.rates()
         selection = select(rates, loop.state.threshold, rule)
-        loop.save(loop.state.finish(selection))
+        practised = tuple(filter(current.by_practice, selection.good))
+        loop.save(loop.state.finish(dataclasses.replace(selection, practised=practised)))
         _log_selection(loop, rates)
         loop.write_tables()
 
@@ -435,7 +514,8 @@ def _log_selection(loop: Loop, rates: dict) -> None:
     selection = iteration.selection
     for task, rate in sorted(rates.items(), key=lambda item: -item[1]):
         kind = "held out" if task in loop.tasks.test else "middle"
-        verdict = "good" if task in selection.good else ""
+        practised = task in selection.practised
+        verdict = ("good by practice" if practised else "good") if task in selection.good else ""
         log.info("        %-40s %-8s %.2f  %s", task, kind, float(rate), verdict)
     if selection.reduced_from is not None:
         log.info("threshold lowered from %s to %s", selection.reduced_from, selection.threshold.value)

@@ -28,8 +28,14 @@ if TYPE_CHECKING:
     from diffusion.quality import Quality
     from pipeline.loop import Loop
 
-STAGES = {"diffusion": "train the generator", "generation": "generate", "policy": "train and test policies"}
-"""Stage of an iteration -> what it does, in their order."""
+STAGES = {
+    "diffusion": "train the generator",
+    "generation": "generate",
+    "policy": "train and test policies",
+    "practice": "practise",
+    "practised_policy": "test practised sets",
+}
+"""Stage of an iteration -> what it does, in their order; the last two where practice is asked for."""
 
 _SHOWN_JOBS = 6
 _GRID_AXES = ("object", "obstacle", "objective", "robot")
@@ -61,6 +67,7 @@ class Cell:
     rates: tuple[float | None, ...] = ()
     counts: tuple[str, ...] = ()
     accepted: int | None = None
+    practised: bool = False  # and accepted with its practised set
 
     @property
     def best(self) -> float | None:
@@ -102,7 +109,8 @@ def cells(loop: Loop) -> dict[Task, Cell]:
             rates.append(None if rate is None else float(rate))
             counts.append(f"{sum(s.solved for s in scores)}/{sum(s.trials for s in scores)}" if scores else "")
         kind = "held out" if task in loop.tasks.test else "middle"
-        found[task] = Cell(task, kind, tuple(rates), tuple(counts), accepted.get(task))
+        practised = task in accepted and task in loop.state.iterations[accepted[task]].selection.practised
+        found[task] = Cell(task, kind, tuple(rates), tuple(counts), accepted.get(task), practised)
     return found
 
 
@@ -127,7 +135,8 @@ def now(loop: Loop) -> list[str]:
         return []
     if iteration is None:
         return [] if loop.state.iterations else _recorded(loop)
-    stage = next((name for name in STAGES if name not in iteration.seconds), "policy")
+    stages = loop.config.stages
+    stage = next((name for name in stages if name not in iteration.seconds), stages[-1])
     head = f"Iteration {iteration.index}: {STAGES[stage]}"
     if stage == "diffusion":
         return [f"{head}: {loop.generator_stage(iteration).progress().text}"]
@@ -135,8 +144,16 @@ def now(loop: Loop) -> list[str]:
         stages = loop.generation_stages(iteration)
         done = sum(is_complete(each.output) for each in stages)
         return [f"{head}: {done} of {len(stages)} sets done"]
+    if stage == "practice":
+        stages = loop.practice_stages(iteration)
+        done = sum(is_complete(each.output) for each in stages)
+        return [f"{head}: {done} of {len(stages)} tasks done"]
+    scores = iteration.scores
     members = policies(loop, iteration)
-    open_ = [m for m in members if m.seed not in iteration.scores.get(m.task, {})]
+    if stage == "practised_policy":
+        scores = iteration.practised
+        members = [member for each in loop.practised_policy_stages(iteration) for member in each.members]
+    open_ = [m for m in members if m.seed not in scores.get(m.task, {})]
     running = [(m, m.progress()) for m in open_ if (m.folder / "metrics.jsonl").exists()]
     jobs = [f"{m.task} seed {m.seed}: {progress.text}" for m, progress in running]
     more = [f"and {len(jobs) - _SHOWN_JOBS} more"] if len(jobs) > _SHOWN_JOBS else []
@@ -188,10 +205,13 @@ def stage_rows(loop: Loop) -> list[dict[str, Any]]:
         "diffusion": len(iterations),
         "generation": sum(len(it.targets) for it in iterations),
         "policy": sum(len(loop.policy_stages(it)) for it in iterations),
+        "practice": sum(len(loop.practice_stages(it)) for it in iterations),
+        "practised_policy": sum(len(loop.practised_policy_stages(it)) for it in iterations),
     }
     rows = []
-    for stage, what in STAGES.items():
-        seconds, asked = sum(it.seconds.get(stage, 0.0) for it in iterations), getattr(loop.config.resources, stage)
+    for stage in loop.config.stages:
+        what, asked = STAGES[stage], loop.config.resources.of(stage)
+        seconds = sum(it.seconds.get(stage, 0.0) for it in iterations)
         most = used(of_stage(notes, stage))
         rows.append(
             {
@@ -269,6 +289,7 @@ def links(loop: Loop) -> list[tuple[str, str]]:
     if state.iterations:
         found += [
             ("table of held-out tasks", tables.final_table_file(loop)),
+            ("table of practice", tables.policies_folder(loop) / "practice.csv"),
             ("tables per iteration", tables.policies_folder(loop)),
             ("best generated sets", tables.best_folder(loop)),
             ("logs of the jobs", loop.paths.logs_path / "slurm"),

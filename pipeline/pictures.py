@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from corl.evaluate import ActionNoise
 from corl.policy import Policy
 from corl.train import PolicyConfig, checkpoint_file
 from offline_compositional_rl_datasets.task import Task
@@ -50,10 +51,13 @@ def episode_frames(
 ) -> tuple[list[np.ndarray], bool]:
     """Every `every`-th frame (height, width, 3) uint8 of an episode, which ends a second after its first success.
 
-    `size` is (width, height). Also tells whether it succeeded. Raises `RenderError` where the machine cannot draw.
+    `size` is (width, height). A policy with `act_noise` acts with it. Also tells whether it succeeded. Raises
+    `RenderError` where the machine cannot draw.
     """
     import envs
 
+    scale = getattr(policy, "act_noise", 0.0)
+    noise = ActionNoise(scale, [seed]) if scale else None
     environment = envs.make(task, horizon=horizon, camera=camera, width=size[0], height=size[1])
     try:
         observation, _ = environment.reset(seed=seed)
@@ -61,7 +65,9 @@ def episode_frames(
         while True:
             if len(frames) * every == environment.steps:
                 frames.append(environment.render())
-            observation, _, terminated, truncated, info = environment.step(policy(observation[None])[0])
+            actions = policy(observation[None])
+            actions = noise.on(actions) if noise else actions
+            observation, _, terminated, truncated, info = environment.step(actions[0])
             success = info["success"]
             since = since + 1 if success else 0
             if terminated or truncated or since >= 20:

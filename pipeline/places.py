@@ -31,10 +31,18 @@ def samples_file(results_path: Path, iteration: int, model_name: str, task: Task
     return model_folder(results_path, iteration, model_name) / task.name / SAMPLES_FILE
 
 
-def policy_folder(results_path: Path, iteration: int, model_name: str, task: Task, seed: int) -> Path:
-    return Path(results_path) / f"augmented_{iteration}" / "policies" / model_name / f"{task.name}_RLseed{seed}"
+def policy_folder(
+    results_path: Path, iteration: int, model_name: str, task: Task, seed: int, *, practised: bool = False
+) -> Path:
+    name = f"{task.name}_RLseed{seed}{'_practised' if practised else ''}"
+    return Path(results_path) / f"augmented_{iteration}" / "policies" / model_name / name
 
 
 def expert_files(data_path: Path, dataset_type: str, tasks: Sequence[Task]) -> list[Path]:
     """The files of all tasks; raises `DataError` for the first that is missing."""
     return [find_task_file(data_path, dataset_type, task) for task in tasks]
+
+
+def practised_file(samples: Path) -> Path:
+    """The set that practice made of a generated one."""
+    return samples.parent / "practice" / samples.name

@@ -41,13 +41,14 @@ class TrainPolicy:
     device: str = "auto"
     threads: int = 0
     episode_ends: EpisodeEnds = "drop"  # of expert data
+    practised: bool = False  # the set was made by practice
 
     def __post_init__(self) -> None:
         expect_range(self, "seed", most=LARGEST_SEED)
 
     @property
     def name(self) -> str:
-        return f"policy {self.task.name} seed {self.seed}"
+        return f"policy {self.task.name} seed {self.seed}{' practised' if self.practised else ''}"
 
     @property
     def output(self) -> Path:

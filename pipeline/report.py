@@ -21,6 +21,7 @@ from pipeline import overview, tables
 from pipeline.figures import FIGURES
 from pipeline.pictures import film_strip
 from pipeline.places import policy_folder
+from pipeline.practice_table import practice_rows
 from runtime.atomic import atomic_path, write_json, write_text
 from runtime.config import to_dict
 from runtime.errors import UserError, one_line
@@ -111,6 +112,9 @@ def page(loop: Loop, *, failure: str = "") -> str:
         train=[task.name for task in loop.tasks.train],
         averages={name: f"{float(value):.2f}" for name, value in averages.items() if value and name != "task"},
         solved=len(state.solved(loop.tasks.test)),
+        by_practice=sum(cell.practised for cell in tests),
+        practice=practice_rows(loop),
+        stage_names=config.stages,
         threshold=state.threshold.value,
         spent=duration(sum(sum(it.seconds.values()) for it in state.iterations)),
         history=overview.history(loop),
@@ -184,7 +188,7 @@ def filmed(loop: Loop) -> list[tuple[Task, int]]:
     accepted = state.accepted_in()
     solved = [(task, accepted[task]) for task in state.solved(tests)]
     if solved:
-        return sorted(solved, key=lambda pair: -state.iterations[pair[1]].rate(pair[0]))
+        return sorted(solved, key=lambda pair: -state.iterations[pair[1]].rates()[pair[0]])
     best = {task: found for task in tests if (found := state.best(task)) and found[0] > 0}
     ranked = sorted(best, key=lambda task: -best[task][0])
     return [(task, best[task][1]) for task in ranked[:_UNSOLVED_STRIPS]]
@@ -198,17 +202,20 @@ def _film(loop: Loop) -> None:
         path = _strip_file(loop, task, iteration)
         if path.exists():
             continue
-        seeds = loop.state.iterations[iteration].scores[task]
+        it = loop.state.iterations[iteration]
+        practised = it.by_practice(task)
+        seeds = (it.practised if practised else it.scores)[task]
         seed = max(seeds, key=lambda s: seeds[s].rate)
-        model = loop.config.model_name(iteration)
-        folder = policy_folder(loop.paths.results_path, iteration, model, task, seed)
+        where = loop.paths.results_path, iteration, loop.config.model_name(iteration), task, seed
+        folder = policy_folder(*where, practised=practised)
         try:
             picture, solved = film_strip(task, folder, loop.config.policy, seed)
         except UserError as error:
             log.warning("no pictures of %s: %s", task, one_line(error))
             continue
         caption = (
-            f"{task}: iteration {iteration}, seed {seed}, success {float(seeds[seed].rate):.2f}; this episode was "
+            f"{task}: iteration {iteration}, {'practised set, ' if practised else ''}seed {seed}, "
+            f"success {float(seeds[seed].rate):.2f}; this episode was "
         )
         write_json(path.with_suffix(".json"), {"caption": caption + ("solved" if solved else "not solved")})
         with atomic_path(path) as temporary:

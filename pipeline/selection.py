@@ -56,12 +56,16 @@ class ThresholdRule:
 
 @dataclass(frozen=True)
 class Selection:
-    """The verdict of an iteration. `reduced_from` is the threshold before, where it was lowered."""
+    """The verdict of an iteration. `reduced_from` is the threshold before, where it was lowered.
+
+    Of the good ones those in `practised` are accepted with the set that practice made of the generated one.
+    """
 
     good: tuple[Task, ...]
     bad: tuple[Task, ...]
     threshold: Threshold
     reduced_from: Decimal | None = None
+    practised: tuple[Task, ...] = ()
 
 
 def select(rates: Mapping[Task, Fraction], threshold: Threshold, rule: ThresholdRule) -> Selection:

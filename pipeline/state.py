@@ -25,7 +25,8 @@ class Iteration:
     """What happened in one iteration.
 
     `scores`: task -> RL seed -> successes. `failed`: tasks whose jobs failed for good; they are tried again next time.
-    `sources`: accepted sets that trained the generator, iteration -> tasks. `seconds`: per stage.
+    `sources`: accepted sets that trained the generator, iteration -> tasks. `seconds`: per stage. `practised`: scores
+    like `scores`, of policies trained on practised sets; they are never mixed with those of generated sets alone.
     """
 
     index: int
@@ -36,6 +37,7 @@ class Iteration:
     failed: tuple[Task, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     selection: Selection | None = None
+    practised: Mapping[Task, Mapping[int, Score]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -44,6 +46,24 @@ class Iteration:
     def rate(self, task: Task) -> Fraction | None:
         scores = self.scores.get(task)
         return task_rate(scores) if scores else None
+
+    def practised_rate(self, task: Task) -> Fraction | None:
+        scores = self.practised.get(task)
+        return task_rate(scores) if scores else None
+
+    def rates(self) -> dict[Task, Fraction]:
+        """Every scored task's success by the better of its sets, the generated one and the practised one."""
+        known = {task: [self.rate(task), self.practised_rate(task)] for task in self.targets}
+        return {
+            task: max(r for r in both if r is not None)
+            for task, both in known.items()
+            if any(r is not None for r in both)
+        }
+
+    def by_practice(self, task: Task) -> bool:
+        """Whether the practised set is the better one."""
+        strict, practised = self.rate(task), self.practised_rate(task)
+        return practised is not None and (strict is None or practised > strict)
 
 
 @dataclass(frozen=True)
@@ -142,6 +162,7 @@ class _Selection:
     bad: list[str]
     threshold: _Threshold
     reduced_from: str | None
+    practised: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -154,6 +175,7 @@ class _Iteration:
     failed: list[str]
     seconds: Mapping[str, float]
     selection: _Selection | None
+    practised: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -179,10 +201,11 @@ def _encode(state: LoopState) -> _State:
                 targets=_names(it.targets),
                 sources={str(i): _names(tasks) for i, tasks in it.sources.items()},
                 phase=it.phase,
-                scores={task.name: {str(seed): score for seed, score in s.items()} for task, s in it.scores.items()},
+                scores=_encode_scores(it.scores),
                 failed=_names(it.failed),
                 seconds=it.seconds,
                 selection=None if it.selection is None else _encode_selection(it.selection),
+                practised=_encode_scores(it.practised),
             )
             for it in state.iterations
         ],
@@ -192,7 +215,16 @@ def _encode(state: LoopState) -> _State:
 def _encode_selection(selection: Selection) -> _Selection:
     reduced_from = None if selection.reduced_from is None else str(selection.reduced_from)
     threshold = _encode_threshold(selection.threshold)
-    return _Selection(_names(selection.good), _names(selection.bad), threshold, reduced_from)
+    practised = _names(selection.practised)
+    return _Selection(_names(selection.good), _names(selection.bad), threshold, reduced_from, practised)
+
+
+def _encode_scores(scores: Mapping[Task, Mapping[int, Score]]) -> dict[str, dict[str, Score]]:
+    return {task.name: {str(seed): score for seed, score in own.items()} for task, own in scores.items()}
+
+
+def _decode_scores(scores: Mapping[str, Mapping[str, Score]]) -> dict[Task, dict[int, Score]]:
+    return {Task.parse(name): {int(seed): score for seed, score in own.items()} for name, own in scores.items()}
 
 
 def _encode_threshold(threshold: Threshold) -> _Threshold:
@@ -211,13 +243,11 @@ def _decode(record: _State) -> LoopState:
                 targets=_tasks(it.targets),
                 sources={int(i): _tasks(names) for i, names in it.sources.items()},
                 phase=it.phase,
-                scores={
-                    Task.parse(name): {int(seed): score for seed, score in scores.items()}
-                    for name, scores in it.scores.items()
-                },
+                scores=_decode_scores(it.scores),
                 failed=_tasks(it.failed),
                 seconds=it.seconds,
                 selection=None if it.selection is None else _decode_selection(it.selection),
+                practised=_decode_scores(it.practised),
             )
             for it in record.iterations
         ),
@@ -226,7 +256,8 @@ def _decode(record: _State) -> LoopState:
 
 def _decode_selection(record: _Selection) -> Selection:
     reduced_from = None if record.reduced_from is None else _share(record.reduced_from)
-    return Selection(_tasks(record.good), _tasks(record.bad), _decode_threshold(record.threshold), reduced_from)
+    verdicts = _tasks(record.good), _tasks(record.bad)
+    return Selection(*verdicts, _decode_threshold(record.threshold), reduced_from, _tasks(record.practised))
 
 
 def _decode_threshold(record: _Threshold) -> Threshold:
@@ -253,9 +284,12 @@ def _checked(state: LoopState) -> LoopState:
     for place, it in enumerate(state.iterations):
         last = place == len(state.iterations) - 1
         judged = () if it.selection is None else (*it.selection.good, *it.selection.bad)
-        strangers = {*it.scores, *it.failed, *judged} - set(it.targets)
+        strangers = {*it.scores, *it.practised, *it.failed, *judged} - set(it.targets)
         if it.index != place or not (it.complete or last):
             raise DataError(f"iteration {it.index} in place {place}: expected iterations 0, 1, ..., only the last open")
-        if strangers or not all(it.scores.values()) or any(not 0 <= i < place for i in it.sources):
+        empty = not all((*it.scores.values(), *it.practised.values()))
+        if it.selection is not None and not {*it.selection.practised} <= {*it.selection.good}:
+            raise DataError(f"iteration {place}: practised sets that were not accepted")
+        if strangers or empty or any(not 0 <= i < place for i in it.sources):
             raise DataError(f"iteration {place}: scores, verdicts and sources of other tasks or iterations than it has")
     return state

@@ -19,7 +19,6 @@ from runtime.atomic import artifact_info
 from runtime.errors import DataError
 from runtime.logs import duration
 
-STAGES = ("diffusion", "generation", "policy")
 _WIDTH = 80
 
 
@@ -28,6 +27,8 @@ def stages_of(loop: Loop, iteration: Iteration) -> dict[str, Sequence[Stage]]:
         "diffusion": [loop.generator_stage(iteration)],
         "generation": loop.generation_stages(iteration),
         "policy": loop.policy_stages(iteration),
+        "practice": loop.practice_stages(iteration),
+        "practised_policy": loop.practised_policy_stages(iteration),
     }
 
 
@@ -83,13 +84,13 @@ def status_of(loop: Loop, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
     records = Ledger(loop.folder / "jobs.json").records
     iteration = state.current
     stages = []
-    for name in STAGES if iteration else ():
+    for name in loop.config.stages if iteration else ():
         group = f"{name}_i{iteration.index}"
         mine = [note for note in notes if note["group"] == group]
         finished = [note for note in mine if note["outcome"] == "done"]
         jobs_of = stages_of(loop, iteration)[name]
         counts = count(jobs_of, records, jobs)
-        asked, most = getattr(loop.config.resources, name), used(mine)
+        asked, most = loop.config.resources.of(name), used(mine)
         stages.append(
             {
                 "stage": name,
@@ -157,12 +158,13 @@ def render(status: Mapping[str, Any]) -> str:
     if status["scheduler"] != "answers":
         lines.append("the scheduler gives no answer here: jobs are as the loop last knew them")
     if status["stages"]:
-        lines.append(f"{'stage':<11}{'done':>5}{'run':>5}{'queue':>6}{'wait':>5}{'failed':>7}{'ETA':>8}"
+        width = max(11, *(len(stage["stage"]) + 1 for stage in status["stages"]))
+        lines.append(f"{'stage':<{width}}{'done':>5}{'run':>5}{'queue':>6}{'wait':>5}{'failed':>7}{'ETA':>8}"
                      f"{'GB asked/used':>16}{'h asked/used':>16}")  # fmt: skip
     for stage in status["stages"]:
         eta = "?" if stage["eta_seconds"] is None else duration(stage["eta_seconds"])
         lines.append(
-            f"{stage['stage']:<11}{stage['done']:>5}{stage['running'] + stage['submitted']:>5}{stage['queued']:>6}"
+            f"{stage['stage']:<{width}}{stage['done']:>5}{stage['running'] + stage['submitted']:>5}{stage['queued']:>6}"
             f"{stage['waiting']:>5}{stage['failed_tries']:>7}{eta:>8}"
             f"{_pair(stage['memory_gb']):>16}{_pair(stage['hours']):>16}"
         )
@@ -187,10 +189,11 @@ def plan(loop: Loop) -> str:
     """What the loop would do next, and with what: for `--dry_run`."""
     status = status_of(loop, None if loop.folder.exists() else {})
     lines = [render(status), "", "what one job of each stage asks for:"]
-    for name in STAGES:
-        asked = getattr(loop.config.resources, name)
+    width = max(11, *(len(name) + 1 for name in loop.config.stages))
+    for name in loop.config.stages:
+        asked = loop.config.resources.of(name)
         lines.append(
-            f"  {name:<11}{asked.memory_gb:>5} GB {asked.hours:>6.4g} h {asked.cpus:>3} CPU {asked.gpus:>2} GPU"
+            f"  {name:<{width}}{asked.memory_gb:>5} GB {asked.hours:>6.4g} h {asked.cpus:>3} CPU {asked.gpus:>2} GPU"
         )
     tests, middle = len(loop.tasks.test), len(loop.tasks.middle)
     policies = tests * len(loop.config.rl_seeds) + middle * len(loop.config.middle_seeds)

@@ -39,7 +39,7 @@ def main(
     wandb_project: str | None = None,
     wandb: Literal["offline", "online"] | None = None,
 ) -> None:
-    """Train on generated data (`--dataset_type synthetic`) or on a task's recorded data, and evaluate.
+    """Train on generated data (`--dataset_type synthetic`), a practised set or a task's recorded data, and evaluate.
 
     What is not given comes from --config, else it is what the published code takes.
 
@@ -51,8 +51,8 @@ def main(
         config: YAML file of the pipeline, for the policy's training
         base_agent_data_path: recorded data; default from config/paths.yaml
         base_results_folder: where results go; default from config/paths.yaml
-        dataset_type: synthetic, or the first part of the data folder's name such as expert
-        algorithm: td3_bc or iql
+        dataset_type: synthetic, practised, or the first part of the data folder's name such as expert
+        algorithm: td3_bc, iql or bc
         max_timesteps: gradient steps
         batch_size: transitions per step
         n_episodes: episodes per evaluation
@@ -69,7 +69,7 @@ def main(
     from offline_compositional_rl_datasets.hdf5 import find_task_file
     from offline_compositional_rl_datasets.task import Task
     from pipeline.config import load_pipeline_config
-    from pipeline.places import policy_folder, samples_file
+    from pipeline.places import policy_folder, practised_file, samples_file
     from pipeline.stages import TrainPolicy
     from runtime import interrupt
     from runtime.logs import configure_logging
@@ -96,11 +96,13 @@ def main(
     )
     task = Task(robot, obj, obst, subtask)
     where = settings.paths.resolved()
-    synthetic = dataset_type == "synthetic"
+    practised = dataset_type == "practised"
+    synthetic = practised or dataset_type == "synthetic"
     if synthetic:
         model = settings.model_name(diffusion_training_run)
         data = samples_file(where.results_path, diffusion_training_run, model, task)
-        folder = policy_folder(where.results_path, diffusion_training_run, model, task, seed)
+        data = practised_file(data) if practised else data
+        folder = policy_folder(where.results_path, diffusion_training_run, model, task, seed, practised=practised)
     else:
         data = find_task_file(where.data_path, dataset_type, task)
         folder = where.results_path / dataset_type / f"seed_{settings.task_list_seed}" / f"{task.name}_RLseed{seed}"
@@ -113,6 +115,7 @@ def main(
         folder=folder,
         device=settings.device,
         episode_ends=settings.training.episode_ends,
+        practised=practised,
     )
     with interrupt.honoured():
         stage()

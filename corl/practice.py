@@ -1,0 +1,278 @@
+"""Practice: the clone of a generated set acts in the simulator, and the generator says what it would do where it went.
+
+This is DAgger (Ross et al. 2011) with the generator for an expert: no demonstration is used and no reward. A round
+clones the rows so far, lets the members of the ensemble act in turn, and adds the states they saw with the generator's
+expected actions; the states of episodes that ended solved keep the actions that were taken, which are real transitions.
+Rounds are not monotone, so the set of the best round is kept, judged by these episodes alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from corl.bc import BC, BCConfig
+from corl.evaluate import ActionNoise, VectorEnvironment
+from corl.policy import Policy
+from corl.replay import ReplayData
+from offline_compositional_rl_datasets.layout import FactoredLayout
+from offline_compositional_rl_datasets.transitions import Transitions
+from runtime.errors import expect_range
+from runtime.resumable import ResumableRun
+from runtime.seeds import derive_seed
+
+log = logging.getLogger(__name__)
+
+# label(states (N, S)) -> transitions (N, D): the states, and what the generator expects of them.
+Label = Callable[[np.ndarray], np.ndarray]
+
+ORIGINS = ("generated", "labelled", "practised")
+"""Where a row comes from: the generator's set, a visited state with the generator's expectation, a solved episode."""
+
+
+@dataclass(frozen=True)
+class PracticeConfig:
+    """`rounds` of `episodes` episodes each, 0: the published method, which does not practise.
+
+    Practice ends early when the next round would exceed `control_steps` in the simulator, or when a round solved at
+    least the share `enough` of its episodes. `noise` is the standard deviation of what is added to the actions. An
+    ensemble of `members` is cloned with `first_steps` gradient steps before the first round and `steps` before each
+    other one, `batch_size` rows each. Of states whose every number lies in the same interval of `spacing` standard
+    deviations one is kept: where an arm is stuck it is the same for hundreds of steps. An episode ends when it has been
+    solved for `linger` steps.
+    """
+
+    rounds: int = 0
+    episodes: int = 16
+    control_steps: int = 100_000
+    enough: float = 1.0
+    noise: float = 0.15
+    members: int = 4
+    hidden: tuple[int, ...] = (256, 256)
+    learning_rate: float = 1e-3
+    first_steps: int = 1500
+    steps: int = 500
+    batch_size: int = 512
+    spacing: float = 0.05
+    linger: int = 20
+
+    def __post_init__(self) -> None:
+        expect_range(self, "rounds", "noise", "control_steps")
+        expect_range(self, "episodes", "members", "hidden", "first_steps", "steps", "batch_size", "linger", least=1)
+        expect_range(self, "learning_rate", "spacing", above=True)
+        expect_range(self, "enough", most=1, above=True)
+
+    @property
+    def cloning(self) -> BCConfig:
+        return BCConfig(learning_rate=self.learning_rate, members=self.members, hidden=self.hidden)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What the clone of the first `rows` rows did: `solved` of `episodes`, in so many steps of the simulator."""
+
+    rows: int
+    solved: int
+    episodes: int
+    control_steps: int
+
+
+@dataclass(frozen=True)
+class Practised:
+    """The best round's set: matrix (N, D) float32, origin of each row (N,) as an index of `ORIGINS`, all rounds."""
+
+    matrix: np.ndarray
+    origins: np.ndarray
+    rounds: tuple[Round, ...]
+
+    @property
+    def control_steps(self) -> int:
+        return sum(r.control_steps for r in self.rounds)
+
+
+def best_round(rounds: tuple[Round, ...]) -> int:
+    """The round with the highest share of solved episodes; of equal ones the first, which took the fewest steps."""
+    return max(range(len(rounds)), key=lambda k: (rounds[k].solved / rounds[k].episodes, -k))
+
+
+def spaced(states: np.ndarray, spacing: float) -> np.ndarray:
+    """Indices, ascending, of the first of all rows of states (N, S) whose numbers round to the same multiples."""
+    cells = np.round(states / spacing).astype(np.int64)
+    return np.sort(np.unique(cells, axis=0, return_index=True)[1])
+
+
+class Practice(ResumableRun):
+    """Practice on one task, as a run of rounds that can be stopped between any two of them."""
+
+    FORMAT = "practice 1"
+
+    def __init__(
+        self,
+        start: Transitions,
+        label: Label,
+        environment: VectorEnvironment,
+        config: PracticeConfig,
+        layout: FactoredLayout,
+        folder: Path,
+        *,
+        seed: int,
+        device: torch.device,
+        hide_velocities: bool = True,
+        canonical: bool = True,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(folder, key=key, checkpoint_seconds=0.0)
+        self.start, self.label, self.environment, self.config = start, label, environment, config
+        self.layout, self.seed, self.device = layout, seed, device
+        self.data_options = {"hide_velocities": hide_velocities, "canonical": canonical, "timeouts_as_terminals": False}
+        self.matrix = start.to_matrix(layout, timeouts_as_terminals=False)
+        self.origins = np.zeros(len(self.matrix), np.uint8)
+        # What the policy sees is scaled by the generated set's states alone, so that weights carry over.
+        data = ReplayData(start, layout, device, **self.data_options)
+        self.normalisation = data.mean, data.std
+        self.rounds: tuple[Round, ...] = ()
+        self.learner = self._learner(self.config.first_steps)
+
+    @property
+    def step(self) -> int:
+        """Rounds that are done."""
+        return len(self.rounds)
+
+    @property
+    def finished(self) -> bool:
+        if not self.rounds:
+            return False
+        last, spent = self.rounds[-1], sum(r.control_steps for r in self.rounds)
+        longest = max(r.control_steps for r in self.rounds)
+        enough = last.solved >= self.config.enough * last.episodes
+        return enough or self.step > self.config.rounds or spent + longest > self.config.control_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        given = len(self.start)
+        return {
+            "rounds": [[r.rows, r.solved, r.episodes, r.control_steps] for r in self.rounds],
+            "matrix": torch.from_numpy(self.matrix[given:].copy()),
+            "origins": torch.from_numpy(self.origins[given:].copy()),
+            "actor": self.learner.networks.modules["actor"].state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        given = len(self.start)
+        self.matrix = np.concatenate([self.matrix[:given], state["matrix"].numpy()])
+        self.origins = np.concatenate([self.origins[:given], state["origins"].numpy()])
+        self.rounds = tuple(Round(*values) for values in state["rounds"])
+        self._set_weights(state["actor"])
+
+    def take_round(self) -> Round:
+        """Clone the rows so far, act, and add what the next round has in addition."""
+        rows = len(self.matrix)
+        self._clone()
+        visited = self._act()
+        self.matrix = np.concatenate(
+            [self.matrix, labels := self._labels(visited.of(solved=False)), visited.real(self.layout)]
+        )
+        added = np.repeat(np.uint8([1, 2]), [len(labels), len(self.matrix) - rows - len(labels)])
+        self.origins = np.concatenate([self.origins, added])
+        done = Round(rows, int(visited.solved.sum()), len(visited.solved), len(visited.transitions))
+        self.rounds = (*self.rounds, done)
+        return done
+
+    def result(self) -> Practised:
+        rows = self.rounds[best_round(self.rounds)].rows
+        return Practised(self.matrix[:rows], self.origins[:rows], self.rounds)
+
+    def _learner(self, steps: int) -> BC:
+        sizes = (self.layout.state_dim, self.layout.action_dim)
+        seed = derive_seed("practice", self.seed, self.step)
+        return BC(*sizes, self.config.cloning, seed=seed, device=self.device, max_steps=steps)
+
+    def _set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        for module in self.learner.networks.modules.values():
+            module.load_state_dict(weights)
+
+    def _clone(self) -> None:
+        """Train the ensemble on all rows, from the weights of the round before."""
+        steps = self.config.steps if self.step else self.config.first_steps
+        before = self.learner.networks.modules["actor"].state_dict()
+        self.learner = self._learner(steps)
+        if self.step:
+            self._set_weights(before)
+        rows = Transitions.from_matrix(self.matrix, self.start.task, self.layout)
+        data = ReplayData(rows, self.layout, self.device, normalisation=self.normalisation, **self.data_options)
+        generator = torch.Generator(self.device).manual_seed(derive_seed("practice rows", self.seed, self.step))
+        for _ in range(steps):
+            shape = (self.config.batch_size,)
+            chosen = torch.randint(len(data), shape, generator=generator, device=self.device)
+            self.learner.update(data.batch(chosen))
+
+    def _act(self) -> Visited:
+        config, environment = self.config, self.environment
+        actor = self.learner.networks.modules[self.learner.acting]
+        policy = Policy(actor, *self.normalisation, self.layout, self.device, canonical=self.data_options["canonical"])
+        parts = []
+        for start in range(0, config.episodes, environment.num_envs):
+            numbers = np.arange(start, min(start + environment.num_envs, config.episodes))
+            seeds = [derive_seed("practice", self.seed, self.step, int(number)) for number in numbers]
+            parts.append(_roll_out(policy, environment, seeds, numbers % config.members, config))
+        return Visited.concatenate(parts)
+
+    def _labels(self, states: np.ndarray) -> np.ndarray:
+        """(L, D) what the generator expects of the states, of those that are alike one."""
+        if not len(states):
+            return np.empty((0, self.layout.transition_dim), np.float32)
+        mean, std = self.normalisation
+        return self.label(states[spaced((states - mean) / std, self.config.spacing)])
+
+
+@dataclass(frozen=True)
+class Visited:
+    """All steps of some episodes, which episode each is of (R,), and which of them ended solved (K,)."""
+
+    transitions: Transitions
+    episodes: np.ndarray
+    solved: np.ndarray
+
+    @classmethod
+    def concatenate(cls, parts: list[Visited]) -> Visited:
+        firsts = np.cumsum([0, *(len(part.solved) for part in parts)])
+        return cls(
+            Transitions.concatenate([part.transitions for part in parts]),
+            np.concatenate([part.episodes + first for part, first in zip(parts, firsts, strict=False)]),
+            np.concatenate([part.solved for part in parts]),
+        )
+
+    def of(self, *, solved: bool) -> np.ndarray:
+        """(R', S) the states of the episodes that were solved, or of the others."""
+        return self.transitions.observations[self.solved[self.episodes] == solved]
+
+    def real(self, layout: FactoredLayout) -> np.ndarray:
+        """(R', D) the transitions of solved episodes."""
+        return self.transitions.take(self.solved[self.episodes]).to_matrix(layout, timeouts_as_terminals=False)
+
+
+def _roll_out(
+    policy: Policy, environment: VectorEnvironment, seeds: list[int], members: np.ndarray, config: PracticeConfig
+) -> Visited:
+    """One episode per seed, each by its member of the policy's ensemble, with noise."""
+    count = len(seeds)
+    states, noise = environment.reset(seeds), ActionNoise(config.noise, seeds)
+    running, held, solved = np.ones(count, bool), np.zeros(count, int), np.zeros(count, bool)
+    columns: list[tuple[np.ndarray, ...]] = []
+    while running.any():
+        actions = noise.on(policy.each(states)[members, np.arange(count)])
+        following, rewards, terminated, truncated, success = environment.step(actions)
+        step = (states, actions, rewards, following, terminated, truncated, np.arange(count))
+        columns.append(tuple(column[running] for column in step))
+        solved[running] = success[running]
+        held = np.where(success, held + 1, 0)
+        running &= ~(terminated | truncated) & (held < config.linger)
+        states = following
+    *arrays, episodes = (np.concatenate(column) for column in zip(*columns, strict=True))
+    floats = [array.astype(np.float32) for array in arrays[:4]]
+    return Visited(Transitions(*floats, *arrays[4:]), episodes, solved)

@@ -1,0 +1,183 @@
+"""Practice: the clone's own states join the set with what the generator expects there; the best round's set is kept."""
+
+import numpy as np
+import pytest
+import torch
+
+from corl.practice import ORIGINS, Practice, PracticeConfig, Round, best_round, spaced
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.transitions import Transitions
+from runtime import interrupt
+from runtime.errors import ConfigError
+
+CPU = torch.device("cpu")
+WHERE, AIM = 45, 0.6
+SMALL = PracticeConfig(
+    rounds=3,
+    episodes=6,
+    members=2,
+    hidden=(16, 16),
+    first_steps=300,
+    steps=300,
+    batch_size=64,
+    linger=3,
+    noise=0.05,
+    learning_rate=3e-3,
+)
+
+
+class Line:
+    """A body on a line that the first action moves; it is solved at `AIM`. It starts where the first set never was."""
+
+    num_envs = 4
+
+    def __init__(self, start=-0.9):
+        self.start, self.steps_taken = start, 0
+
+    def reset(self, seeds):
+        self.x = self.start + 0.05 * np.array([np.random.default_rng(seed).normal() for seed in seeds])
+        self.time = 0
+        return self._states()
+
+    def _states(self):
+        states = np.zeros((len(self.x), 77), np.float32)
+        states[:, WHERE] = self.x
+        return states
+
+    def step(self, actions):
+        self.x = self.x + 0.1 * actions[:, 0]
+        self.time += 1
+        self.steps_taken += len(self.x)
+        over = np.full(len(self.x), self.time >= 40)
+        return self._states(), np.zeros(len(self.x)), np.zeros_like(over), over, np.abs(self.x - AIM) < 0.15
+
+
+def _transitions(x, actions):
+    states = np.zeros((len(x), 77), np.float32)
+    states[:, WHERE] = x
+    none = np.zeros(len(x), bool)
+    return Transitions(states, actions, np.zeros(len(x), np.float32), states, none, none)
+
+
+def _towards(x):
+    actions = np.zeros((len(x), 8), np.float32)
+    actions[:, 0] = np.clip(3 * (AIM - x), -1, 1)
+    return actions
+
+
+def _expected(states):
+    """What a perfect generator expects: the step towards the aim."""
+    return _transitions(states[:, WHERE], _towards(states[:, WHERE])).to_matrix(COMPOSUITE, timeouts_as_terminals=False)
+
+
+def _first_set():
+    """Good about the aim, and nonsense far from it: its clone goes the wrong way at the start."""
+    random = np.random.default_rng(0)
+    x = np.concatenate([random.uniform(0.3, 0.8, 80), random.uniform(-0.6, -0.4, 10)]).astype(np.float32)
+    actions = _towards(x)
+    actions[80:, 0] = -1.0
+    return _transitions(x, actions)
+
+
+def _practice(folder, environment=None, config=SMALL, key="a"):
+    return Practice(
+        _first_set(), _expected, environment or Line(), config, COMPOSUITE, folder, seed=1, device=CPU, key=key
+    )  # fmt: skip
+
+
+def _to_the_end(practice):
+    practice.restore()
+    with practice:
+        while not practice.finished:
+            practice.take_round()
+            practice.between_steps()
+    return practice.result()
+
+
+def test_practice_solves_what_the_generated_set_alone_does_not(tmp_path):
+    environment = Line()
+    result = _to_the_end(_practice(tmp_path, environment))
+    assert result.rounds[0].solved == 0
+    assert max(r.solved for r in result.rounds) == SMALL.episodes
+    chosen = result.rounds[best_round(result.rounds)]
+    assert len(result.matrix) == len(result.origins) == chosen.rows
+    assert result.control_steps <= environment.steps_taken
+
+
+def test_rows_tell_where_they_come_from(tmp_path):
+    practice = _practice(tmp_path)
+    result = _to_the_end(practice)
+    given = _first_set().to_matrix(COMPOSUITE, timeouts_as_terminals=False)
+    np.testing.assert_array_equal(result.matrix[result.origins == ORIGINS.index("generated")], given)
+    labelled = result.matrix[result.origins == ORIGINS.index("labelled")]
+    assert len(labelled)
+    np.testing.assert_array_equal(labelled, _expected(labelled[:, COMPOSUITE.observation]))
+    practised = practice.matrix[practice.origins == ORIGINS.index("practised")]
+    moved = practised[:, COMPOSUITE.next_observation] - practised[:, COMPOSUITE.observation]
+    np.testing.assert_allclose(moved[:, WHERE], 0.1 * practised[:, COMPOSUITE.action.start], atol=1e-6)
+    assert len(practised), "solved episodes join as real transitions"
+
+
+def test_a_practice_that_was_stopped_between_rounds_ends_with_the_same_set(tmp_path):
+    config = PracticeConfig(**{**SMALL.__dict__, "enough": 1.0, "rounds": 3, "steps": 20, "first_steps": 40})
+    whole = _to_the_end(_practice(tmp_path / "whole", config=config))
+    stopped = _practice(tmp_path / "stopped", config=config)
+    stopped.restore()
+    with pytest.raises(interrupt.Interrupted), stopped:
+        stopped.take_round()
+        stopped.between_steps(stop=True)
+    resumed = _practice(tmp_path / "stopped", config=config)
+    assert resumed.restore() and resumed.step == 1
+    result = _to_the_end(resumed)
+    assert result.rounds == whole.rounds
+    np.testing.assert_array_equal(result.matrix, whole.matrix)
+    np.testing.assert_array_equal(result.origins, whole.origins)
+
+
+def test_a_practice_of_other_inputs_begins_anew(tmp_path):
+    first = _practice(tmp_path)
+    first.restore()
+    with first:
+        first.take_round()
+        first.save()
+    other = _practice(tmp_path, key="b")
+    assert not other.restore() and other.step == 0
+
+
+def test_the_budget_of_control_steps_is_kept(tmp_path):
+    config = PracticeConfig(**{**SMALL.__dict__, "control_steps": 500, "rounds": 50, "first_steps": 5, "steps": 1})
+    result = _to_the_end(_practice(tmp_path, Line(start=-30.0), config=config))
+    assert 0 < result.control_steps <= 500
+    assert len(result.rounds) == 2
+
+
+def test_practice_ends_when_enough_is_solved(tmp_path):
+    environment = Line(start=0.55)
+    result = _to_the_end(_practice(tmp_path, environment))
+    assert len(result.rounds) == 1 and result.rounds[0].solved == SMALL.episodes
+    assert (result.origins == 0).all(), "the set that was tried, not what would have been added"
+
+
+def test_no_practice_is_one_round_that_adds_nothing(tmp_path):
+    config = PracticeConfig(**{**SMALL.__dict__, "rounds": 0})
+    result = _to_the_end(_practice(tmp_path, config=config))
+    assert len(result.rounds) == 1 and (result.origins == 0).all()
+
+
+def test_states_that_are_alike_are_kept_once():
+    states = np.array([[0.0, 1.0], [0.01, 1.01], [0.5, 1.0], [0.0, 1.0], [-0.5, 1.0]])
+    np.testing.assert_array_equal(spaced(states, 0.1), [0, 2, 4])
+
+
+def test_the_best_round_is_the_first_of_those_that_solved_most():
+    rounds = tuple(Round(rows, solved, 10, 100) for rows, solved in ((10, 3), (20, 8), (30, 8), (40, 2)))
+    assert best_round(rounds) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rounds", -1), ("episodes", 0), ("noise", -0.1), ("enough", 0.0), ("enough", 1.1), ("spacing", 0)],
+)
+def test_settings_out_of_range_are_refused(name, value):
+    with pytest.raises(ConfigError, match=name):
+        PracticeConfig(**{name: value})
