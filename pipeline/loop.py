@@ -266,7 +266,7 @@ class Loop:
 
     def _practice(self, iteration: int, task: Task) -> Practise:
         config, made = self.config, self._generation(iteration, task)
-        settings = (config.practice, config.policy, config.diffusion_seed, config.device)
+        settings = (config.practice, config.sampling, config.policy, config.diffusion_seed, config.device)
         return Practise(task, made.checkpoint, made.output, *settings)
 
     def policy_stages(self, iteration: Iteration) -> list[TrainPolicy | TrainPolicies]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from corl.practice import ORIGINS, PracticeConfig, best_round
 from corl.train import PolicyConfig
+from diffusion.config import SamplerConfig
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples, write_samples
 from offline_compositional_rl_datasets.task import Task
@@ -33,6 +34,7 @@ class Practise:
     checkpoint: Path
     data: Path
     practice: PracticeConfig
+    sampling: SamplerConfig
     policy: PolicyConfig
     seed: int
     device: str = "auto"
@@ -51,9 +53,10 @@ class Practise:
         return (self,)
 
     def key(self) -> str:
+        bounds = [self.sampling.clip_actions, self.sampling.clip_rewards, self.sampling.clear_terminals]
         seen = [self.policy.horizon, self.policy.hide_velocities, self.policy.canonical_quaternions]
         inputs = [key_of(self.checkpoint), key_of(self.data), self.task.name]
-        return config_hash([*inputs, to_dict(self.practice), *seen, self.seed])
+        return config_hash([*inputs, to_dict(self.practice), *bounds, *seen, self.seed])
 
     def progress(self) -> StageProgress:
         begun = (self.output.parent / RESUME_FILE).exists()
@@ -62,6 +65,7 @@ class Practise:
     def __call__(self) -> None:
         from corl.practice import Practice
         from diffusion.conditional import given_states
+        from diffusion.generate import keep_in_range
         from diffusion.model import DiffusionModel
         from envs.pool import EnvPool
 
@@ -74,7 +78,9 @@ class Practise:
             canonical = self.policy.canonical_quaternions
 
             def expected(states: np.ndarray) -> np.ndarray:
-                return given_states(model, states, self.task.one_hot, canonical=canonical)
+                matrix = given_states(model, states, self.task.one_hot, canonical=canonical)
+                keep_in_range(matrix, model, self.sampling)
+                return matrix
 
             cores = self.threads or cpu_count()
             workers, count = cores if cores > 1 else 0, self.practice.episodes

@@ -14,10 +14,10 @@ from corl.config import PolicyConfig, checkpoint_file
 from corl.evaluate import evaluate
 from corl.networks import Actor, EnsembleActor
 from corl.policy import Policy
-from corl.run import RESUME_FILE
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
 from runtime.errors import ConfigError
+from runtime.resumable import RESUME_FILE
 from runtime.seeds import derive_seed
 from tests.test_bulk import PAIRS, SETS, _alone, _runs, _submit
 from tests.test_corl import CPU, LineWorld, _batch

@@ -57,7 +57,7 @@ def generated(tmp_path_factory):
 def _stage(generated, **changes):
     checkpoint, samples = generated
     policy = PolicyConfig(horizon=12, hide_velocities=True)
-    values = {"practice": PRACTICE, "policy": policy, "seed": 0, "threads": 1} | changes
+    values = {"practice": PRACTICE, "sampling": SamplerConfig(), "policy": policy, "seed": 0, "threads": 1} | changes
     return Practise(NEW, checkpoint, samples, **values)
 
 
