@@ -23,6 +23,7 @@ from offline_compositional_rl_datasets.task import Task
 from pipeline.config import PipelineConfig, load_pipeline_config
 from runtime.errors import ConfigError
 from runtime.paths import PROJECT_ROOT
+from tests.benchmark_axes import benchmark_axes
 from tests.test_diffusion import _random_transitions
 
 SMALL = {
@@ -40,6 +41,7 @@ def _size(config):
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+@benchmark_axes
 @pytest.mark.parametrize(
     ("name", "published", "never_used"),
     [
@@ -58,6 +60,7 @@ def test_parameter_counts_are_the_published_ones_less_layers_that_are_never_used
     assert _size(DENOISERS[name]) == published - never_used
 
 
+@benchmark_axes
 @pytest.mark.parametrize(
     ("patch", "published"),
     [(1, 25_779_105), (2, 25_779_938), (4, 25_781_604), (14, 25_789_934), (41, 25_812_425)],
@@ -66,6 +69,7 @@ def test_the_uniform_transformer_has_the_published_size_for_every_patch(patch, p
     assert _size(DenoiserConfig(kind="dit_uniform", patch=patch)) == published
 
 
+@benchmark_axes
 @pytest.mark.parametrize(
     ("size", "published"),
     [((256, 6, 4), 7_442_191), ((384, 8, 6), 21_988_239), ((512, 12, 8), 57_922_063), ((768, 16, 12), 172_650_255)],
@@ -97,6 +101,7 @@ def test_a_batch_of_several_tasks_equals_its_tasks_one_at_a_time(kind):
     assert not torch.allclose(network(x, levels, conditions), network(x, levels + 0.3, conditions)), "noise is used"
 
 
+@benchmark_axes
 @pytest.mark.parametrize("kind", SMALL)
 def test_all_parameters_take_part_in_training(kind):
     network = _randomised(kind)

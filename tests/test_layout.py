@@ -5,10 +5,12 @@ from hypothesis.extra import numpy as hnp
 
 from offline_compositional_rl_datasets.layout import COMPOSUITE, Factor, FactoredLayout
 from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
+from tests.benchmark_axes import benchmark_axes
 
 FINITE = st.floats(-1e3, 1e3, width=32)
 
 
+@benchmark_axes
 def test_the_dimensions_are_those_of_the_benchmark():
     layout = COMPOSUITE
     dims = (layout.state_dim, layout.observation_dim, layout.condition_dim, layout.transition_dim)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from offline_compositional_rl_datasets.task import AXES, Task, all_tasks
 from pipeline.curriculum import Phase, filter_sources, phase_of, schedule
 from pipeline.selection import Score, Threshold, ThresholdRule, select, task_rate
+from tests.benchmark_axes import benchmark_axes
 
 A, B, C = all_tasks()[:3]
 RULE = ThresholdRule(amount=Decimal("0.1"), cycle=1, minimum=Decimal("0.5"))
@@ -91,6 +92,7 @@ PUBLISHED = {
 }
 
 
+@benchmark_axes
 @pytest.mark.parametrize("seed", PUBLISHED)
 def test_a_seed_gives_the_published_curriculum(seed):
     expected = []
@@ -110,6 +112,7 @@ def test_an_element_that_was_added_to_an_axis_has_its_phase(axis, monkeypatch):
         assert Phase(axis, "Novel") in [phase_of(i, seed) for i in range(5, 5 + len(phases))]
 
 
+@benchmark_axes
 def test_the_curriculum_starts_with_iteration_5_and_repeats_after_20():
     assert [phase_of(i, 0) for i in range(5)] == [None] * 5
     assert phase_of(5, 0) == schedule(0)[0]
