@@ -13,6 +13,8 @@ from runtime.paths import machine_settings
 
 TASKS_PATH = machine_settings().tasks_path
 
+TASKS = len(all_tasks())
+
 
 def test_the_component_wise_split_is_the_papers():
     split = load_split(TASKS_PATH, "component-wise", 0)
@@ -60,7 +62,7 @@ def test_a_holdout_split_has_one_train_task_with_the_element():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"experiment_type": "default", "num_train": 257}, "num_train 257: expected 0 to 256"),
+        ({"experiment_type": "default", "num_train": TASKS + 1}, f"num_train {TASKS + 1}: expected 0 to {TASKS}"),
         ({"experiment_type": "smallscale", "num_train": 1}, "smallscale_elem None: expected one of"),
         ({"experiment_type": "holdout", "holdout_elem": "Cup"}, "holdout_elem 'Cup'"),
         ({"experiment_type": "other"}, "experiment_type 'other'"),
