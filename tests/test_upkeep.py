@@ -75,9 +75,7 @@ def test_accepted_sets_that_are_gone_or_damaged_are_made_again_as_they_were(loop
     shutil.rmtree(deleted.output.parent)
     _flip_a_byte(damaged.output)
     loop.train_generator(loop.state.current)
-    assert (
-        f"the set of {deleted.task}, accepted in iteration 0, is gone or damaged; it is generated again" in caplog.text
-    )
+    assert f"the set of {deleted.task}, accepted in iteration 0, is gone or damaged; it is made again" in caplog.text
     assert f"{damaged.output}: damaged, its checksum differs" in caplog.text
     for stage, old in zip((deleted, damaged), before, strict=True):
         new = read_samples(stage.output, stage.task, COMPOSUITE)
