@@ -132,8 +132,10 @@ class Decision:
     stop: bool = False
 
 
-def decide(failure: Failure, resources: Resources, tries: Tries, retry: RetryConfig) -> Decision:
-    """Decide by the cause what follows a failed try."""
+def decide(
+    failure: Failure, resources: Resources, tries: Tries, retry: RetryConfig, fixed_memory: str | None = None
+) -> Decision:
+    """Decide by the cause what follows a failed try. `fixed_memory`: why no more memory can be asked for."""
     cause, reason = failure.cause, failure.reason
     count = tries.failures.get(cause.value, 0) + 1
     tries = dataclasses.replace(tries, failures={**tries.failures, cause.value: count})
@@ -151,6 +153,8 @@ def decide(failure: Failure, resources: Resources, tries: Tries, retry: RetryCon
         return give_up(reason)
     change = ""
     if cause is Cause.MEMORY:
+        if fixed_memory is not None:
+            return give_up(f"{reason}; {fixed_memory}")
         grown = min(round(resources.memory_gb * retry.retry_memory_multiplier), retry.max_memory_gb)
         if grown <= resources.memory_gb:
             return give_up(f"{reason} with {resources.memory_gb} GB (max_memory_gb is {retry.max_memory_gb})")

@@ -163,7 +163,8 @@ class _Round:
         self.last_status = now
 
     def _settle(self, attempt: Attempt, failure: Failure) -> None:
-        decision: Decision = decide(failure, attempt.resources, attempt.tries, self.retry)
+        fixed_memory = self.site.fixed_memory(attempt.resources)
+        decision: Decision = decide(failure, attempt.resources, attempt.tries, self.retry, fixed_memory)
         name = attempt.stage.name + (f" (job {attempt.job_id})" if attempt.job_id else "")
         for line in failure.trace:
             log.warning("        %s", line)

@@ -71,6 +71,10 @@ class LocalSite:
         taken = {gpu for attempt in running for gpu in attempt.gpus}
         return [gpu for gpu in self.gpus if gpu not in taken]
 
+    def fixed_memory(self, resources: Resources) -> str | None:
+        """None: jobs on this machine share its memory, and a later try may find more of it free."""
+        return None
+
     def share(self, resources: Resources, jobs: int) -> Resources:
         """Resources of one of so many jobs: where they are fewer than this machine's cores, each gets more of these.
 

@@ -7,6 +7,7 @@ on a site without it (or where it is behind) the artifact and the job's own note
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import logging
@@ -30,6 +31,7 @@ from pipeline.config import ClusterConfig, Resources
 from pipeline.failures import Cause, Evidence, Failure
 from pipeline.jobcall import JobCall, read_note
 from pipeline.local import tail
+from pipeline.memory_request import MemoryRequest, memory_request
 from pipeline.stages import is_done
 from pipeline.submit_limits import SubmitLimits, limit_in
 from runtime import surroundings
@@ -180,7 +182,20 @@ class SlurmSite:
         self._unanswered = 0
 
     def share(self, resources: Resources, jobs: int) -> Resources:
-        return resources
+        """With the memory that the site's own option, where it has one, gives a job in place of `memory_gb`."""
+        total = self._memory(resources).total_gb
+        return resources if total is None else dataclasses.replace(resources, memory_gb=total)
+
+    def fixed_memory(self, resources: Resources) -> str | None:
+        """Why a job cannot be given more memory; None where it can."""
+        memory = self._memory(resources)
+        if memory.total_gb is not None:
+            return None
+        value = "null" if memory.value is None else memory.value
+        return f"cluster.sbatch has {memory.name.replace('_', '-')}: {value}, which cannot be made larger"
+
+    def _memory(self, resources: Resources) -> MemoryRequest:
+        return memory_request(sbatch_options(self.cluster), self.cluster.gres, resources)
 
     # Finding jobs again
 
@@ -317,7 +332,7 @@ class SlurmSite:
         parameters: dict[str, Any] = {
             "job_name": name,
             "time": _minutes(resources),
-            "mem": f"{resources.memory_gb}GB",
+            "mem": None,  # sbatch takes one option of memory alone
             "cpus_per_task": max(1, resources.cpus),
             "gpus_per_node": (resources.gpus or None) if cluster.gres is None else None,
             "gres": cluster.gres if resources.gpus else None,
@@ -335,8 +350,11 @@ class SlurmSite:
         }
         # The folder that a module is looked for in first is the current one: it has to be the copy.
         options: dict[str, Any] = {"requeue": True, "chdir": str(self.program), **sbatch_options(cluster)}
-        if {"mem_per_cpu", "mem_per_gpu"} & options.keys():
-            parameters["mem"] = None  # sbatch takes one of them alone
+        memory = self._memory(resources)
+        if memory.own:
+            parameters["mem"] = memory.value
+        else:
+            options[memory.name] = memory.of(resources.memory_gb)
         parameters |= {option: None for option, value in options.items() if value is None and option in _OF_SUBMITIT}
         parameters["additional_parameters"] = {option: v for option, v in options.items() if v is not None}
         executor = submitit.SlurmExecutor(self.folder / "%j", max_num_timeout=_MAX_TIMEOUTS)

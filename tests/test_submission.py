@@ -9,8 +9,8 @@ import pytest
 from submitit.core.utils import DelayedSubmission
 
 from pipeline.attempts import Attempt, Group, Ledger
-from pipeline.config import ClusterConfig, Resources
-from pipeline.failures import Cause, Failure, classify
+from pipeline.config import ClusterConfig, Resources, RetryConfig
+from pipeline.failures import Cause, Failure, Tries, classify, decide
 from pipeline.jobcall import Note, note_file
 from pipeline.slurm import SlurmSite, asks_for_gpus, queue
 from pipeline.submit_limits import Limit, limit_in
@@ -184,6 +184,43 @@ def test_null_takes_an_option_out_and_no_key_is_named_that_nobody_asked_for(site
     alone = _script(site_folder, tmp_path, sbatch={"mem_per_gpu": "8G"})
     assert "--mem=" not in alone, "sbatch takes one of them"
     assert "#SBATCH --cpus-per-task=3\n" in _script(site_folder, tmp_path, sbatch={"cpus-per-task": 3})
+
+
+@pytest.mark.parametrize(
+    ("sbatch", "first", "grown"),
+    [
+        ({}, "--mem=2GB", "--mem=3GB"),
+        ({"mem-per-cpu": "2G", "mem": None}, "--mem-per-cpu=2G", "--mem-per-cpu=3072M"),
+        ({"mem_per_cpu": 2048, "cpus-per-task": 3}, "--mem-per-cpu=2048", "--mem-per-cpu=3072M"),
+        ({"mem_per_gpu": "8G", "gpus": "a100:2"}, "--mem-per-gpu=8G", "--mem-per-gpu=12288M"),
+        ({"mem": "8G"}, "--mem=8G", "--mem=12288M"),
+    ],
+)
+def test_the_option_of_memory_that_a_site_has_is_the_one_that_grows(site_folder, tmp_path, sbatch, first, grown):
+    site = _site(tmp_path, sbatch=sbatch)
+    (attempt,) = _attempts(tmp_path, 1)
+    attempt.resources = site.share(attempt.resources, 1)
+    scripts = []
+    for _ in range(2):
+        site.submit([attempt], [], _group(tmp_path))
+        scripts.append(max((site_folder / "calls").iterdir()).read_text().splitlines())
+        failure, had = Failure(Cause.MEMORY, "out of memory"), attempt.resources.memory_gb
+        fixed = site.fixed_memory(attempt.resources)
+        decision = decide(failure, attempt.resources, Tries(1), RetryConfig(), fixed)
+        attempt.resources = decision.resources
+        assert f"with {attempt.resources.memory_gb} GB instead of {had}" in decision.line
+    for lines, option in zip(scripts, (first, grown), strict=True):
+        assert [line for line in lines if line.startswith("#SBATCH --mem")] == [f"#SBATCH {option}"]
+
+
+@pytest.mark.parametrize("sbatch", [{"mem": None}, {"mem": 0}, {"mem_per_gpu": "8G"}])
+def test_memory_that_cannot_be_made_larger_is_said_and_not_tried_again(site_folder, tmp_path, sbatch):
+    site = _site(tmp_path, sbatch=sbatch)
+    (attempt,) = _attempts(tmp_path, 1)
+    fixed = site.fixed_memory(attempt.resources)
+    decision = decide(Failure(Cause.MEMORY, "out of memory"), attempt.resources, Tries(1), RetryConfig(), fixed)
+    assert decision.give_up.startswith("out of memory; cluster.sbatch has mem")
+    assert decision.resources == site.share(attempt.resources, 1) == attempt.resources
 
 
 @pytest.mark.parametrize("sbatch", [{"comment": "x"}, {"open_mode": "w"}, {"p": "gpu"}, {"-p": "gpu"}, {"qos": "a\nb"}])
