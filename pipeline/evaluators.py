@@ -5,12 +5,13 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
 from corl.evaluate import Evaluation, evaluate
 from corl.policy import Policy
-from envs.pool import EnvPool
+from envs.pool import EnvPool, WorkerError
 from offline_compositional_rl_datasets.task import Task
 
 _MOST_ENVIRONMENTS = 50
@@ -25,11 +26,12 @@ def environments_for(n_episodes: int, fresh_episodes: int) -> int:
 class Evaluators:
     """A pool of `workers` processes. An evaluation is one unit of work: its policy sees the same batches as alone.
 
-    To be used as a context manager; on an error what has not begun is dropped.
+    To be used as a context manager; on an error what has not begun is dropped. Raises `WorkerError` on leaving where
+    one of the processes was killed.
     """
 
     def __init__(self, workers: int, *, num_envs: int, horizon: int) -> None:
-        self.num_envs, self.horizon = num_envs, horizon
+        self.workers, self.num_envs, self.horizon = workers, num_envs, horizon
         # Spawned, not forked: the parent holds threads of torch.
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare)
@@ -41,8 +43,13 @@ class Evaluators:
     def __enter__(self) -> Evaluators:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._pool.shutdown(wait=error[0] is None, cancel_futures=True)
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._pool.shutdown(wait=error is None, cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise WorkerError(
+                f"one of {self.workers} processes that evaluate policies was killed, perhaps for want of memory; "
+                "the evaluations under way are lost"
+            ) from error
 
 
 def _prepare() -> None:
