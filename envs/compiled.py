@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numba
+from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
 
+from runtime.errors import one_line
 from runtime.paths import machine_settings
+
+log = logging.getLogger(__name__)
 
 _FOLDER = "numba"
 
@@ -46,6 +53,18 @@ def _is_own(folder: Path) -> bool:
     found = folder.lstat()
     return found.st_uid == os.getuid() and not folder.is_symlink() and not found.st_mode & 0o077
 
+
+@contextlib.contextmanager
+def _go_on_without(cache: FunctionCache) -> Iterator[None]:
+    """Around reading and keeping a function: a disk that fills or fails later costs the compilation, not the run."""
+    try:
+        yield
+    except OSError as error:
+        cache.disable()
+        log.warning("%s: a compiled function is not kept (%s)", cache.cache_path, one_line(error))
+
+
+FunctionCache._guard_against_spurious_io_errors = _go_on_without
 
 _folder = cache_folder()
 if _folder is None:  # robosuite's functions are kept as well, and cannot be imported where there is no place for them

@@ -73,6 +73,26 @@ def test_functions_are_compiled_where_nothing_can_be_kept(tmp_path):
     assert (done.returncode, done.stdout.strip()) == (0, "6"), done.stderr
 
 
+def test_functions_are_compiled_where_the_disk_fills_while_one_is_kept(tmp_path):
+    """Files of 100 bytes may be written, which the folder's probe passes and a function's code does not."""
+    (tmp_path / "doubling.py").write_text(
+        "from envs.compiled import compiled\n\n\n@compiled\ndef double(x):\n    return 2 * x\n"
+    )
+    code = (
+        "import resource, sys\n"
+        f"sys.path.append({str(tmp_path)!r})\n"
+        "sys.dont_write_bytecode = True\n"
+        "from doubling import double\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "print(double(3), double(1.5))\n"
+    )
+    done = _run(code, ICDG_CACHE_PATH=str(tmp_path))
+    assert (done.returncode, done.stdout.strip()) == (0, "6 3.0"), done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("a compiled function is not kept (") == 1
+    assert not [path for path in tmp_path.rglob("*") if ".tmp." in path.name]
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can run a process as a user without a name")
 def test_a_user_without_name_and_home_tracks_offline(tmp_path):
     code = (
