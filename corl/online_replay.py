@@ -15,6 +15,7 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
 from runtime.atomic import atomic_path
 from runtime.errors import DataError
+from runtime.npz import NUMBERS, read_npy
 
 SMALLEST_STD = 0.1
 """States are magnified at most tenfold: a demonstrator's hand hardly turns, an explorer's does."""
@@ -128,14 +129,13 @@ class OnlineReplay:
                 continue
             if start > self.added:
                 break
-            try:
-                rows = np.load(path, allow_pickle=False)
-            except (ValueError, EOFError) as error:
-                raise DataError(f"{path}: not a readable part of the replay ({error})") from error
+            rows = read_npy(path, NUMBERS)
             if rows.shape != (stop - start, self.rows.shape[1]) or rows.dtype != np.float32:
                 raise DataError(
                     f"{path}: holds {rows.dtype} {rows.shape}, expected float32 {(stop - start, self.rows.shape[1])}"
                 )
+            if not np.isfinite(rows).all():
+                raise DataError(f"{path}: holds numbers that are not finite")
             self.add(rows[self.added - start :])
         if self.added != added:
             raise DataError(f"{folder}: holds {self.added} rows of the replay, expected {added}")

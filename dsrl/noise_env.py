@@ -22,8 +22,9 @@ from dsrl.rollout import ChooseNoise
 from dsrl.saved_actor import load_saved_actor
 from envs.pool import WorkerError
 from envs.robomimic_task import RobomimicTask
-from runtime.atomic import checksum, read_json
+from runtime.atomic import checksum
 from runtime.errors import DataError
+from runtime.records import read_mapping
 from runtime.seeds import rng
 
 
@@ -177,7 +178,7 @@ def load_actor(path: Path, policy: DiffusionPolicy, *, deterministic: bool = Fal
         )
     # Policies of Can and Square see as many numbers: which one is steered stands beside the model.
     asked = Path(path).parent / "config.json"
-    if asked.is_file() and read_json(asked).get("policy") != checksum(policy.checkpoint.path):
+    if asked.is_file() and read_mapping(asked).get("policy") != checksum(policy.checkpoint.path):
         raise DataError(f"{path}: steers another policy than {policy.checkpoint.path}, by the checksum in {asked}")
     return actor_noise(model, deterministic=deterministic)
 

@@ -209,7 +209,7 @@ class Steering(ResumableRun):
             self.seen = self.model._last_obs = state["seen"].numpy()
 
 
-def steer(policy: DiffusionPolicy, config: DSRLConfig) -> dict[str, Any]:
+def steer(policy: DiffusionPolicy, config: DSRLConfig) -> Mapping[str, Any]:
     """Train, keep the best actor, and try it and the cloned policy on the same fresh episodes; returns the result.
 
     A run that was killed continues from its last `resume.pt`, which is written every `checkpoint_seconds` and when the

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dsrl.config import DSRLConfig
 from dsrl.diffusion_policy import DiffusionPolicy
-from runtime.atomic import checksum, read_json, write_json
+from runtime.atomic import checksum, write_json
 from runtime.config import config_hash, to_dict
 from runtime.errors import StateError
+from runtime.records import decode, read_mapping
 from runtime.resumable import RESUME_FILE, discard
 
 # A run may be continued with other values of these than it began with.
 _FREE = ("save_dir", "device", "workers", "checkpoint_seconds")
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """What one way to act came to on the fresh episodes."""
+
+    solved: int
+    episodes: int
+    rate: float
+    low: float
+    high: float
+    mean_decisions: float
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What is read of `result.json` again."""
+
+    cloned: _Tried
+    steered: _Tried
+    steered_deterministic: _Tried
+    use: str
 
 
 class SteeringFolder:
@@ -30,8 +55,13 @@ class SteeringFolder:
             _expect_same(asked, wanted)
         write_json(asked, wanted)
 
-    def result(self) -> dict[str, Any] | None:
-        return read_json(self._result) if self._result.exists() else None
+    def result(self) -> Mapping[str, Any] | None:
+        """None while the run is not finished. Raises `DataError` where the file holds no result."""
+        if not self._result.exists():
+            return None
+        written = read_mapping(self._result)
+        decode(_Result, written, source=str(self._result), strict=False)
+        return written
 
     def finish(self, result: dict[str, Any]) -> None:
         write_json(self._result, result)
@@ -39,7 +69,7 @@ class SteeringFolder:
 
 
 def _expect_same(asked: Path, wanted: dict[str, Any]) -> None:
-    before = read_json(asked)
+    before = read_mapping(asked)
     differing = [name for name in wanted if name not in _FREE and before.get(name) != wanted[name]]
     if differing:
         raise StateError(

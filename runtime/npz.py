@@ -1,5 +1,5 @@
-"""npz archives that come from anywhere, read without trust: plain arrays alone, and no size is believed that the
-archive's own bytes cannot hold."""
+"""npz archives and npy files that come from anywhere, read without trust: plain arrays alone, and no size is
+believed that the file's own bytes cannot hold."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ DEFLATE_MOST = 1032
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those of numpy.savez and numpy.savez_compressed
 _ENCRYPTED = 0x1
-_REFUSALS = (
-    OSError, EOFError, ValueError, RuntimeError, KeyError, SyntaxError, struct.error, tokenize.TokenError,
+_DAMAGE = (
+    EOFError, ValueError, RuntimeError, KeyError, SyntaxError, struct.error, tokenize.TokenError,
     zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
@@ -48,8 +48,30 @@ def read_npz(path: Path, kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
             if missing:
                 raise DataError(f"{path}: lacks {', '.join(missing)}, expected the keys {', '.join(kinds)}")
             return {key: _read(archive, members[key], kind, f"{path}: {key}") for key, kind in kinds.items()}
-    except _REFUSALS as error:
+    except (OSError, *_DAMAGE) as error:
         raise DataError(f"{path}: not a readable npz file, perhaps truncated ({one_line(error)})") from error
+
+
+def read_npy(path: Path, kinds: str) -> np.ndarray:
+    """The array of an npy file, of a type of those kinds.
+
+    Raises `DataError` where it is damaged, of another kind or larger than the file, `OSError` where the disk does not
+    give it.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: not a regular file")
+    with path.open("rb") as file:
+        shape, kind, size = _header(file, str(path))
+        if kind.kind not in kinds:
+            raise DataError(f"{path} has dtype {kind}, expected {'text' if kinds == TEXT else 'numbers'}")
+        held = path.stat().st_size - file.tell()
+        if min(shape, default=0) < 0 or size > held:
+            raise DataError(f"{path} claims the shape {shape}, of which the file holds {held:,} bytes")
+        file.seek(0)
+        try:
+            return np.lib.format.read_array(file, allow_pickle=False)
+        except _DAMAGE as error:
+            raise DataError(f"{path}: not a readable npy file ({one_line(error)})") from error
 
 
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, kinds: str, label: str) -> np.ndarray:
@@ -75,6 +97,6 @@ def _header(file: IO[bytes], label: str) -> tuple[tuple[int, ...], np.dtype, int
         if version not in _HEADERS:
             raise DataError(f"{label} is an array of format {version}, expected 1.0 or 2.0")
         shape, _, kind = _HEADERS[version](file)
-    except (*_REFUSALS, MemoryError) as error:  # a header may be nested too deeply to be parsed
+    except (*_DAMAGE, MemoryError) as error:  # a header may be nested too deeply to be parsed
         raise DataError(f"{label} is not an array ({one_line(error)})") from error
     return shape, kind, math.prod(shape) * kind.itemsize

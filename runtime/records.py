@@ -28,6 +28,14 @@ def read_record(cls: type[T], path: Path) -> T:
     return decode(cls, read_json(path), source=str(path))
 
 
+def read_mapping(path: Path) -> Mapping[str, Any]:
+    """The object that a JSON file holds. Raises `DataError` naming the file where it holds none."""
+    value = read_json(path)
+    if not isinstance(value, Mapping):
+        raise DataError(f"{path}: holds {_shown(value)}, expected an object with keys")
+    return value
+
+
 def read_optional(cls: type[T], path: Path) -> T | None:
     """`read_record`, but None where there is no file, and with a warning, once, where it cannot be used.
 

@@ -241,7 +241,7 @@ def test_a_policy_of_a_group_whose_file_is_damaged_begins_anew_and_the_others_go
             torch.testing.assert_close(one[key], two[key], atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "misnamed"])
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "misnamed", "huge", "folder", "infinite"])
 def test_a_replay_that_is_damaged_is_named_and_learning_begins_anew(damage, tmp_path, caplog):
     fresh = open_online(tmp_path / "fresh").state_dict()
     left = stopped(online, tmp_path / "cut", STOPS["online"])
@@ -252,6 +252,14 @@ def test_a_replay_that_is_damaged_is_named_and_learning_begins_anew(damage, tmp_
         np.save(part, np.zeros((3, 2)))
     elif damage == "missing":
         part.unlink()
+    elif damage == "huge":  # a header that claims 10^13 rows
+        rows = str(len(np.load(part))).encode()
+        part.write_bytes(part.read_bytes().replace(b"(" + rows + b",", b"(9999999999999,", 1))
+    elif damage == "folder":
+        part.unlink()
+        part.mkdir()
+    elif damage == "infinite":
+        np.save(part, np.full_like(np.load(part), np.inf))
     else:
         part.rename(part.with_name("0_notes.npy"))
     with caplog.at_level("WARNING"):

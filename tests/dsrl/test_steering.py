@@ -10,6 +10,7 @@ from dsrl.noise_env import load_actor
 from dsrl.noise_sac import stacked
 from dsrl.rollout import Episodes
 from dsrl.steering import BEST, Steering, steer
+from dsrl.steering_state import SteeringFolder
 from runtime import interrupt
 from runtime.atomic import read_json, write_json
 from runtime.errors import DataError, StateError
@@ -233,3 +234,16 @@ def _sampled(model, states):
     model.actor.action_dist.proba_distribution(mean, log_std)
     raw = mean + log_std.exp() * torch.randn(mean.shape, generator=torch.Generator().manual_seed(5))
     return raw.tanh(), model.actor.action_dist.log_prob(raw.tanh(), raw)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"use": "steered"}', '{"policy": NaN}'])
+def test_damaged_files_of_a_steering_run_are_named_in_one_line(policy, tmp_path, text):
+    config = tiny_steering(tmp_path)
+    folder = SteeringFolder(tmp_path, config, policy)
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(DataError, match=r"result\.json"):
+        folder.result()
+    if "use" not in text:
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(DataError, match=r"config\.json"):
+            SteeringFolder(tmp_path, config, policy)
