@@ -18,13 +18,20 @@ _SIGMA = 0.5
 
 @torch.inference_mode()
 def given_states(
-    model: DiffusionModel, states: np.ndarray, condition: np.ndarray, *, canonical: bool = True, seed: int = 0
+    model: DiffusionModel,
+    states: np.ndarray,
+    condition: np.ndarray,
+    *,
+    state_noise: float,
+    canonical: bool = True,
+    seed: int = 0,
 ) -> np.ndarray:
     """(N, 164) float32 transitions from states (N, 77): the states as they are, and the expectation of all else.
 
-    One evaluation of the network per state; actions are clipped to [-1, 1]. Velocities are not read. `canonical` gives
-    relative quaternions one sign, as the training data has them. `seed` is of the noise that stands for what is not
-    known (order `joint`; a generator that learned the state first is given zeros).
+    One evaluation of the network per state, which is told that a state has noise of the level `state_noise` (order
+    `state_first`; a generator of order `joint` is asked at its one level). Actions are clipped to [-1, 1]. Velocities
+    are not read. `canonical` gives relative quaternions one sign, as the training data has them. `seed` is of the noise
+    that stands for what is not known (order `joint`; a generator that learned the state first is given zeros).
     """
     normalizer, layout = model.normalizer, model.normalizer.layout
     device = normalizer.mean.device
@@ -39,7 +46,7 @@ def given_states(
         given = torch.from_numpy(states[start : start + _BLOCK]).to(device)
         y = (given - normalizer.mean[layout.observation]) / normalizer.std[layout.observation]
         with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-            expected = _expected(model, y, task, generator)
+            expected = _expected(model, y, task, generator, state_noise)
         rows = (expected * normalizer.std + normalizer.mean).float()
         if normalizer.delta_next:
             rows[:, layout.next_observation] += given
@@ -49,10 +56,10 @@ def given_states(
     return result
 
 
-def _expected(model: DiffusionModel, y: Tensor, task: Tensor, generator: torch.Generator) -> Tensor:
+def _expected(model: DiffusionModel, y: Tensor, task: Tensor, generator: torch.Generator, state_noise: float) -> Tensor:
     """(B, 164) normalised, of normalised states (B, 77)."""
     if model.parts is not None:
-        return state_first.rest_given_state(model.network, y, task, model.parts)
+        return state_first.rest_given_state(model.network, y, task, model.parts, state_noise)
     parts = state_first.Parts.of(model.normalizer.layout, y.device)
     noise = torch.randn((len(y), len(parts.state)), generator=generator, device=y.device)
     x = _SIGMA * noise

@@ -75,14 +75,14 @@ def _draw(
 
     states = sample(state, noise[:, : parts.state_dim] * parts.positions, config, generator) * parts.positions
     if config.rest == "mean":
-        return state_first.rest_given_state(network, states, task, parts)
+        return state_first.rest_given_state(network, states, task, parts, config.state_noise)
     given = torch.zeros_like(noise)
     given[:, : parts.state_dim] = states
-    clean = noise.new_full((1,), state_first.CLEAN)
+    level = noise.new_full((1,), config.state_noise)
 
     def rest(x: Tensor, sigma: Tensor) -> Tensor:
         x = torch.where(parts.state, given, x)
-        return state_first.denoise_rest(network, x, clean, sigma, task, parts)
+        return state_first.denoise_rest(network, x, level, sigma, task, parts)
 
     return torch.where(parts.state, given, sample(rest, noise, config, generator))
 

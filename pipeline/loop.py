@@ -237,8 +237,8 @@ class Loop:
 
     def _maker(self, iteration: int, task: Task) -> Generate | Practise:
         """What made the set of a task that an iteration accepted."""
-        selection = self.state.iterations[iteration].selection
-        practised = selection is not None and task in selection.practised
+        done = [it.selection for it in self.state.iterations if it.index == iteration and it.complete]
+        practised = any(task in selection.practised for selection in done)
         return self._practice(iteration, task) if practised else self._generation(iteration, task)
 
     def generation_stages(self, iteration: Iteration) -> list[Generate]:

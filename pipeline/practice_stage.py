@@ -53,7 +53,12 @@ class Practise:
         return (self,)
 
     def key(self) -> str:
-        bounds = [self.sampling.clip_actions, self.sampling.clip_rewards, self.sampling.clear_terminals]
+        bounds = [
+            self.sampling.state_noise,
+            self.sampling.clip_actions,
+            self.sampling.clip_rewards,
+            self.sampling.clear_terminals,
+        ]
         seen = [self.policy.horizon, self.policy.hide_velocities, self.policy.canonical_quaternions]
         inputs = [key_of(self.checkpoint), key_of(self.data), self.task.name]
         return config_hash([*inputs, to_dict(self.practice), *bounds, *seen, self.seed])
@@ -78,7 +83,8 @@ class Practise:
             canonical = self.policy.canonical_quaternions
 
             def expected(states: np.ndarray) -> np.ndarray:
-                matrix = given_states(model, states, self.task.one_hot, canonical=canonical)
+                level = self.sampling.state_noise
+                matrix = given_states(model, states, self.task.one_hot, state_noise=level, canonical=canonical)
                 keep_in_range(matrix, model, self.sampling)
                 return matrix
 

@@ -28,7 +28,7 @@ from offline_compositional_rl_datasets.hdf5 import (
 )
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
-from runtime.atomic import artifact_info, commit_artifact
+from runtime.atomic import artifact_info, commit_artifact, side_file
 from runtime.errors import ConfigError, DataError, StateError
 from tests.conftest import SHARED
 
@@ -259,6 +259,7 @@ def test_an_array_of_another_kind_is_told_and_not_read(tmp_path, key, value, fau
         file[key] = value
     assert fault in check_task(tmp_path, "expert", PUSH).faults[0]
     if "neither" not in fault:
+        side_file(path).unlink()  # a file from elsewhere, whose bytes nobody vouches for
         with pytest.raises(DataError, match=f"{key} has|observations"):
             read_expert(path, PUSH)
 

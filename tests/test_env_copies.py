@@ -145,7 +145,7 @@ def test_an_environment_goes_on_from_a_snapshot_however_often(name):
 
 
 def test_a_snapshot_is_saved_and_read_without_trust(tmp_path):
-    from dsrl.steering_state import _of_tensors
+    from dsrl.steering import _of_tensors
 
     env = _under_way(COMPOSUITE[0])
     torch.save(_of_tensors(env.snapshot()), tmp_path / "snapshot.pt")

@@ -15,6 +15,7 @@ CONFIGS = PROJECT_ROOT / "config" / "pipeline"
     [
         ("demo", "1 + 4 + 4; jobs run on local"),
         ("published_data", "1 + 4 + 4; jobs run on local"),
+        ("laptop_grid", "1 + 50 + 19 (146 policies); jobs run on local"),
         ("one_gpu", "1 + 50 + 1 (82 policies); jobs run on local"),
         ("cluster", "1 + 50 + 178; jobs run on slurm"),
         ("paper", "1 + 50 + 178; jobs run on auto"),
@@ -30,6 +31,7 @@ def test_every_configuration_of_the_loop_is_planned():
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {
         "demo",
         "published_data",
+        "laptop_grid",
         "one_gpu",
         "cluster",
         "paper",

@@ -83,7 +83,7 @@ def _practice(generated, folder):
     model = DiffusionModel.load(checkpoint, COMPOSUITE, torch.device("cpu"))
 
     def expected(states):
-        return given_states(model, states, NEW.one_hot)
+        return given_states(model, states, NEW.one_hot, state_noise=0.2)
 
     environment = EnvPool(NEW, 3, horizon=12)
     given = read_samples(samples, NEW, COMPOSUITE)
@@ -99,7 +99,7 @@ def test_labels_are_what_the_generator_expects_in_the_simulators_states(generate
     labelled = practice.matrix[practice.origins == 1]
     assert 0 < len(labelled) <= 3 * 12
     model = DiffusionModel.load(generated[0], COMPOSUITE, torch.device("cpu"))
-    again = given_states(model, labelled[:, COMPOSUITE.observation], NEW.one_hot)
+    again = given_states(model, labelled[:, COMPOSUITE.observation], NEW.one_hot, state_noise=0.2)
     np.testing.assert_allclose(again, labelled, atol=1e-5)
     with EnvPool(NEW, 3, horizon=12) as fresh:
         states = fresh.reset([1, 2, 3])

@@ -85,7 +85,7 @@ def test_the_network_takes_the_state_alone():
 
 def test_the_rest_follows_from_the_state(model):
     data = _lawful(TASKS[0], 200, seed=9)
-    expected = given_states(model, data.observations, TASKS[0].one_hot, canonical=False)
+    expected = given_states(model, data.observations, TASKS[0].one_hot, state_noise=0.05, canonical=False)
     np.testing.assert_array_equal(expected[:, COMPOSUITE.observation], data.observations)
     assert np.abs(expected[:, COMPOSUITE.action] - data.actions).mean() < 0.08
     assert np.abs(expected[:, COMPOSUITE.reward] - data.rewards).mean() < 0.05
@@ -98,13 +98,18 @@ def test_velocities_of_a_given_state_are_not_read(model):
     other = data.observations.copy()
     for part in COMPOSUITE.velocities:
         other[:, part] += 10.0
-    one, two = (given_states(model, states, TASKS[0].one_hot, canonical=False) for states in (data.observations, other))
+    one, two = (
+        given_states(model, states, TASKS[0].one_hot, state_noise=0.05, canonical=False)
+        for states in (data.observations, other)
+    )
     np.testing.assert_array_equal(one[:, COMPOSUITE.action], two[:, COMPOSUITE.action])
 
 
 @pytest.mark.parametrize("rest", ["mean", "sample"])
 def test_samples_obey_the_law_of_the_data(model, rest):
-    config = SamplerConfig(solver="dpmpp_2m", steps=12, num_samples=300, batch_size=100, sigma_max=20, rest=rest)
+    config = SamplerConfig(
+        solver="dpmpp_2m", steps=12, num_samples=300, batch_size=100, sigma_max=20, rest=rest, state_noise=0.05
+    )
     samples = generate(model, TASKS[1].one_hot, config, seed=1)
     causes = samples[:, COMPOSUITE.observation].mean(axis=1)
     assert 0.6 < causes.std() < 1.3
@@ -114,9 +119,9 @@ def test_samples_obey_the_law_of_the_data(model, rest):
 
 
 def test_the_expectation_of_a_sampled_state_is_what_the_mean_sampler_gives(model):
-    config = SamplerConfig(solver="dpmpp_2m", steps=8, num_samples=50, batch_size=50, sigma_max=20, clip_actions=True)
+    config = SamplerConfig(solver="dpmpp_2m", steps=8, num_samples=50, batch_size=50, sigma_max=20, state_noise=0.05)
     samples = generate(model, TASKS[0].one_hot, config, seed=2)
-    again = given_states(model, samples[:, COMPOSUITE.observation], TASKS[0].one_hot, canonical=False)
+    again = given_states(model, samples[:, COMPOSUITE.observation], TASKS[0].one_hot, state_noise=0.05, canonical=False)
     actions = COMPOSUITE.action
     np.testing.assert_allclose(again[:, actions], samples[:, actions].clip(-1, 1), atol=1e-4)
 
@@ -146,7 +151,7 @@ def test_a_generator_of_order_joint_expects_the_rest_as_well(tmp_path):
     network = DenoiserConfig(hidden=16, depth=1, heads=2)
     model = _train(tmp_path, steps=400, network=network, follow_scale=0.1, P_mean=-2.0, P_std=1.5, action_weight=5.0)
     data = _lawful(TASKS[0], 200, seed=9)
-    expected = given_states(model, data.observations, TASKS[0].one_hot, canonical=False)
+    expected = given_states(model, data.observations, TASKS[0].one_hot, state_noise=0.05, canonical=False)
     assert np.abs(expected[:, COMPOSUITE.action] - data.actions).mean() < 0.2
 
 
