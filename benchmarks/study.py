@@ -77,7 +77,12 @@ def training_flop(config: PipelineConfig, rows: int) -> float:
     network = build(COMPOSUITE, config.network)
     x, condition = torch.zeros(8, COMPOSUITE.transition_dim), torch.zeros(8, COMPOSUITE.condition_dim)
     with FlopCounterMode(display=False) as counter:
-        network(x, torch.zeros(8), condition).sum().backward()
+        if config.network.order == "state_first":  # half of a batch learns the state alone
+            states, levels = x[:4, COMPOSUITE.observation], torch.zeros(4, 2)
+            alone, given = network(states, levels, condition[:4]), network(x[4:], levels, condition[4:])
+            (alone.sum() + given.sum()).backward()
+        else:
+            network(x, torch.zeros(8), condition).sum().backward()
     return counter.get_total_flops() / 8 * config.training.batch_size_for(rows) * config.training.steps
 
 
