@@ -20,6 +20,7 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import ConfigError, DataError
+from tests.benchmark_axes import benchmark_axes
 
 CPU = torch.device("cpu")
 SMALL = DenoiserConfig(hidden=16, depth=2, heads=2)
@@ -47,6 +48,7 @@ def pool():
     )
 
 
+@benchmark_axes
 @pytest.mark.parametrize(
     ("size", "parameters"),
     [((416, 8, 8), 26_224_126), ((256, 6, 4), 7_668_030), ((384, 8, 6), 22_375_998), ((512, 12, 8), 58_504_510)],

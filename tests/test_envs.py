@@ -17,6 +17,7 @@ from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
 from runtime.errors import ConfigError, DataError
 from runtime.paths import PROJECT_ROOT
 from scripts import render_task
+from tests.benchmark_axes import benchmark_axes
 
 # Every element of every axis at least once.
 SOME = [
@@ -102,6 +103,7 @@ def test_stepping_an_ended_episode_or_a_wrong_action_is_refused():
         env.step(np.zeros(8))
 
 
+@benchmark_axes
 def test_traces_of_the_original_simulator_are_reproduced(shared):
     from envs.parity import main
 
@@ -132,6 +134,7 @@ def test_not_a_number_never_agrees_with_a_record():
         assert not Errors(*values, True).agrees
 
 
+@benchmark_axes
 def test_a_steps_quaternion_is_compared_with_its_sign_unless_w_is_nil():
     from envs.parity import _observation_error
 

@@ -15,6 +15,7 @@ from envs.parity import Replay, load_trace
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
+from tests.benchmark_axes import benchmark_axes
 from tests.conftest import SHARED
 
 GOLDEN = SHARED / "golden"
@@ -144,6 +145,7 @@ def test_objects_start_where_the_original_places_them_with_the_same_seed(robot):
             np.testing.assert_allclose(np.concatenate(pose), golden["obstacle"], atol=1e-12)
 
 
+@benchmark_axes
 @needs_golden
 @pytest.mark.parametrize("name", TRACES)
 def test_a_reset_observes_what_the_original_does_with_its_sign(name):
@@ -160,6 +162,7 @@ def test_a_reset_observes_what_the_original_does_with_its_sign(name):
     assert Replay(trace).start_error() > 1
 
 
+@benchmark_axes
 @pytest.mark.skipif(not EXPERT_DATA, reason="needs the episodes in shared/expert_data")
 @pytest.mark.parametrize("path", EXPERT_DATA, ids=lambda path: path.parent.name)
 def test_episodes_recorded_in_the_original_start_with_the_same_observation(path):

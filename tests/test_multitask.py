@@ -22,6 +22,7 @@ from pipeline.multitask import read_table
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError
 from runtime.metrics import read_metrics
+from tests.benchmark_axes import benchmark_axes
 
 CPU = torch.device("cpu")
 TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf", "IIWA_Box_None_Trashcan")]
@@ -53,6 +54,7 @@ def _count(module):
     return sum(p.numel() for p in module.parameters())
 
 
+@benchmark_axes
 @pytest.mark.parametrize(
     ("network", "actor", "critic"),
     [("transformer", 106_006, 106_143), ("compositional", 107_952, 108_228), ("cp", 107_936, 106_372)],

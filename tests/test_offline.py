@@ -28,11 +28,13 @@ from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError
 from runtime.paths import machine_settings
 from scripts import evaluate_offline, train_finetune, train_offline
+from tests.benchmark_axes import benchmark_axes
 
 SEEDS = st.integers(0, 10_000)
 TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Box_None_Trashcan", "IIWA_Plate_None_Push")]
 
 
+@benchmark_axes
 @settings(max_examples=20, deadline=None)
 @given(seed=SEEDS, element=st.sampled_from(sorted({e for elements in AXES.values() for e in elements})))
 def test_every_family_has_its_sizes_and_properties(seed, element):
@@ -83,6 +85,7 @@ def test_the_published_component_wise_split_is_the_one_that_is_read():
     assert split.test[0].name == "IIWA_Dumbbell_GoalWall_Shelf"
 
 
+@benchmark_axes
 def test_task_lists_have_the_authors_names_and_expert_tasks_leave_train(tmp_path):
     name, train, expert, test = get_task_list(tmp_path, "medium", "compositional", None, 2)
     assert (name, len(train), len(expert), len(test)) == ("medium_compositional_2", 148, 76, 32)
@@ -187,4 +190,7 @@ def test_behaviour_cloning_cannot_be_fine_tuned_and_iql_keeps_its_weights_and_ra
         assert torch.equal(weight, stored["actor"][name])
     assert agent.learner.max_steps == math.inf
     assert agent.learner.actor_learning_rate(1000) == 3e-4
-    assert (agent.explore(torch.zeros(2, 93)) - agent.greedy(torch.zeros(2, 93))).abs().max() > 0
+    assert (
+        agent.explore(torch.zeros(2, COMPOSUITE.observation_dim))
+        - agent.greedy(torch.zeros(2, COMPOSUITE.observation_dim))
+    ).abs().max() > 0

@@ -59,9 +59,9 @@ def _biases(module):
 
 
 VALUES = {
-    "ensemble": lambda: CriticEnsemble(93, 8, (64, 64), 3, "all"),
-    "twins": lambda: TwinCritic(93, 8, (64, 64)),
-    "value": lambda: Value(93, (64, 64)),
+    "ensemble": lambda: CriticEnsemble(COMPOSUITE.observation_dim, 8, (64, 64), 3, "all"),
+    "twins": lambda: TwinCritic(COMPOSUITE.observation_dim, 8, (64, 64)),
+    "value": lambda: Value(COMPOSUITE.observation_dim, (64, 64)),
     **{f"{name} critic": lambda name=name: FactoredCritic(name, COMPOSUITE) for name in ("transformer", "cp")},
     **{f"{name} value": lambda name=name: FactoredValue(name, COMPOSUITE) for name in ("transformer", "compositional")},
 }
