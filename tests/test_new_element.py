@@ -12,6 +12,7 @@ from envs.compiled import cache_folder
 from envs.composuite.env import CompoSuiteEnv
 from envs.composuite.robots import RobotSpec, robot_model
 from envs.experts import expert_for
+from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import AXES, Task
 from runtime.errors import TaskError
 
@@ -24,6 +25,7 @@ import re, sys
 from pathlib import Path
 from offline_compositional_rl_datasets import task
 axis, element, name = sys.argv[1:4]
+tasks, elements = len(task.all_tasks()), len(task.AXES[axis])
 task.AXES[axis] = (*task.AXES[axis], element)
 import numpy as np
 for place, text in zip(sys.argv[4::2], sys.argv[5::2]):
@@ -52,7 +54,7 @@ for step in range(int(name == sys.argv[3]) * 320):
     if success or terminated:
         break
 assert ids.sum() == 4 and any(phase.element == element for phase in schedule(0))
-assert len(task.all_tasks()) == 5 * 64 and len(set(task.all_tasks())) == 5 * 64
+assert len(task.all_tasks()) == len(set(task.all_tasks())) == tasks // elements * (elements + 1)
 print(observation.shape[0], success)
 """
 
@@ -88,8 +90,8 @@ def _try(axis, element, name, tmp_path, *pairs):
 def test_a_new_element_works_as_the_page_writes_it(axis, element, name, tmp_path):
     result = _try(axis, element, name, tmp_path, *_pairs(axis))
     assert result.returncode == 0, result.stderr
-    # One number more than the benchmark's 93, and the scripted expert solves its task.
-    assert result.stdout.split("\n")[-2] == "94 True"
+    # One number more than without it, and the scripted expert solves its task.
+    assert result.stdout.split("\n")[-2] == f"{COMPOSUITE.observation_dim + 1} True"
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,11 @@ def test_an_attribute_is_no_larger_than_its_file(path):
         ("rewards", np.array([b"x"] * ROWS), r"rewards has dtype \|S1"),
         ("rewards", ["x"] * ROWS, "rewards has dtype object"),
         ("rewards", np.full(ROWS, 1e300), "rewards has a value that is not finite in row 0"),
-        ("observations", np.full((ROWS, 93), 1e300), "observations has a value that is not finite in row 0"),
+        (
+            "observations",
+            np.full((ROWS, COMPOSUITE.observation_dim), 1e300),
+            "observations has a value that is not finite in row 0",
+        ),
         ("actions", np.full((ROWS, 8), 1e300), "actions has a value that is not finite in row 0"),
         ("terminals", np.full(ROWS, 0.3), "terminals has 0.3 in row 0, expected 0 or 1"),
         ("timeouts", np.zeros(ROWS, bool), "no row is a terminal or a timeout"),
