@@ -8,7 +8,6 @@ Rounds are not monotone, so the set of the best round is kept, judged by these e
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,6 @@ from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import expect_range
 from runtime.resumable import ResumableRun
 from runtime.seeds import derive_seed
-
-log = logging.getLogger(__name__)
 
 # label(states (N, S)) -> transitions (N, D): the states, and what the generator expects of them.
 Label = Callable[[np.ndarray], np.ndarray]

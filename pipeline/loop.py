@@ -251,9 +251,8 @@ class Loop:
 
     def practice_stages(self, iteration: Iteration, tasks: Sequence[Task] | None = None) -> list[Practise]:
         """Of the tasks that are given; without, of those whose generated sets are not good enough."""
-        return [
-            self._practice(iteration.index, task) for task in (self.to_practise(iteration) if tasks is None else tasks)
-        ]
+        tasks = self.to_practise(iteration) if tasks is None else tasks
+        return [self._practice(iteration.index, task) for task in tasks]
 
     def to_practise(self, iteration: Iteration) -> list[Task]:
         """The targets whose policies, trained on the generated set alone, are not above the threshold."""

@@ -48,10 +48,6 @@ class Practise:
     def output(self) -> Path:
         return practised_file(self.data)
 
-    @property
-    def members(self) -> tuple[Practise, ...]:
-        return (self,)
-
     def key(self) -> str:
         bounds = [
             self.sampling.state_noise,
