@@ -7,27 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from offline_compositional_rl_datasets.splits import Split, load_split, sample_tasks, split_file
-from offline_compositional_rl_datasets.task import AXES, Task, tasks_of
+from offline_compositional_rl_datasets.task import AXES, Task, all_tasks, tasks_of
 from runtime.errors import ConfigError
 
 FAMILIES = ("default", "compositional", "holdout", "component-wise")
 
-_TRAIN, _EXPERT_PER_ROBOT, _HOLDOUT_TRAIN = 224, 19, 56
-_COMPONENT_TRAIN, _COVERING = 32, 14
+_EXPERT_PER_ROBOT, _HOLDOUT_TRAIN, _COVERING = 19, 56, 14
 
 
 def draw_split(kind: str, seed: int, holdout_elem: str | None = None, *, robot: str = "IIWA") -> Split:
     """The split of a family that a seed stands for.
 
-    `default`: 224 tasks to train, 32 held out. `compositional`: the same, and 76 of the training tasks (19 per robot)
-    are those with expert data. `holdout`: 56 training tasks of which exactly one has `holdout_elem`; the other 63 with
-    it are held out. `component-wise`: 32 and 32 tasks of one robot, such that the first 14 training tasks show every
-    element of the other axes. Raises `ConfigError` for an unknown family, or a holdout without its element.
+    `default`: seven eighths of all tasks to train (CompoSuite: 224), the others (32) held out. `compositional`: the
+    same, and 19 training tasks per robot (76) are those with expert data. `holdout`: 56 training tasks of which exactly
+    one has `holdout_elem`; the others with it (63) are held out. `component-wise`: half of one robot's tasks (32) and
+    the other half, such that the first 14 training tasks show every element of the other axes. Raises `ConfigError` for
+    an unknown family, a holdout without its element, or an axis of more elements than 14 tasks can show.
     """
     if holdout_elem and kind in FAMILIES and kind != "holdout":
         raise ConfigError(f"holdout_elem {holdout_elem!r}: a split of the kind {kind} holds out no element")
     if kind == "default":
-        return sample_tasks("default", _TRAIN, shuffling_seed=seed)
+        return _default(seed)
     if kind == "compositional":
         return _compositional(seed)
     if kind == "holdout":
@@ -37,8 +37,12 @@ def draw_split(kind: str, seed: int, holdout_elem: str | None = None, *, robot: 
     raise ConfigError(f"split {kind!r}: expected one of {', '.join(FAMILIES)}")
 
 
+def _default(seed: int) -> Split:
+    return sample_tasks("default", len(all_tasks()) * 7 // 8, shuffling_seed=seed)
+
+
 def _compositional(seed: int) -> Split:
-    split = sample_tasks("default", _TRAIN, shuffling_seed=seed)
+    split = _default(seed)
     generator = random.Random(f"expert {seed}")
     expert: list[Task] = []
     for robot in AXES["robot"]:
@@ -48,11 +52,16 @@ def _compositional(seed: int) -> Split:
 
 def _component_wise(seed: int, robot: str) -> Split:
     tasks, generator = tasks_of(robot), random.Random(f"component-wise {seed}")
-    wanted = {element for axis, elements in AXES.items() if axis != "robot" for element in elements}
+    shown = {axis: elements for axis, elements in AXES.items() if axis != "robot"}
+    for axis, elements in shown.items():
+        if len(elements) > _COVERING:
+            raise ConfigError(f"component-wise split: {_COVERING} tasks cannot show {len(elements)} of the axis {axis}")
+    wanted = {element for elements in shown.values() for element in elements}
     while True:
         generator.shuffle(tasks)
         if wanted <= {element for task in tasks[:_COVERING] for element in task.elements}:
-            return Split(tuple(tasks[:_COMPONENT_TRAIN]), tuple(tasks[_COMPONENT_TRAIN:]))
+            half = len(tasks) // 2
+            return Split(tuple(tasks[:half]), tuple(tasks[half:]))
 
 
 def find_split(tasks_path: Path, kind: str, seed: int, holdout_elem: str | None = None) -> Split:

@@ -88,9 +88,9 @@ def sample_tasks(
 ) -> Split:
     """CompoSuite's seeded splits.
 
-    `default`: the first `num_train` of all tasks, the rest held out. `smallscale`: the same among the 64 tasks with
-    `smallscale_elem`. `holdout`: num_train - 1 tasks without `holdout_elem`, then one with it; the other 63 tasks with
-    it are held out. Without a seed the order is random. Raises `ConfigError` for a value out of range.
+    `default`: the first `num_train` of all tasks, the rest held out. `smallscale`: the same among the tasks with
+    `smallscale_elem`. `holdout`: num_train - 1 tasks without `holdout_elem`, then one with it; the other tasks with it
+    are held out. Without a seed the order is random. Raises `ConfigError` for a value out of range.
     """
     tasks = all_tasks()
     if experiment_type == "smallscale":

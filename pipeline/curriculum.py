@@ -26,7 +26,7 @@ class Phase:
 def schedule(seed: int) -> list[Phase]:
     """For each axis, in shuffled order, each of its elements in shuffled order and then all together.
 
-    Those are 20 phases for four axes of four elements; a seed gives the published ones.
+    Those are 20 phases for the benchmark's four elements an axis; a seed gives the published ones.
     """
     generator = random.Random(seed)
     axes = [(axis, list(elements)) for axis, elements in curriculum_axes().items()]

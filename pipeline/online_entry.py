@@ -84,10 +84,10 @@ def sac_command(variant: Variant) -> Callable[..., None]:
         A flag overrides the configuration file. The defaults in brackets are those without a file.
 
         Args:
-            robot: IIWA, Jaco, Panda or Kinova3
-            obj: Box, Dumbbell, Plate or Hollowbox
-            obst: None, ObjectWall, ObjectDoor or GoalWall
-            subtask: PickPlace, Push, Shelf or Trashcan
+            robot: such as IIWA; a wrong name is answered with the right ones
+            obj: such as Box
+            obst: such as ObjectWall, or None
+            subtask: such as PickPlace
             seed: of networks, actions, episodes and batches
             exp_name: part of the run's name
             config: YAML file with any part of OnlineConfig, see config/online/

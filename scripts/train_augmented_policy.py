@@ -44,10 +44,10 @@ def main(
     What is not given comes from --config, else it is what the published code takes.
 
     Args:
-        robot: IIWA, Jaco, Panda or Kinova3
-        obj: Box, Dumbbell, Plate or Hollowbox
-        obst: None, ObjectWall, ObjectDoor or GoalWall
-        subtask: PickPlace, Push, Shelf or Trashcan
+        robot: such as IIWA; a wrong name is answered with the right ones
+        obj: such as Box
+        obst: such as ObjectWall, or None
+        subtask: such as PickPlace
         config: YAML file of the pipeline, for the policy's training
         base_agent_data_path: recorded data; default from config/paths.yaml
         base_results_folder: where results go; default from config/paths.yaml

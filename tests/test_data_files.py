@@ -96,7 +96,7 @@ def test_the_published_pairing_across_episodes_can_be_reproduced(data_file):
 )
 def test_reading_in_blocks_gives_what_indexing_the_whole_file_gives(lengths, block, chunk, episode_ends, terminated):
     rows, last = sum(lengths), np.cumsum(lengths) - 1
-    observations = np.random.default_rng(rows).normal(size=(rows, 93)).astype(np.float32)
+    observations = np.random.default_rng(rows).normal(size=(rows, COMPOSUITE.observation_dim)).astype(np.float32)
     observations[:, COMPOSUITE.ids_slice] = TASK.one_hot
     ends, terminals = np.isin(np.arange(rows), last), np.zeros(rows, bool)
     terminals[last] = terminated[: len(last)]
@@ -195,7 +195,10 @@ def _with_nan(array):
         (_replace("rewards", None), "lacks rewards"),
         (_replace("actions", lambda a: a[:, :7]), r"actions has shape \(12, 7\), expected \(12, 8\)"),
         (_replace("rewards", _with_nan), "rewards has a value that is not finite in row 3"),
-        (_replace("observations", lambda a: a[:, :77]), r"observations has shape \(12, 77\), expected \(12, 93\)"),
+        (
+            _replace("observations", lambda a: a[:, :77]),
+            rf"observations has shape \(12, 77\), expected \(12, {COMPOSUITE.observation_dim}\)",
+        ),
     ],
 )
 def test_a_damaged_file_is_named_with_what_is_wrong(data_file, damage, message):

@@ -17,7 +17,7 @@ from diffusion.pool import Pool
 from diffusion.samplers import evaluations, noise_levels, sample
 from diffusion.train import dimension_weights, learning_rate, parameter_groups, train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.task import OBJECTS, Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import ConfigError, DataError
 from tests.benchmark_axes import benchmark_axes
@@ -99,7 +99,7 @@ def test_elements_have_encoders_of_their_own_shared_by_state_and_next_state():
     used = TASKS[0].index("object")
     gradient = network.encoders["object"].weight.grad
     assert gradient[used].abs().sum() > 0
-    assert all(gradient[i].abs().sum() == 0 for i in range(4) if i != used)
+    assert all(gradient[i].abs().sum() == 0 for i in range(len(OBJECTS)) if i != used)
     assert set(network.encoders) == {"object", "obstacle", "goal", "proprioception", "action", "reward", "terminal"}
 
 
@@ -132,9 +132,9 @@ def test_preconditioning_has_the_limits_of_the_paper():
         return torch.ones_like(scaled)
 
     # Without noise the input is the answer; with much noise it is what the network says, times sigma_data.
-    small = edm.denoise(network, x, torch.full((3,), 1e-4), torch.zeros(3, 16))
+    small = edm.denoise(network, x, torch.full((3,), 1e-4), torch.zeros(3, COMPOSUITE.condition_dim))
     torch.testing.assert_close(small, x, atol=1e-3, rtol=0)
-    large = edm.denoise(network, x, torch.full((3,), 1e4), torch.zeros(3, 16))
+    large = edm.denoise(network, x, torch.full((3,), 1e4), torch.zeros(3, COMPOSUITE.condition_dim))
     torch.testing.assert_close(large, torch.ones(3, 164), atol=1e-3, rtol=0)
 
 
@@ -148,14 +148,15 @@ def test_every_dimension_is_preconditioned_by_its_own_scale():
         seen.append(scaled)
         return torch.ones_like(scaled)
 
-    together = edm.denoise(network, x, sigma, torch.zeros(3, 16), scale)
+    together = edm.denoise(network, x, sigma, torch.zeros(3, COMPOSUITE.condition_dim), scale)
     for value in (1.0, 0.1):
         columns = torch.isclose(scale, torch.tensor(value))
-        alone = edm.denoise(network, x, sigma, torch.zeros(3, 16), value)
+        alone = edm.denoise(network, x, sigma, torch.zeros(3, COMPOSUITE.condition_dim), value)
         torch.testing.assert_close(together[:, columns], alone[:, columns])
     # What the network sees of data with these scales and noise on top has variance 1.
     y = scale * torch.randn(20_000, 164)
-    edm.denoise(network, y + 0.1 * torch.randn_like(y), torch.full((20_000,), 0.1), torch.zeros(20_000, 16), scale)
+    noisy, condition = y + 0.1 * torch.randn_like(y), torch.zeros(1, COMPOSUITE.condition_dim)
+    edm.denoise(network, noisy, torch.full((20_000,), 0.1), condition, scale)
     assert (seen[-1].std(dim=0) - 1).abs().max() < 0.03
 
 

@@ -121,7 +121,7 @@ def test_a_trace_of_another_form_is_refused(tmp_path):
         ({"task": np.array(["IIWA"])}, "a name per axis"),
         ({"qpos": np.zeros(4)}, r"qpos has \(4,\)"),
     ):
-        np.savez(tmp_path / "trace.npz", **(arrays | {"obs": np.zeros((5, 93))} | change))
+        np.savez(tmp_path / "trace.npz", **(arrays | {"obs": np.zeros((5, COMPOSUITE.observation_dim))} | change))
         with pytest.raises(DataError, match=message):
             load_trace(tmp_path / "trace.npz")
 
@@ -134,7 +134,6 @@ def test_not_a_number_never_agrees_with_a_record():
         assert not Errors(*values, True).agrees
 
 
-@benchmark_axes
 def test_a_steps_quaternion_is_compared_with_its_sign_unless_w_is_nil():
     from envs.parity import _observation_error
 
@@ -144,7 +143,7 @@ def test_a_steps_quaternion_is_compared_with_its_sign_unless_w_is_nil():
         state[part] = (np.sqrt(1 - w**2), 0.0, 0.0, w)
         recorded = state.copy()
         recorded[part] *= -1
-        error = _observation_error(state, COMPOSUITE.join_ids(recorded, np.zeros(16)))
+        error = _observation_error(state, COMPOSUITE.join_ids(recorded, np.zeros(COMPOSUITE.condition_dim)))
         assert error == pytest.approx(told, abs=1e-5)
 
 
@@ -170,7 +169,7 @@ def test_forward_kinematics_and_jacobian_agree_with_the_simulator(robot):
 
 def test_an_expert_refuses_observations_with_task_ids_or_without_a_batch():
     expert = expert_for(Task.parse(SOME[0]))
-    for shape in ((1, 93), (77,)):
+    for shape in ((1, COMPOSUITE.observation_dim), (77,)):
         with pytest.raises(ValueError, match=r"expected \(B, 77\)"):
             expert(np.zeros(shape))
 

@@ -35,24 +35,33 @@ TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Box_None_Tras
 
 
 @benchmark_axes
+def test_every_family_has_its_published_sizes():
+    default, compositional = draw_split("default", 0), draw_split("compositional", 0)
+    assert (len(default.train), len(default.test), len(compositional.expert)) == (224, 32, 76)
+    holdout, component = draw_split("holdout", 0, "IIWA"), draw_split("component-wise", 0)
+    assert (len(holdout.train), len(holdout.test)) == (56, 63)
+    assert (len(component.train), len(component.test)) == (32, 32)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=SEEDS, element=st.sampled_from(sorted({e for elements in AXES.values() for e in elements})))
-def test_every_family_has_its_sizes_and_properties(seed, element):
+def test_every_family_has_its_shares_and_properties(seed, element):
     default = draw_split("default", seed)
-    assert (len(default.train), len(default.test)) == (224, 32)
+    assert len(default.train) == len(all_tasks()) * 7 // 8
     assert set(default.train) | set(default.test) == set(all_tasks())
     compositional = draw_split("compositional", seed)
     assert set(compositional.expert) <= set(compositional.train)
-    assert [sum(t.robot == robot for t in compositional.expert) for robot in ROBOTS] == [19] * 4
-    assert len(set(compositional.expert)) == 76
+    assert [sum(t.robot == robot for t in compositional.expert) for robot in ROBOTS] == [19] * len(ROBOTS)
+    assert len(set(compositional.expert)) == len(compositional.expert)
     holdout = draw_split("holdout", seed, element)
-    assert (len(holdout.train), len(holdout.test)) == (56, 63)
+    having = [task for task in all_tasks() if element in task.elements]
+    assert (len(holdout.train), len(holdout.test)) == (56, len(having) - 1)
     assert sum(element in task.elements for task in holdout.train) == 1
     assert all(element in task.elements for task in holdout.test)
     assert not set(holdout.train) & set(holdout.test)
     component = draw_split("component-wise", seed)
     assert sorted((*component.train, *component.test)) == sorted(tasks_of("IIWA"))
-    assert len(component.train) == 32
+    assert len(component.train) == len(tasks_of("IIWA")) // 2
     assert {task.object for task in component.train[:14]} == set(OBJECTS)
 
 
@@ -79,16 +88,24 @@ def test_a_file_goes_before_the_drawn_split_and_an_unknown_family_is_named(tmp_p
         draw_split("holdout", 0)
 
 
+def test_an_axis_of_more_elements_than_a_component_wise_split_can_show_is_refused(monkeypatch):
+    monkeypatch.setitem(AXES, "object", (*AXES["object"], *(f"Other{i}" for i in range(15 - len(AXES["object"])))))
+    with pytest.raises(ConfigError, match="14 tasks cannot show 15 of the axis object"):
+        draw_split("component-wise", 0)
+
+
 def test_the_published_component_wise_split_is_the_one_that_is_read():
     split = find_split(machine_settings().tasks_path, "component-wise", 0)
     assert split.train[0].name == "IIWA_Box_ObjectDoor_Trashcan"
     assert split.test[0].name == "IIWA_Dumbbell_GoalWall_Shelf"
 
 
-@benchmark_axes
 def test_task_lists_have_the_authors_names_and_expert_tasks_leave_train(tmp_path):
     name, train, expert, test = get_task_list(tmp_path, "medium", "compositional", None, 2)
-    assert (name, len(train), len(expert), len(test)) == ("medium_compositional_2", 148, 76, 32)
+    split = draw_split("compositional", 2)
+    assert (name, expert, test) == ("medium_compositional_2", list(split.expert), list(split.test))
+    assert set(train) == set(split.train) - set(expert)
+    assert len(expert) == 19 * len(ROBOTS)
     name, train, expert, _ = get_task_list(tmp_path, "expert", "holdout", "IIWA", 0)
     assert (name, expert) == ("expert_IIWA_holdout_0", None)
     kept, removed = get_partial_task_list(train, ["IIWA"], 10)

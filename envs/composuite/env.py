@@ -21,7 +21,7 @@ from runtime.errors import ConfigError
 
 
 class CompoSuiteEnv(TaskEnv):
-    """One of the 256 tasks, at 20 control steps per second.
+    """One of the tasks (256 of the benchmark), at 20 control steps per second.
 
     Observation (77,) float32, or (93,) with `task_ids`; action (8,) in [-1, 1]: seven joint commands, then the gripper
     (positive closes, negative opens, zero holds). Reward in [0, 1]. `terminated` only by Push's rule against lifting;
