@@ -22,6 +22,7 @@ from runtime.atomic import read_json, write_json
 from runtime.errors import ConfigError, DataError
 from runtime.paths import PROJECT_ROOT
 from scripts import evaluate_experts
+from tests.benchmark_axes import benchmark_axes
 
 
 def test_the_naive_network_computes_what_the_fast_one_does():
@@ -34,6 +35,7 @@ def test_the_naive_network_computes_what_the_fast_one_does():
     assert ElementLinear.forward is not train.masked_loop
 
 
+@benchmark_axes
 @pytest.mark.parametrize("name", ["IIWA_Box_None_Push", "IIWA_Box_ObjectDoor_Shelf", "IIWA_Box_None_Trashcan"])
 def test_recorded_rewards_agree_with_their_states_and_altered_ones_do_not(shared, name):
     task = Task.parse(name)

@@ -25,6 +25,7 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.atomic import is_complete
 from runtime.errors import DataError
+from tests.benchmark_axes import benchmark_axes
 from tests.conftest import ROOT
 
 TASK = Task.parse("IIWA_Box_None_Push")
@@ -157,6 +158,7 @@ def test_both_published_folder_layouts_are_found(tmp_path, data_file):
     assert find_task_file(tmp_path, "medium", TASK) == second
 
 
+@benchmark_axes
 def test_the_recorded_expert_data_reads_whole(shared):
     path = find_task_file(shared / "expert_data", "expert", TASK)
     assert len(read_expert(path, TASK)) == 3992

@@ -17,6 +17,7 @@ from pipeline.state import Iteration
 from runtime.atomic import write_json
 from runtime.errors import DataError
 from runtime.paths import PROJECT_ROOT
+from tests.benchmark_axes import benchmark_axes
 
 TRAIN = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf", "Jaco_Box_GoalWall_Push")]
 TARGET = Task.parse("IIWA_Box_GoalWall_Push")
@@ -128,6 +129,7 @@ def test_the_marginals_travel_beside_the_generator(tmp_path, marginals):
     assert _assess(_set(100), None).distance is None
 
 
+@benchmark_axes
 def test_real_expert_data_break_no_rule(shared):
     task = Task.parse("IIWA_Box_None_Push")
     matrix = read_expert(find_task_file(shared / "expert_data", "expert", task), task).to_matrix(

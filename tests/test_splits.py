@@ -10,6 +10,7 @@ from offline_compositional_rl_datasets.splits import Split, load_split, sample_t
 from offline_compositional_rl_datasets.task import OBJECTS, Task, all_tasks
 from runtime.errors import ConfigError, DataError
 from runtime.paths import machine_settings
+from tests.benchmark_axes import benchmark_axes
 
 TASKS_PATH = machine_settings().tasks_path
 
@@ -35,6 +36,7 @@ def test_the_demo_holds_out_combinations_whose_elements_it_has_all_seen():
         assert {getattr(task, axis) for task in split.test} <= seen
 
 
+@benchmark_axes
 def test_seeded_splits_equal_the_recorded_ones(shared):
     golden = json.loads((shared / "golden" / "splits.json").read_text())
     names = golden["all_tasks_no_shuffle"]
