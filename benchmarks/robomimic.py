@@ -37,8 +37,8 @@ def environment(name: str, seconds: float) -> dict[str, float]:
     """Control steps per second: bare `mj_step` on robosuite's model and on the slim one, ours, and robosuite's own."""
     import mujoco
 
-    from envs.robomimic import RobomimicEnv
-    from envs.robomimic_scene import import_robosuite
+    from envs.robomimic.env import RobomimicEnv
+    from envs.robomimic.scene import import_robosuite
 
     env = RobomimicEnv(name, horizon=10**9)
     env.reset(seed=0)
@@ -80,7 +80,7 @@ def cloning(data_path: Path, width: int, seconds: float) -> dict[str, float]:
     from dsrl.config import BCConfig
     from dsrl.demos import read_demonstrations
     from dsrl.denoising import NoisePredictor, loss
-    from envs.robomimic_task import RobomimicTask
+    from envs.robomimic.task import RobomimicTask
 
     config = BCConfig(hidden_dims=(width,) * 3)
     device = torch.device("cpu")
@@ -169,7 +169,7 @@ def main(data_path: Path, seconds: float = 6.0, json: Path | None = None) -> Non
     import torch
 
     from dsrl.demos import read_demonstrations
-    from envs.robomimic_task import RobomimicTask
+    from envs.robomimic.task import RobomimicTask
     from runtime.atomic import write_json
     from runtime.errors import DataError, expect_sizes
 

@@ -30,8 +30,8 @@ from runtime.errors import ConfigError, DataError, one_line, run_main
 from runtime.metrics import wilson, write_csv
 
 if TYPE_CHECKING:
-    from pipeline.config import PipelineConfig
-    from pipeline.generator_stages import TrainGenerator
+    from pipeline.loop.config import PipelineConfig
+    from pipeline.stages.generator import TrainGenerator
 
 COLUMNS = ("variant", "only_steps", "task", "flop", "solved", "trials", "mean_return", "action_error", "distance")
 _ROWS = 2000  # of a set are shown to the expert
@@ -88,7 +88,7 @@ def training_flop(config: PipelineConfig, rows: int) -> float:
 
 def configuration(name: str, study: Study, out: Path) -> PipelineConfig:
     """A variant's configuration, with folders of its own. Raises `ConfigError` naming the variant."""
-    from pipeline.config import load_pipeline_config
+    from pipeline.loop.config import load_pipeline_config
     from runtime.config import config_hash, merge
 
     try:
@@ -124,8 +124,8 @@ def run_variant(
     name: str, otherwise: Mapping[str, Any], config: PipelineConfig, trained: dict[str, Path]
 ) -> list[dict[str, object]]:
     """Run the loop's first iteration, or find it done; a row per held-out task. Its generator is added to `trained`."""
-    from pipeline.loop import Loop
-    from pipeline.state import Iteration
+    from pipeline.loop.runner import Loop
+    from pipeline.loop.state import Iteration
     from runtime.atomic import artifact_info
 
     loop = Loop(config)

@@ -1,7 +1,7 @@
 """The two residual perceptrons that the transformers are compared with: monolithic, and composed by hand.
 
 The published networks hold layers that never take part; they are left out here, so that the counts of parameters are
-the published ones less those (`tests/test_denoisers.py`).
+the published ones less those (`tests/diffusion/test_denoisers.py`).
 """
 
 from __future__ import annotations

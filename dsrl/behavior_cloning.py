@@ -19,7 +19,7 @@ from dsrl.demos import DemonstrationSet
 from dsrl.denoising import NoisePredictor, cosine_alpha_bar, loss
 from dsrl.diffusion_policy import Checkpoint
 from dsrl.normalizer import BOUND, MinMax, feature_columns, features
-from envs.robomimic_task import ACTION_DIM, RobomimicTask
+from envs.robomimic.task import ACTION_DIM, RobomimicTask
 from runtime.checkpoint import load_optimizer, replace_torch, restore_random
 from runtime.config import config_hash, to_dict
 from runtime.device import autocast_dtype

@@ -28,7 +28,7 @@ import numpy as np
 
 from dsrl.demos import DATA_FILES, Demonstration, read_demonstrations, write_demonstrations
 from dsrl.recorded_env import recorded_task
-from envs.robomimic_task import RobomimicTask
+from envs.robomimic.task import RobomimicTask
 from runtime.atomic import artifact_info, atomic_path, commit_artifact
 from runtime.cli import parse_flags
 from runtime.config import to_dict
@@ -74,7 +74,7 @@ class CollectConfig:
 
 def record(env, config: CollectConfig, number: int) -> Demonstration | None:
     """Run `number`'s episode; None where it was not solved. Start and noise depend on the number alone."""
-    from envs.robomimic_experts import expert_of
+    from envs.robomimic.experts import expert_of
 
     name = env.task.name
     expert, noise = expert_of(env.task), rng("demo-noise", config.seed, name, number)

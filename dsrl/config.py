@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from dsrl.demos import DATA_FILES
 from dsrl.denoising import SPACINGS, ddim_times
 from dsrl.normalizer import RELATIVE_QUATERNION
-from envs.robomimic_task import RobomimicTask
+from envs.robomimic.task import RobomimicTask
 from runtime.config import from_mapping, load_yaml
 from runtime.errors import ConfigError, DataError, expect_range
 from runtime.paths import PROJECT_ROOT

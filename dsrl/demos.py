@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from envs.robomimic_task import ACTION_DIM, POLICY_KEYS, RobomimicTask
+from envs.robomimic.task import ACTION_DIM, POLICY_KEYS, RobomimicTask
 from runtime.errors import DataError
 from runtime.hdf5 import Item, attribute, find, open_hdf5, read
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim, ddim_times
 from dsrl.normalizer import BOUND, MinMax, feature_columns, features
-from envs.robomimic_task import ACTION_DIM, RobomimicTask
+from envs.robomimic.task import ACTION_DIM, RobomimicTask
 from runtime.checkpoint import build_within, entry, load_checkpoint, load_weights, vector
 from runtime.errors import ConfigError, DataError
 

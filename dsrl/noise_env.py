@@ -21,7 +21,7 @@ from dsrl.diffusion_policy import DiffusionPolicy
 from dsrl.rollout import ChooseNoise
 from dsrl.saved_actor import load_saved_actor
 from envs.pool import WorkerError
-from envs.robomimic_task import RobomimicTask
+from envs.robomimic.task import RobomimicTask
 from runtime.atomic import checksum
 from runtime.errors import DataError
 from runtime.records import read_mapping

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from envs.robomimic_task import RobomimicTask
+from envs.robomimic.task import RobomimicTask
 from runtime.errors import ConfigError
 
 CONSTANT = 1e-4

@@ -50,7 +50,7 @@ def main(
     import envs
     from dsrl.diffusion_policy import DiffusionPolicy
     from dsrl.rollout import Prior, episode_seeds
-    from envs.robomimic_task import ACTION_DIM
+    from envs.robomimic.task import ACTION_DIM
     from runtime.atomic import atomic_path
     from runtime.errors import ConfigError, expect_sizes
     from runtime.logs import configure_logging

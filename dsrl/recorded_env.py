@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from dsrl.demos import DemonstrationSet
-from envs.robomimic_arguments import SERIES
-from envs.robomimic_task import RobomimicTask
+from envs.robomimic.arguments import SERIES
+from envs.robomimic.task import RobomimicTask
 from runtime.errors import DataError
 
 _BELOW_ALL_TABLES = 0.7  # m

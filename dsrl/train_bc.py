@@ -70,7 +70,7 @@ def main(
     from dsrl.config import BCConfig, load_task_config
     from dsrl.demos import read_demonstrations
     from dsrl.recorded_env import recorded_task
-    from envs.robomimic_task import RobomimicTask
+    from envs.robomimic.task import RobomimicTask
     from runtime import interrupt
     from runtime.device import pick_device
     from runtime.errors import ConfigError, DataError

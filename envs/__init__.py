@@ -13,13 +13,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from envs.registration import register_all
-from envs.robomimic_task import RobomimicTask, task_names
+from envs.robomimic.task import RobomimicTask, task_names
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import ConfigError, TaskError, one_line
 
 if TYPE_CHECKING:
     from envs.composuite.env import CompoSuiteEnv
-    from envs.robomimic import RobomimicEnv
+    from envs.robomimic.env import RobomimicEnv
 
 
 def _choose_opengl() -> None:
@@ -49,7 +49,7 @@ _choose_opengl()
 def make(task: Task | RobomimicTask | str, **options: object) -> CompoSuiteEnv | RobomimicEnv:
     """The environment of a task; options are those of its class. Raises `TaskError` for an unknown name."""
     if isinstance(task, RobomimicTask) or task in task_names():
-        from envs.robomimic import RobomimicEnv
+        from envs.robomimic.env import RobomimicEnv
 
         return RobomimicEnv(task, **options)
     if not isinstance(task, (Task, str)) or (isinstance(task, str) and "_" not in task):

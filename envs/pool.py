@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.robomimic_task import RobomimicTask
+from envs.robomimic.task import RobomimicTask
 from offline_compositional_rl_datasets.task import Task
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]

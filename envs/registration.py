@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium
 
-from envs.robomimic_task import task_names
+from envs.robomimic.task import task_names
 from envs.task_env import TaskEnv, expect_count
 from offline_compositional_rl_datasets.task import all_tasks
 from runtime.errors import ConfigError

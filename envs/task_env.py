@@ -15,7 +15,7 @@ from runtime.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from envs.render import Renderer
-    from envs.robomimic_task import RobomimicTask
+    from envs.robomimic.task import RobomimicTask
     from offline_compositional_rl_datasets.task import Task
 
 CONTROL_FREQUENCY = 20

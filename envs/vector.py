@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from envs.pool import UNSEEDED, EnvPool
-from envs.robomimic_task import RobomimicTask
+from envs.robomimic.task import RobomimicTask
 from envs.task_env import TaskEnv, expect_count
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import ConfigError

@@ -6,7 +6,7 @@ Writes figures (png, pdf) and attention.csv, attention_by_element.csv. Example:
 
 from __future__ import annotations
 
-from pipeline.inspection import Inspection
+from pipeline.analysis.inspection import Inspection
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 
@@ -18,7 +18,7 @@ def main(look: Inspection, samples: int = 256) -> None:
         samples: per task
     """
     from diffusion.attention import attention_maps, own_samples
-    from pipeline.model_figures import attention_figures, write_attention
+    from pipeline.report.model_figures import attention_figures, write_attention
 
     model, conditions = look.open()
     drawn = own_samples(model, conditions, samples, seed=look.seed)

@@ -11,8 +11,8 @@ The same command run again continues where it was.
 
 from __future__ import annotations
 
-from pipeline.online_entry import VARIANTS
-from pipeline.sweep_entry import sweep_command
+from pipeline.commands.online import VARIANTS
+from pipeline.commands.sweep import sweep_command
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 

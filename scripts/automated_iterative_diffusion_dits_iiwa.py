@@ -12,7 +12,7 @@ The same command run again continues where it was.
 
 from __future__ import annotations
 
-from pipeline.entry import loop_command
+from pipeline.commands.iterate import loop_command
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 

@@ -32,9 +32,9 @@ def main(
         data_path: where the expert data are, if not where the run found them
         seed: of the choice of transitions
     """
-    from pipeline.figures import save_figure
-    from pipeline.overview import open_run
-    from pipeline.physics import check_run, compare_figure, write_table
+    from pipeline.analysis.physics import check_run, compare_figure, write_table
+    from pipeline.report.figures import save_figure
+    from pipeline.results.overview import open_run
 
     loop = open_run(run, data_path=data_path)
     summaries = check_run(loop, iteration, rows, seed=seed)

@@ -9,7 +9,7 @@ Example, at a size for two CPU cores: add --config config/online/laptop.yaml. Th
 
 from __future__ import annotations
 
-from pipeline.online_entry import VARIANTS, sac_command
+from pipeline.commands.online import VARIANTS, sac_command
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 

@@ -23,7 +23,7 @@ def main(results: tuple[str, ...], out: Path = Path("results/comparison"), tasks
         out: folder for table.csv, table.md, success.png and, of online runs, curves.png and steps.csv
         tasks: only these; default: all tasks of which a method has a result
     """
-    from pipeline.compare import compare, parse_methods
+    from pipeline.results.compare import compare, parse_methods
 
     files = compare(parse_methods(results), out, tasks)
     print((out / "table.md").read_text(encoding="utf-8"))

@@ -45,8 +45,8 @@ def main(
     from envs.experts import best_policy
     from envs.recording import CollectConfig
     from offline_compositional_rl_datasets.task import Task, tasks_of
-    from pipeline.config import load_pipeline_config
-    from pipeline.experts import CloneConfig, score_experts
+    from pipeline.analysis.experts import CloneConfig, score_experts
+    from pipeline.loop.config import load_pipeline_config
     from runtime.atomic import write_json
     from runtime.cpus import cpu_count
     from runtime.errors import ConfigError

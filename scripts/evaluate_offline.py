@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.offline_entry import Algorithm, DatasetFlags
+from pipeline.commands.offline import Algorithm, DatasetFlags
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 
@@ -39,7 +39,7 @@ def main(
         seed: of the trained agent and the episodes
         results_path: where results are; default from config/paths.yaml
     """
-    from pipeline.offline import newest_checkpoint, roll_out
+    from pipeline.stages.offline import newest_checkpoint, roll_out
     from runtime.errors import ConfigError
     from runtime.logs import configure_logging
     from runtime.paths import machine_settings, path_part
@@ -69,6 +69,6 @@ def main(
 
 
 if __name__ == "__main__":
-    from pipeline.offline import key_values
+    from pipeline.stages.offline import key_values
 
     run_main(lambda: parse_flags(main, key_values(sys.argv[1:])))

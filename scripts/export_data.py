@@ -36,8 +36,8 @@ def main(
         licence: of the data, for the cards (the published sets are CC0-1.0)
     """
     from offline_compositional_rl_datasets.task import Task
-    from pipeline.config import PathConfig
-    from pipeline.export import export_expert, export_lerobot, export_synthetic
+    from pipeline.analysis.export import export_expert, export_lerobot, export_synthetic
+    from pipeline.loop.config import PathConfig
     from runtime.errors import ConfigError
 
     chosen = [Task.parse(name) for name in tasks]

@@ -6,7 +6,7 @@ Writes two figures (png, pdf) and swap_ids.csv, swap_ids_matrix.csv, swap_tokens
 
 from __future__ import annotations
 
-from pipeline.inspection import Inspection
+from pipeline.analysis.inspection import Inspection
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 
@@ -19,7 +19,7 @@ def main(look: Inspection, samples: int = 128) -> None:
     """
     from diffusion.attention import own_samples
     from diffusion.interventions import NOISE, axis_matrix, swap_ids, swap_tokens
-    from pipeline.model_figures import id_figure, token_figure, write_interventions
+    from pipeline.report.model_figures import id_figure, token_figure, write_interventions
 
     model, conditions = look.open()
     layout = model.normalizer.layout

@@ -33,7 +33,7 @@ def main(root: Path, dataset: str, task: str = "", steps: int = 5000, episodes: 
     from offline_compositional_rl_datasets.export import from_minari, minari_root, read_flat
     from offline_compositional_rl_datasets.layout import COMPOSUITE
     from offline_compositional_rl_datasets.task import Task
-    from pipeline.export import MINARI_ROOT
+    from pipeline.analysis.export import MINARI_ROOT
 
     if dataset.endswith(".hdf5"):
         transitions = read_flat(root / dataset)

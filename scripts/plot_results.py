@@ -20,9 +20,9 @@ def main(run: Path, out: Path = Path("figures"), formats: tuple[str, ...] = ("pn
         formats: file formats, of those that matplotlib knows
         dpi: resolution of png files
     """
-    from pipeline.figures import FIGURES, save_figure, success_grid
-    from pipeline.overview import open_run
-    from pipeline.report import report_file, write_report
+    from pipeline.report.figures import FIGURES, save_figure, success_grid
+    from pipeline.report.page import report_file, write_report
+    from pipeline.results.overview import open_run
 
     loop = open_run(run)
     figures = {name: draw(loop) for name, (draw, _) in FIGURES.items()}

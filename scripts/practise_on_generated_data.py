@@ -48,9 +48,9 @@ def main(
         device: auto, cpu or cuda[:N]
     """
     from offline_compositional_rl_datasets.task import Task
-    from pipeline.config import load_pipeline_config
-    from pipeline.loop import Loop
-    from pipeline.state import Iteration
+    from pipeline.loop.config import load_pipeline_config
+    from pipeline.loop.runner import Loop
+    from pipeline.loop.state import Iteration
     from runtime.logs import configure_logging
 
     configure_logging()

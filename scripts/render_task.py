@@ -52,7 +52,7 @@ def main(
     from envs.experts import expert_for
     from envs.task_env import CONTROL_FREQUENCY
     from offline_compositional_rl_datasets.task import Task, tasks_of
-    from pipeline.pictures import contact_sheet, episode_frames
+    from pipeline.report.pictures import contact_sheet, episode_frames
     from runtime.atomic import atomic_path
     from runtime.errors import ConfigError
 

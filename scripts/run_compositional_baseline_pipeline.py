@@ -12,7 +12,7 @@ The same command run again continues where it was.
 
 from __future__ import annotations
 
-from pipeline.baseline_entry import baseline_command
+from pipeline.commands.baseline import baseline_command
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 

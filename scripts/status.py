@@ -27,9 +27,9 @@ def main(
     """
     from json import dumps
 
-    from pipeline.overview import open_run
-    from pipeline.slurm import queue
-    from pipeline.status import find_runs, render, status_of
+    from pipeline.jobs.slurm import queue
+    from pipeline.results.overview import open_run
+    from pipeline.results.status import find_runs, render, status_of
 
     jobs = queue()
     folders = [folder for folder in find_runs(results_path) if run in (None, folder.name)]

@@ -52,10 +52,10 @@ def main(
         wandb_project: send metrics to this W&B project as well
         wandb: offline (uploaded later by wandb sync) or online [offline]
     """
-    from pipeline.config import load_pipeline_config
-    from pipeline.loop import Loop
-    from pipeline.sources import parse_sources
-    from pipeline.state import Iteration
+    from pipeline.commands.sources import parse_sources
+    from pipeline.loop.config import load_pipeline_config
+    from pipeline.loop.runner import Loop
+    from pipeline.loop.state import Iteration
     from runtime import interrupt
     from runtime.logs import configure_logging
     from runtime.wandb_sink import use_wandb

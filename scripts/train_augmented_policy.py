@@ -68,9 +68,9 @@ def main(
     """
     from offline_compositional_rl_datasets.hdf5 import find_task_file
     from offline_compositional_rl_datasets.task import Task
-    from pipeline.config import load_pipeline_config
-    from pipeline.places import policy_folder, practised_file, samples_file
-    from pipeline.stages import TrainPolicy
+    from pipeline.loop.config import load_pipeline_config
+    from pipeline.stages.paths import policy_folder, practised_file, samples_file
+    from pipeline.stages.policy import TrainPolicy
     from runtime import interrupt
     from runtime.logs import configure_logging
     from runtime.wandb_sink import use_wandb

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.offline_entry import Algorithm, SplitFlags
+from pipeline.commands.offline import Algorithm, SplitFlags
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 
@@ -53,7 +53,7 @@ def main(
     """
     from corl.online_config import OnlineConfig
     from corl.sac import SACConfig
-    from pipeline.offline import FineTune, newest_checkpoint
+    from pipeline.stages.offline import FineTune, newest_checkpoint
     from runtime import interrupt
     from runtime.errors import ConfigError
     from runtime.logs import configure_logging
@@ -89,6 +89,6 @@ def main(
 
 
 if __name__ == "__main__":
-    from pipeline.offline import key_values
+    from pipeline.stages.offline import key_values
 
     run_main(lambda: parse_flags(main, key_values(sys.argv[1:])))

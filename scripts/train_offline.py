@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pipeline.offline_entry import Algorithm, DatasetFlags
+from pipeline.commands.offline import Algorithm, DatasetFlags
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 
@@ -43,8 +43,8 @@ def main(
         device: auto, cpu or cuda[:N]
     """
     from corl.multitask import MultitaskConfig
-    from pipeline.multitask import TrainMultitask
-    from pipeline.offline import newest_checkpoint
+    from pipeline.stages.multitask import TrainMultitask
+    from pipeline.stages.offline import newest_checkpoint
     from runtime import interrupt
     from runtime.config import from_mapping, merge, read_yaml
     from runtime.logs import configure_logging
@@ -63,6 +63,6 @@ def main(
 
 
 if __name__ == "__main__":
-    from pipeline.offline import key_values
+    from pipeline.stages.offline import key_values
 
     run_main(lambda: parse_flags(main, key_values(sys.argv[1:])))

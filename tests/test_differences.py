@@ -12,8 +12,9 @@ ROWS = {int(row[0]): row for row in (line.strip("| ").split(" | ") for line in T
 
 def _tests_of(name):
     """The names of the tests in a file that the document calls by its subject."""
-    path = ROOT / "tests" / (f"{name}.py" if "/" in name else f"test_{name}.py")
-    assert path.exists(), f"{name}: no {path.relative_to(ROOT)}"
+    found = list((ROOT / "tests").rglob(f"{name}.py" if "/" in name else f"test_{name}.py"))
+    assert len(found) == 1, f"{name}: expected one file of that name below tests/, not {len(found)}"
+    [path] = found
     return re.findall(r"^def test_(\w+)", path.read_text(), re.MULTILINE)
 
 
@@ -36,7 +37,7 @@ def test_a_row_names_tests_that_exist(number):
         found = _tests_of(file)
         assert found, file
         for name in names:
-            assert any(name in test for test in found), f"row {number}: tests/test_{file}.py has no {name}"
+            assert any(name in test for test in found), f"row {number}: test_{file}.py has no {name}"
 
 
 def test_files_that_the_text_names_exist():

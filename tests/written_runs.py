@@ -2,10 +2,10 @@
 
 from decimal import Decimal
 
-from pipeline.config import load_pipeline_config
-from pipeline.loop import Loop
-from pipeline.selection import Score, ThresholdRule, select, task_rate
-from pipeline.state import Iteration, save_state
+from pipeline.loop.config import load_pipeline_config
+from pipeline.loop.runner import Loop
+from pipeline.loop.selection import Score, ThresholdRule, select, task_rate
+from pipeline.loop.state import Iteration, save_state
 from runtime.atomic import write_json
 from runtime.config import to_dict
 

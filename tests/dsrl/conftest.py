@@ -16,7 +16,7 @@ from dsrl.config import BCConfig, DSRLConfig
 from dsrl.demos import read_demonstrations
 from dsrl.diffusion_policy import DiffusionPolicy
 from dsrl.noise_env import NoiseVecEnv, open_noise_environments
-from envs.robomimic_task import RobomimicTask
+from envs.robomimic.task import RobomimicTask
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.robomimic_experts import EXPERTS
-from envs.robomimic_task import RobomimicTask
+from envs.robomimic.experts import EXPERTS
+from envs.robomimic.task import RobomimicTask
 
 TRACES = Path(__file__).parent / "traces_15"
 OBJECTS = {"lift": "cube", "can": "Can", "square": "SquareNut"}

@@ -6,7 +6,7 @@ from dsrl.behavior_cloning import checkpoint_file, train
 from dsrl.config import BCConfig
 from dsrl.demos import read_demonstrations
 from dsrl.diffusion_policy import Checkpoint, DiffusionPolicy
-from envs.robomimic_task import POLICY_KEYS, RobomimicTask
+from envs.robomimic.task import POLICY_KEYS, RobomimicTask
 from runtime.errors import ConfigError, DataError, StateError
 from tests.dsrl.conftest import CPU, TINY
 

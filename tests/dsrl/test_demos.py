@@ -12,7 +12,7 @@ import pytest
 from dsrl.collect_demos import CollectConfig, collect, fetch, main
 from dsrl.demos import read_demonstrations
 from dsrl.inspect_data import describe
-from envs.robomimic_task import POLICY_KEYS, RobomimicTask
+from envs.robomimic.task import POLICY_KEYS, RobomimicTask
 from runtime.errors import DataError, JobError, StateError
 from tests.dsrl.conftest import run_command
 

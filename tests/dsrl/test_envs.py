@@ -11,12 +11,12 @@ from scipy.spatial.transform import Rotation
 
 import envs
 from envs.pool import EnvPool
-from envs.robomimic import RobomimicEnv
-from envs.robomimic_experts import EXPERTS
-from envs.robomimic_observation import OBJECT_BODIES
-from envs.robomimic_scene import global_random_state, import_robosuite, resize_cube
-from envs.robomimic_substeps import operational_space_torque, rotation_matrix
-from envs.robomimic_task import RobomimicTask, task_names
+from envs.robomimic.env import RobomimicEnv
+from envs.robomimic.experts import EXPERTS
+from envs.robomimic.observation import OBJECT_BODIES
+from envs.robomimic.scene import global_random_state, import_robosuite, resize_cube
+from envs.robomimic.substeps import operational_space_torque, rotation_matrix
+from envs.robomimic.task import RobomimicTask, task_names
 from runtime.errors import DataError, TaskError
 
 TASKS = task_names()

@@ -9,7 +9,7 @@ from dsrl.noise_env import DSRLEnvWrapper, actor_noise
 from dsrl.rollout import episode_seeds, open_environments, run_episodes
 from dsrl.steering import make_sac
 from envs.pool import WorkerError
-from envs.robomimic import RobomimicEnv
+from envs.robomimic.env import RobomimicEnv
 from runtime.metrics import wilson
 from tests.dsrl.conftest import open_noise, tiny_steering
 

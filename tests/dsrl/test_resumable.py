@@ -9,7 +9,7 @@ from dsrl.config import BCConfig
 from dsrl.demos import read_demonstrations
 from dsrl.diffusion_policy import Checkpoint
 from dsrl.steering import Steering, steer
-from envs.robomimic_task import RobomimicTask
+from envs.robomimic.task import RobomimicTask
 from runtime import interrupt
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import DataError

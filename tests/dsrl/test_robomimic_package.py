@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dsrl.demos import read_demonstrations
-from envs.robomimic_scene import import_robosuite
-from envs.robomimic_task import POLICY_KEYS
+from envs.robomimic.scene import import_robosuite
+from envs.robomimic.task import POLICY_KEYS
 
 pytest.importorskip("robomimic", reason="robomimic is not installed")
 

@@ -14,8 +14,8 @@ from dsrl.collect_demos import CollectConfig, collect
 from dsrl.diffusion_policy import DiffusionPolicy
 from dsrl.inspect_data import describe
 from dsrl.rollout import open_environments, run_episodes
-from envs.robomimic import RobomimicEnv
-from envs.robomimic_task import POLICY_KEYS, RobomimicTask, task_names
+from envs.robomimic.env import RobomimicEnv
+from envs.robomimic.task import POLICY_KEYS, RobomimicTask, task_names
 from runtime.errors import DataError
 from tests.dsrl.conftest import ROOT
 

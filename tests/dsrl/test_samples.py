@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from dsrl.chunks import chunk_rows
 from dsrl.normalizer import MinMax, feature_columns, features
-from envs.robomimic_task import POLICY_KEYS, RobomimicTask
+from envs.robomimic.task import POLICY_KEYS, RobomimicTask
 
 
 @settings(max_examples=60, deadline=None)

@@ -120,8 +120,9 @@ _HOW = (
     "- A cut file is one of half its length, while no loop and no job ran.",
     "- An operator is another user with operator's rights in the accounting.",
     "",
-    "What has no row here is held by other tests: exceptions of the program and of the GPU (`tests/test_failures.py`,",
-    "`tests/test_jobs.py`), a lock whose holder is on another machine (`tests/test_lease.py`).",
+    "What has no row here is held by other tests: exceptions of the program and of the GPU",
+    "(`tests/pipeline/jobs/test_failures.py`, `tests/pipeline/jobs/test_jobs.py`), a lock whose holder is on",
+    "another machine (`tests/runtime/test_lease.py`).",
     "",
 )
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.stage import StageProgress
+from pipeline.jobs.stage import StageProgress
 from runtime.atomic import commit_artifact
 
 

@@ -5,9 +5,9 @@ import logging
 
 import pytest
 
-from pipeline.attempts import Group, Ledger
-from pipeline.config import ClusterConfig, Resources, RetryConfig
-from pipeline.jobs import make_site, run_jobs
+from pipeline.jobs.attempts import Group, Ledger
+from pipeline.jobs.queue import make_site, run_jobs
+from pipeline.loop.config import ClusterConfig, Resources, RetryConfig
 from runtime.paths import machine_settings
 from tests.slurm.runs import ROOT
 from tests.slurm.stages import KeepsItsEnvironment

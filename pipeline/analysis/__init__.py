@@ -1,0 +1,1 @@
+"""Looks into a run beyond its results: physics, generators, experts, export."""

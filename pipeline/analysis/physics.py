@@ -1,0 +1,237 @@
+"""Is generated data true? The simulator is put into s, applies a, and its next state is held against s'.
+
+An observation tells the arm's joints and their velocities, the fingers' and the object's pose. It does not tell the
+object's velocity (taken as zero), the gripper's command (taken from the fingers) or the contact forces of the step
+before. So recorded transitions do not come out exactly either: their errors, found in the same way, are the measure.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from envs.composuite.env import CompoSuiteEnv
+from envs.composuite.robots import NUM_ARM_JOINTS
+from offline_compositional_rl_datasets.hdf5 import read_expert
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.samples import read_samples
+from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import Transitions
+from pipeline.report.figures import new_figure, styled
+from pipeline.results.physics_summary import LEVELS, UNITS, PhysicsSummary
+from pipeline.stages.paths import PHYSICS_FILE, expert_files
+from runtime.atomic import write_json
+from runtime.errors import DataError
+from runtime.metrics import write_csv
+from runtime.seeds import rng
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pipeline.loop.runner import Loop
+
+log = logging.getLogger(__name__)
+
+_DYNAMIC = tuple(UNITS)[:6]
+_MOVED = "moved "
+_RESTING = 2e-3  # fingers slower than this (m/s) are held or at their stop
+_LEAST = 1e-5  # errors below it are drawn there: the axes are logarithmic
+_UNIT_TOLERANCE = 0.1  # of a quaternion's length
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where things are in CompoSuite's state of 77."""
+
+    position = slice(0, 3)
+    rotation = slice(3, 7)
+    cosines, sines = COMPOSUITE.angles[0]
+    velocities, finger_velocities = COMPOSUITE.velocities
+    tool = slice(66, 69)
+    fingers = slice(73, 75)
+
+
+def joint_angles(state: np.ndarray) -> np.ndarray:
+    """(..., 7) rad in (-pi, pi] from states (..., 77)."""
+    return np.arctan2(state[..., Parts.sines], state[..., Parts.cosines])
+
+
+class StateSetter:
+    """An environment of a task that is put into observed states and stepped once from each."""
+
+    def __init__(self, task: Task) -> None:
+        self.env = CompoSuiteEnv(task, ignore_done=True)
+        self.env.reset(seed=0)
+        simulation = self.env.simulation
+        self._start = simulation.data.qpos[:NUM_ARM_JOINTS].copy()
+
+    def set(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """Put in a state (77,), before `action`; gives what the simulator itself observes there."""
+        simulation = self.env.simulation
+        qpos, qvel = np.zeros(simulation.model.nq), np.zeros(simulation.model.nv)
+        angles = joint_angles(state)
+        # An angle is known up to full turns; joints with more than one start near the middle of their range.
+        qpos[:NUM_ARM_JOINTS] = angles + 2 * np.pi * np.round((self._start - angles) / (2 * np.pi))
+        qpos[NUM_ARM_JOINTS : NUM_ARM_JOINTS + 2] = state[Parts.fingers]
+        x, y, z, w = state[Parts.rotation] / np.linalg.norm(state[Parts.rotation])
+        qpos[simulation.object_qpos] = (*state[Parts.position], w, x, y, z)
+        qvel[:NUM_ARM_JOINTS] = state[Parts.velocities]
+        qvel[NUM_ARM_JOINTS : NUM_ARM_JOINTS + 2] = state[Parts.finger_velocities]
+        self.env.reset_to(qpos, qvel, gripper=self._gripper(state, action))
+        return self.env.full_observation()
+
+    def _gripper(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """(2,) command of the fingers: where they are while they move, at its stop while something holds them."""
+        simulation = self.env.simulation
+        command = np.clip((state[Parts.fingers] - simulation.finger_middle) / simulation.finger_half, -1.0, 1.0)
+        if np.abs(state[Parts.finger_velocities]).max() < _RESTING and action[-1] != 0:
+            command = np.sign(action[-1]) * np.array([1.0, -1.0])
+        return command
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """The simulator's next state (77,), reward, and whether the episode ends there."""
+        _, reward, terminated, _, _ = self.env.step(action)
+        return self.env.full_observation(), reward, terminated
+
+
+def determined(states: np.ndarray) -> np.ndarray:
+    """(N,) which of states (N, 77) say how the object is turned: by a quaternion of about unit length."""
+    return np.abs(np.linalg.norm(states[:, Parts.rotation], axis=1) - 1) <= _UNIT_TOLERANCE
+
+
+def errors(transitions: Transitions, task: Task, rows: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """Quantity -> absolute error of `rows` transitions drawn at random, in the units of `UNITS`.
+
+    `moved <quantity>` is by how much the data itself changes in the step, to judge an error by. Rows whose object
+    rotation is not of unit length are left out; `undetermined` (1,) is their share.
+    """
+    chosen = generator.permutation(len(transitions))[:rows]
+    usable = determined(transitions.observations[chosen])
+    found: dict[str, list[float]] = {name: [] for name in (*UNITS, *(_MOVED + name for name in _DYNAMIC))}
+    setter = StateSetter(task)
+    for row in chosen[usable]:
+        state, action = transitions.observations[row].astype(float), transitions.actions[row].astype(float)
+        following = transitions.next_observations[row].astype(float)
+        own = setter.set(state, action)
+        reached, reward, _ = setter.step(action)
+        for name, value in _differences(reached, following).items():
+            found[name].append(value)
+        found["reward"].append(abs(reward - float(transitions.rewards[row])))
+        found["tool within s"].append(1e3 * np.abs(own[Parts.tool] - state[Parts.tool]).max())
+        for name, value in _differences(state, following).items():
+            found[_MOVED + name].append(value)
+    arrays = {name: np.array(values) for name, values in found.items()}
+    return arrays | {"undetermined": np.array([1 - usable.mean()])}
+
+
+def _differences(reached: np.ndarray, following: np.ndarray) -> dict[str, float]:
+    turn = np.abs((joint_angles(reached) - joint_angles(following) + np.pi) % (2 * np.pi) - np.pi)
+    length = np.linalg.norm(following[Parts.rotation])
+    # With a length far from 1 the direction still tells the rotation.
+    alike = abs(float(reached[Parts.rotation] @ following[Parts.rotation])) / max(length, 1e-9)
+    return {
+        "arm joints": turn.max(),
+        "joint velocities": np.abs(reached[Parts.velocities] - following[Parts.velocities]).max(),
+        "fingers": 1e3 * np.abs(reached[Parts.fingers] - following[Parts.fingers]).max(),
+        "tool position": 1e3 * float(np.linalg.norm(reached[Parts.tool] - following[Parts.tool])),
+        "object position": 1e3 * float(np.linalg.norm(reached[Parts.position] - following[Parts.position])),
+        "object rotation": float(np.degrees(2 * np.arccos(min(1.0, alike)))),
+    }
+
+
+def summary(task: Task, generated: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray]) -> PhysicsSummary:
+    """What goes into `physics.json`: quantiles of the errors, of generated and of real data."""
+
+    def quantiles(arrays: Mapping[str, np.ndarray], names: Sequence[str], prefix: str = "") -> dict[str, list[float]]:
+        known = [name for name in names if len(arrays[prefix + name])]
+        return {name: [float(f"{q:.4g}") for q in np.quantile(arrays[prefix + name], LEVELS)] for name in known}
+
+    return PhysicsSummary(
+        task=task.name,
+        rows=len(generated["reward"]),
+        undetermined=float(generated["undetermined"][0]),
+        levels=list(LEVELS),
+        units=UNITS,
+        generated=quantiles(generated, tuple(UNITS)),
+        real=quantiles(real, tuple(UNITS)),
+        moved=quantiles(real, _DYNAMIC, _MOVED),
+    )
+
+
+def check_run(loop: Loop, iteration: int | None, rows: int, *, seed: int = 0) -> list[PhysicsSummary]:
+    """Check the sets of an iteration (None: the last with sets), `rows` of each; writes `physics.json` beside each.
+
+    Raises `DataError` where there is no such set, or where the expert data of a training task is missing.
+    """
+    candidates = loop.state.iterations if iteration is None else loop.state.iterations[iteration : iteration + 1]
+    stages = [[s for s in loop.generation_stages(it) if s.output.exists()] for it in candidates]
+    stages = next((found for found in reversed(stages) if found), [])
+    if not stages:
+        which = "no iteration" if iteration is None else f"iteration {iteration}"
+        raise DataError(f"{loop.folder}: {which} has generated sets to check")
+    files = expert_files(loop.paths.data_path, loop.config.dataset_type, loop.tasks.train)
+    parts = []
+    for task, file in zip(loop.tasks.train, files, strict=True):
+        parts.append(errors(read_expert(file, task), task, rows, rng("physics", seed, task.name)))
+        log.info("real data of %s: %d transitions", task, len(parts[-1]["reward"]))
+    real = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    summaries = []
+    for stage in stages:
+        generated = errors(
+            read_samples(stage.output, stage.task, COMPOSUITE), stage.task, rows, rng("physics", seed, stage.name)
+        )
+        summaries.append(summary(stage.task, generated, real))
+        write_json(stage.output.with_name(PHYSICS_FILE), asdict(summaries[-1]))
+        log.info("%s: %d transitions", stage.task, len(generated["reward"]))
+    return summaries
+
+
+def write_table(path: Path, summaries: Sequence[PhysicsSummary]) -> None:
+    """A row per task and quantity: error quantiles of generated and real data, and by how much a real step moves it."""
+    kinds = ("generated", "real", "moved")
+    marks = [f"{kind}_{level}" for kind in kinds for level in LEVELS]
+    rows = []
+    for each in summaries:
+        for name, unit in each.units.items():
+            row: dict[str, Any] = {"task": each.task, "quantity": name, "unit": unit, "rows": each.rows}
+            for kind in kinds:
+                row |= {f"{kind}_{level}": value for level, value in each.quantiles(kind, name).items()}
+            rows.append(row)
+    write_csv(path, ["task", "quantity", "unit", "rows", *marks], rows)
+
+
+@styled
+def compare_figure(summaries: Sequence[PhysicsSummary]) -> Figure:
+    """A panel per quantity, a line per task from the 5 to the 95 % quantile (thick: middle half, dot: median).
+
+    The grey band is the middle 90 % of real data's own errors, the grey line their median; the orange line is by how
+    much a real step changes the quantity (median). A set whose every row was undetermined has no line.
+    """
+    tasks = [each.task.split("_", 1)[1].replace("_", " ") for each in summaries]
+    figure, axes = new_figure(2, 4, size=(8.6, 2.2 + 0.3 * len(tasks)))
+    for panel, (name, unit) in zip(axes.flat, UNITS.items(), strict=True):
+        for y, each in enumerate(summaries):
+            real, own, moved = (
+                {level: max(value, _LEAST) for level, value in each.quantiles(kind, name).items()}
+                for kind in ("real", "generated", "moved")
+            )
+            if real:
+                panel.fill_betweenx([y - 0.45, y + 0.45], real[0.05], real[0.95], color="#e2e6ed", lw=0)
+                panel.plot([real[0.5]] * 2, [y - 0.45, y + 0.45], color="#8a93a3", lw=1.2)
+            if moved:
+                panel.plot([moved[0.5]] * 2, [y - 0.45, y + 0.45], color="#c2571a", lw=1.2)
+            if not own:
+                continue
+            panel.plot([own[0.05], own[0.95]], [y, y], color="#14713f", lw=1)
+            panel.plot([own[0.25], own[0.75]], [y, y], color="#14713f", lw=3.2, solid_capstyle="butt")
+            panel.plot(own[0.5], y, "o", color="white", mec="#14713f", ms=4)
+        panel.set(xscale="log", ylim=(len(tasks) - 0.4, -0.6), title=f"{name} ({unit})" if unit else name)
+        first = panel in axes[:, 0]
+        panel.set_yticks(range(len(tasks)), tasks if first else [""] * len(tasks), fontsize=6.5)
+        panel.tick_params(axis="y", length=0)
+    return figure

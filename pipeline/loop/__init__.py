@@ -1,0 +1,1 @@
+"""The loop: configuration, state, the decisions of the algorithm, and the run that follows them."""

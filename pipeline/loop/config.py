@@ -1,0 +1,246 @@
+"""Configuration of the iterative loop: one YAML file, overridden by flags."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from corl.config import RUNTIME_SETTINGS as POLICY_RUNTIME_SETTINGS
+from corl.practice import PracticeConfig
+from corl.train import PolicyConfig
+from diffusion.config import (
+    DENOISERS,
+    MLP_SETTINGS,
+    RUNTIME_SETTINGS,
+    DenoiserConfig,
+    QualityConfig,
+    SamplerConfig,
+    TrainConfig,
+    denoiser_named,
+)
+from envs.recording import CollectConfig
+from runtime.config import dict_without, from_mapping, given, merge, read_yaml, to_dict
+from runtime.device import expect_device_name
+from runtime.errors import ConfigError, distinct, expect_range
+from runtime.paths import machine_settings
+from runtime.seeds import LARGEST_SEED
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one job asks for. `cpus` is also what it takes of this machine's cores when jobs run locally (0: all)."""
+
+    memory_gb: int
+    hours: float
+    cpus: int
+    gpus: int = 1
+
+    def __post_init__(self) -> None:
+        if self.memory_gb < 1 or not 0 < self.hours < math.inf or self.cpus < 0 or self.gpus < 0:
+            raise ConfigError(f"{self}: expected memory and hours above 0, cpus and gpus of 0 or more")
+
+
+@dataclass(frozen=True)
+class StageResources:
+    """Requests per stage; defaults are those of the published code."""
+
+    diffusion: Resources = Resources(memory_gb=400, hours=24, cpus=8)
+    generation: Resources = Resources(memory_gb=50, hours=48, cpus=8)
+    policy: Resources = Resources(memory_gb=16, hours=24, cpus=10)
+    practice: Resources = Resources(memory_gb=16, hours=24, cpus=10)
+
+    def of(self, stage: str) -> Resources:
+        """Of a stage by its name in `PipelineConfig.stages`: policies ask for the same whatever set they learn from."""
+        return self.policy if stage == "practised_policy" else getattr(self, stage)
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Where jobs run. `auto` is SLURM where `sbatch` is found, else this machine.
+
+    `gres` replaces the plain number of GPUs (`gpu:a100:1`). `setup` are shell lines run before every SLURM job;
+    `sbatch` are further options of sbatch, name -> value: null takes one out that would be there. `max_parallel` caps
+    the jobs that run at once on a cluster, `max_array` the jobs of one array; `tasks_per_job` tasks run one after
+    another in one job.
+    `signal_seconds` before its limit a job saves where it is and queues itself again.
+    """
+
+    kind: str = "auto"
+    partition: str | None = None
+    qos: str | None = None
+    account: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    gres: str | None = None
+    sbatch: Mapping[str, str | int | bool | None] = field(default_factory=dict)
+    setup: tuple[str, ...] = ()
+    max_parallel: int = 200
+    max_array: int = 500
+    tasks_per_job: int = 1
+    signal_seconds: int = 90
+    poll_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("auto", "slurm", "local"):
+            raise ConfigError(f"cluster {self.kind!r}: expected auto, slurm or local")
+        expect_range(self, "max_parallel", "max_array", "tasks_per_job", "signal_seconds", least=1)
+        expect_range(self, "poll_seconds", above=True)
+        for name in ("partition", "qos", "account", "constraint", "exclude", "gres"):
+            _expect_line(f"cluster.{name}", getattr(self, name))
+        for name, value in self.sbatch.items():
+            if name.replace("_", "-") in _OWN_OPTIONS or not re.fullmatch(r"[a-z][a-z0-9]+([-_][a-z0-9]+)*", name):
+                raise ConfigError(
+                    f"cluster.sbatch: {name!r}: expected a long option of sbatch without dashes in front, and none of "
+                    f"the program's own ({', '.join(_OWN_OPTIONS)})"
+                )
+            _expect_line(f"cluster.sbatch: {name}", value)
+
+
+def _expect_line(name: str, value: object) -> None:
+    """What would be more than one line of a job script says more than an option."""
+    if set("\n\r\0") & set(str(value)):
+        raise ConfigError(f"{name}: {value!r}: expected a single line")
+
+
+# Jobs are found again, followed and continued by these.
+_OWN_OPTIONS = ("array", "chdir", "comment", "error", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output",
+                "parsable", "quiet", "signal", "test-only", "time", "wait", "wrap")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RetryConfig:
+    """Retries of a failed job: how often, how long to wait, how much more to ask for, up to which caps."""
+
+    max_retries: int = 100
+    retry_delay: float = 300.0
+    retry_memory_multiplier: float = 1.5
+    retry_time_multiplier: float = 1.5
+    max_memory_gb: int = 400
+    max_time_hours: float = 72
+
+    def __post_init__(self) -> None:
+        expect_range(self, "max_retries", "retry_delay")
+        expect_range(self, "retry_memory_multiplier", "retry_time_multiplier", "max_memory_gb", least=1)
+        expect_range(self, "max_time_hours", above=True)
+
+
+@dataclass(frozen=True)
+class PathConfig:
+    """Folders of this run; what is not given comes from `config/paths.yaml`. Relative to the current directory."""
+
+    data_path: Path | None = None
+    results_path: Path | None = None
+    tasks_path: Path | None = None
+    logs_path: Path | None = None
+
+    def resolved(self) -> PathConfig:
+        settings = machine_settings()
+        return PathConfig(
+            **{
+                name: Path(getattr(self, name) or getattr(settings, name)).expanduser().absolute()
+                for name in ("data_path", "results_path", "tasks_path", "logs_path")
+            }
+        )
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Everything that decides a run's results, and where and how its jobs run.
+
+    `collect`, when given, records expert data that is missing with the scripted experts. With `ground` every generated
+    transition is made exact by the simulator (`pipeline.stages.grounding`). With `practice.rounds` the tasks that their
+    generated sets do not solve are practised on in the simulator, and validated once more (`corl.practice`).
+    """
+
+    max_iterations: int = 5
+    denoiser: str = "dit"
+    num_train: int = 14
+    experiment_type: str = "component-wise"
+    task_list_seed: int = 0
+    diffusion_seed: int = 0
+    curriculum_seed: int = 0
+    dataset_type: str = "expert"
+    success_threshold: float = 0.8
+    threshold_reduction_amount: float = 0.1
+    threshold_reduction_cycle: int = 1
+    min_threshold: float = 0.5
+    rl_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    middle_seeds: tuple[int, ...] = (0,)
+    network: DenoiserConfig = field(default_factory=DenoiserConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+    sampling: SamplerConfig = field(default_factory=SamplerConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    practice: PracticeConfig = field(default_factory=PracticeConfig)
+    ground: bool = False
+    collect: CollectConfig | None = None
+    device: str = "auto"
+    paths: PathConfig = field(default_factory=PathConfig)
+    resources: StageResources = field(default_factory=StageResources)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    retry: RetryConfig = field(default_factory=RetryConfig)
+
+    def __post_init__(self) -> None:
+        kind = denoiser_named(self.denoiser).kind
+        if self.network.kind != kind:
+            raise ConfigError(f"denoiser {self.denoiser!r}: its network has the kind {kind}, not {self.network.kind}")
+        expect_range(self, "max_iterations", "num_train", "threshold_reduction_cycle", least=1)
+        expect_range(self, "success_threshold", "min_threshold", "threshold_reduction_amount", most=1)
+        distinct("rl_seeds", self.rl_seeds)
+        distinct("middle_seeds", self.middle_seeds)
+        seeds = ("task_list_seed", "diffusion_seed", "curriculum_seed", "rl_seeds", "middle_seeds")
+        expect_range(self, *seeds, most=LARGEST_SEED)
+        if self.min_threshold > self.success_threshold:
+            raise ConfigError(f"min_threshold {self.min_threshold}: expected at most success_threshold")
+        expect_device_name(self.device)
+
+    def model_name(self, iteration: int) -> str:
+        """MODEL of the published folder names. Raises `ConfigError` for an iteration before the first."""
+        if iteration < 0:
+            raise ConfigError(f"--diffusion_training_run {iteration}: expected 0 or more")
+        return f"{self.run_name}_{iteration}"
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of an iteration's stages, in their order."""
+        practised = ("practice", "practised_policy") if self.practice.rounds else ()
+        return ("diffusion", "generation", "policy", *practised)
+
+    @property
+    def run_name(self) -> str:
+        return f"{self.denoiser}_tasklist{self.task_list_seed}_train{self.num_train}_diffusionseed{self.diffusion_seed}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The part that decides results: a results folder made with another identity is refused.
+
+        How many iterations to run is not in it: a finished run can be continued with more of them.
+        """
+        ignored = ("paths", "resources", "cluster", "retry", "max_iterations", "device")
+        policy = dict_without(self.policy, POLICY_RUNTIME_SETTINGS)
+        training = dict_without(self.training, RUNTIME_SETTINGS)
+        # What a run does not use does not set it apart from those that were begun before it could be used.
+        unused = [*([] if self.practice.rounds else ["practice"]), *([] if self.ground else ["ground"])]
+        return dict_without(self, (*ignored, *unused)) | {"policy": policy, "training": training}
+
+
+def load_pipeline_config(
+    path: Path | None, overrides: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> PipelineConfig:
+    """The configuration of a YAML (or JSON) file with those flags laid over it that are not None.
+
+    `defaults` are those of an entry point and lie under the file; under them lie the sizes of the network that the
+    denoiser's name stands for, and its settings of training.
+    """
+    source = "flags" if path is None else str(path)
+    values = merge(defaults or {}, {} if path is None else read_yaml(path))
+    values = merge(values, given(overrides))
+    preset = DENOISERS.get(str(values.get("denoiser", PipelineConfig.denoiser)))
+    if preset is not None:
+        under = {"network": to_dict(preset)} | ({} if preset.kind.startswith("dit") else MLP_SETTINGS)
+        values = merge(under, values)
+    return from_mapping(PipelineConfig, values, source=source)

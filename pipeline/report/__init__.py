@@ -1,0 +1,1 @@
+"""Page, figures and pictures of a run."""

@@ -1,0 +1,277 @@
+"""The figures of a run, for its page and for a paper. Each is a function of the loop that gives a matplotlib figure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.results import overview
+from runtime.atomic import atomic_path
+from runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pipeline.loop.runner import Loop
+
+_INK, _SOFT = "#1d2433", "#5b6475"
+_LOW, _HIGH = "#f3f7f5", "#14713f"  # of success 0 and 1
+_COLOURS = ("#1f5fa8", "#c2571a", "#14713f", "#7a4fa3", "#a88400", "#4f8a8b", "#a8325e", "#5b6475")
+_POINTS = 300  # of a curve; more cannot be told apart
+_FEW = 20  # points of a curve that are shown one by one
+_STYLE = {
+    "font.size": 8,
+    "axes.edgecolor": _SOFT,
+    "axes.labelcolor": _INK,
+    "axes.titlesize": 8.5,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+}
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """The house style while drawing; without pyplot, whose global state two threads would share."""
+
+    def drawn(*args: Any, **kwargs: Any) -> Figure:
+        import matplotlib
+
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    drawn.__doc__ = draw.__doc__
+    return drawn
+
+
+def new_figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (4.6, 2.7)) -> tuple[Figure, np.ndarray]:
+    """A figure of `size` inches and its axes (rows, columns), without pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for each in axes.flat:
+        each.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def success_map() -> Any:
+    """From no success to full success."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("success", [_LOW, _HIGH])
+
+
+@styled
+def success_grid(loop: Loop, iteration: int | None = None) -> Figure:
+    """Success over object x obstacle, a panel per objective (and row per robot); the best of all iterations unless one
+    is given. Tasks with expert data are hatched, middle tasks have a dashed frame, held-out tasks a full one."""
+    from matplotlib.patches import Rectangle
+
+    grid = overview.grid(loop)
+    rows, columns = len(grid.robots), len(grid.objectives)
+    size = (0.38 * len(grid.obstacles) * columns + 1.0, (0.38 * len(grid.objects) + 0.9) * rows)
+    figure, axes = new_figure(rows, columns, size=size)
+    colours = success_map()
+    for place, (block, each) in enumerate(zip(grid.blocks, axes.flat, strict=True)):
+        each.set(xlim=(0, len(grid.obstacles)), ylim=(len(grid.objects), 0), aspect="equal")
+        each.set_title(f"{block.robot} {block.objective}" if rows > 1 else block.objective)
+        each.set_xticks(np.arange(len(grid.obstacles)) + 0.5, grid.obstacles, rotation=35, ha="right")
+        names = grid.objects if place % columns == 0 else [""] * len(grid.objects)
+        each.set_yticks(np.arange(len(grid.objects)) + 0.5, names)
+        each.tick_params(length=0)
+        each.spines[:].set_visible(False)
+        for y, row in enumerate(block.rows):
+            for x, cell in enumerate(row):
+                _draw_cell(each, Rectangle, cell, x, y, iteration, colours)
+    return figure
+
+
+def _draw_cell(axes: Axes, rectangle: Any, cell: Any, x: int, y: int, iteration: int | None, colours: Any) -> None:
+    place = {"xy": (x + 0.06, y + 0.06), "width": 0.88, "height": 0.88}
+    if cell is None:
+        axes.plot(x + 0.5, y + 0.5, ".", color="#dfe3ea", ms=3)
+        return
+    if cell.kind == "train":
+        axes.add_patch(rectangle(**place, facecolor="#eef0f4", edgecolor="#c3c9d4", hatch="////", lw=0))
+        return
+    rate = cell.at(iteration)
+    dashes = "--" if cell.kind == "middle" else "-"
+    face = "white" if rate is None else colours(rate)
+    axes.add_patch(rectangle(**place, facecolor=face, edgecolor=_SOFT, lw=0.7, ls=dashes))
+    text = "–" if rate is None else f"{rate:.2f}".lstrip("0") if rate < 1 else "1"
+    dark = rate is not None and rate > 0.55
+    axes.text(x + 0.5, y + 0.52, text, ha="center", va="center", fontsize=7, color="white" if dark else _INK)
+
+
+@styled
+def diffusion_loss(loop: Loop) -> Figure | None:
+    """Denoising loss while the generators train, one curve per iteration."""
+    curves = overview.loss_curves(loop)
+    if not curves:
+        return None
+    figure, ((axes,),) = new_figure()
+    for (iteration, points), colour in zip(curves.items(), itertools.cycle(_COLOURS), strict=False):
+        steps, losses = np.array(_thin(points)).T
+        marker = "." if len(points) < _FEW else ""
+        axes.plot(steps, losses, marker=marker, lw=1.2, color=colour, label=f"iteration {iteration}")
+    axes.set(xlabel="training step", ylabel="denoising loss", yscale="log")
+    axes.grid(alpha=0.25)
+    if len(curves) <= len(_COLOURS):
+        axes.legend(frameon=False)
+    return figure
+
+
+def policy_success(loop: Loop) -> Figure | None:
+    """Success while the policies of the held-out tasks train, in each task's best iteration."""
+    return _policy_figure(loop, "success_rate", "success", ylim=(-0.03, 1.03))
+
+
+def policy_return(loop: Loop) -> Figure | None:
+    """Return while the policies of the held-out tasks train, in each task's best iteration."""
+    return _policy_figure(loop, "mean_return", "return of an episode")
+
+
+@styled
+def _policy_figure(loop: Loop, key: str, label: str, **limits: Any) -> Figure | None:
+    curves = list(overview.policy_curves(loop))
+    if not curves:
+        return None
+    figure, ((axes,),) = new_figure()
+    tasks = list(dict.fromkeys(task for task, _, _ in curves))
+    by_name = len(tasks) <= len(_COLOURS)
+    for task, _, rows in curves:
+        colour = _COLOURS[tasks.index(task)] if by_name else "#9fb4cc"
+        points = _thin([(row["step"], row[key]) for row in rows])
+        axes.plot(*np.array(points).T, marker="o", ms=2, lw=1 if by_name else 0.6, color=colour)
+    if by_name:
+        for task, colour in zip(tasks, _COLOURS, strict=False):
+            axes.plot([], [], color=colour, label=f"{task.object} {task.obstacle} {task.objective}")
+    else:
+        steps = sorted({row["step"] for _, _, rows in curves for row in rows})
+        mean = [np.mean([row[key] for _, _, rows in curves for row in rows if row["step"] == step]) for step in steps]
+        axes.plot(steps, mean, lw=2, color=_COLOURS[0], label=f"mean of {len(curves)} policies")
+    axes.set(xlabel="gradient step", ylabel=label, **limits)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=6.5)
+    return figure
+
+
+@styled
+def threshold_history(loop: Loop) -> Figure | None:
+    """Acceptance threshold and the successes that met it, per iteration; the curriculum's phases along the axis."""
+    rows = overview.history(loop)
+    if not rows:
+        return None
+    figure, ((axes,),) = new_figure()
+    known = overview.cells(loop).values()
+    for kind, colour, marker in (("held out", _COLOURS[2], "o"), ("middle", _COLOURS[3], "s")):
+        points = [(i, rate) for cell in known if cell.kind == kind for i, rate in enumerate(cell.rates)]
+        points = [(i, rate) for i, rate in points if rate is not None]
+        if points:
+            axes.plot(*np.array(points).T, marker, ms=4, alpha=0.55, color=colour, label=kind, mec="none")
+    indices = [row["index"] for row in rows]
+    edges = [*indices, indices[-1] + 1]
+    thresholds = [row["threshold"] for row in rows]
+    axes.stairs(thresholds, np.array(edges) - 0.5, baseline=None, color=_COLOURS[1], lw=1.6, label="threshold")
+    phases = [row["phase"].replace("all sources", "") for row in rows]
+    axes.set_xticks(indices, [f"{i}\n{phase}" for i, phase in zip(indices, phases, strict=True)])
+    axes.set(xlabel="iteration", ylabel="success", ylim=(-0.03, 1.05))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, ncols=3, loc="upper left", bbox_to_anchor=(0, 1.16))
+    return figure
+
+
+@styled
+def data_quality(loop: Loop) -> Figure | None:
+    """Success of a set's policies over its quality; None where no set was assessed and tried."""
+    sets = [each for each in overview.generated_sets(loop) if each.quality is not None and each.rate is not None]
+    if not sets:
+        return None
+    figure, (row,) = new_figure(1, 3, size=(7.2, 2.5))
+    for axes, name in zip(row, ("distance", "violations", "duplicates"), strict=True):
+        for kind, colour, marker in (("held out", _COLOURS[2], "o"), ("middle", _COLOURS[3], "s")):
+            chosen = [s for s in sets if s.kind == kind and getattr(s.quality, name) is not None]
+            points = [(getattr(s.quality, name), s.rate) for s in chosen]
+            if points:
+                axes.plot(*np.array(points).T, marker, ms=4, alpha=0.65, color=colour, label=kind, mec="none")
+        axes.set(xlabel={"distance": "distance to training data (std)"}.get(name, f"share of {name}"))
+        axes.set(ylim=(-0.03, 1.03))
+        axes.grid(alpha=0.25)
+    row[0].set_ylabel("success")
+    row[0].legend(frameon=False)
+    return figure
+
+
+@styled
+def stage_times(loop: Loop) -> Figure | None:
+    """Wall time of each stage per iteration."""
+    rows = [row for row in overview.history(loop) if row["seconds"]]
+    if not rows:
+        return None
+    figure, ((axes,),) = new_figure(size=(4.6, 2.4))
+    left = np.zeros(len(rows))
+    for stage, colour in zip(loop.config.stages, _COLOURS, strict=False):
+        minutes = np.array([row["seconds"].get(stage, 0.0) / 60 for row in rows])
+        label = overview.STAGES[stage]
+        axes.barh([row["index"] for row in rows], minutes, left=left, color=colour, height=0.6, label=label)
+        left += minutes
+    axes.set(xlabel="minutes", ylabel="iteration")
+    axes.set_yticks([row["index"] for row in rows])
+    axes.invert_yaxis()
+    axes.legend(frameon=False, ncols=3, loc="upper left", bbox_to_anchor=(-0.02, 1.18), fontsize=7)
+    return figure
+
+
+def physics_errors(loop: Loop) -> Figure | None:
+    """How far generated next states are from the simulator's, beside real data's own; None where unchecked."""
+    from pipeline.analysis.physics import compare_figure
+
+    checked = [each for each in overview.generated_sets(loop) if each.physics]
+    return compare_figure([each.physics for each in checked]) if checked else None
+
+
+FIGURES: dict[str, tuple[Callable[[Loop], Any], str]] = {
+    "success_grid": (success_grid, "Best success of every task"),
+    "threshold": (threshold_history, "Success of every set, and the threshold it had to pass"),
+    "diffusion_loss": (diffusion_loss, "Training of the generator"),
+    "policy_success": (policy_success, "Success while the policies train: held-out tasks, each in its best iteration"),
+    "policy_return": (policy_return, "Return while the policies train"),
+    "data_quality": (data_quality, "Quality of generated sets and the success of the policies they taught"),
+    "physics": (
+        physics_errors,
+        "Generated next states against the simulator's: errors of generated sets (green) and real data (grey: middle "
+        "90 % and median); orange: by how much a real step changes the quantity",
+    ),
+    "stage_times": (stage_times, "Wall time per stage"),
+}
+"""Name -> how it is drawn, and its caption. A figure without anything to show is None."""
+
+
+def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    if len(points) <= _POINTS:
+        return points
+    return [points[i] for i in np.linspace(0, len(points) - 1, _POINTS).round().astype(int)]
+
+
+def save_figure(figure: Figure, stem: Path, formats: Sequence[str], *, dpi: int = 300) -> list[Path]:
+    """Write `<stem>.<format>` for each, whole or not at all. Raises `ConfigError` for a format that cannot be drawn."""
+    import matplotlib
+
+    known = figure.canvas.get_supported_filetypes()
+    written = []
+    for name in formats:
+        if name not in known:
+            raise ConfigError(f"format {name!r}: expected one of {', '.join(sorted(known))}")
+        path = stem.with_name(f"{stem.name}.{name}")
+        with atomic_path(path) as temporary, matplotlib.rc_context(_STYLE):
+            figure.savefig(temporary, format=name, dpi=dpi)
+        written.append(path)
+    return written

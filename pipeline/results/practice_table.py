@@ -1,0 +1,69 @@
+"""What practice came to: success of the generated set alone and of the practised one, side by side, never mixed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offline_compositional_rl_datasets.task import Task
+from pipeline.loop.selection import Score
+from pipeline.loop.state import Iteration
+from runtime.atomic import artifact_info
+from runtime.metrics import wilson, write_csv
+
+if TYPE_CHECKING:
+    from pipeline.loop.runner import Loop
+
+COLUMNS = (
+    "task",
+    "kind",
+    "iteration",
+    "generated_solved",
+    "practised_solved",
+    "wilson_low",
+    "wilson_high",
+    "control_steps",
+    "rounds",
+    "round_kept",
+    "rows_generated",
+    "rows_labelled",
+    "rows_practised",
+)
+
+
+def practice_rows(loop: Loop) -> list[dict[str, Any]]:
+    """A row for each task and iteration in which a practised set was tried; success as k/n over all seeds."""
+    return [_row(loop, it, task) for it in loop.state.iterations for task in it.targets if it.practised.get(task)]
+
+
+def _row(loop: Loop, iteration: Iteration, task: Task) -> dict[str, Any]:
+    solved, trials = _counts(iteration.practised[task])
+    low, high = wilson(solved, trials)
+    (stage,) = loop.practice_stages(iteration, [task])
+    practice = (artifact_info(stage.output) or {}).get("practice", {})
+    made = practice.get("rows", {})
+    strict = iteration.scores.get(task)
+    return {
+        "task": task.name,
+        "kind": "held out" if task in loop.tasks.test else "middle",
+        "iteration": iteration.index,
+        "generated_solved": "/".join(map(str, _counts(strict))) if strict else "",
+        "practised_solved": f"{solved}/{trials}",
+        "wilson_low": f"{low:.3f}",
+        "wilson_high": f"{high:.3f}",
+        "control_steps": practice.get("control_steps", ""),
+        "rounds": len(practice.get("rounds", [])),
+        "round_kept": practice.get("round", ""),
+        **{f"rows_{origin}": made.get(origin, "") for origin in ("generated", "labelled", "practised")},
+    }
+
+
+def _counts(scores: dict[int, Score]) -> tuple[int, int]:
+    return sum(score.solved for score in scores.values()), sum(score.trials for score in scores.values())
+
+
+def write_practice_table(loop: Loop, folder: Path) -> None:
+    """`practice.csv` in the folder, where something was practised."""
+    rows = practice_rows(loop)
+    if rows:
+        write_csv(folder / "practice.csv", list(COLUMNS), rows)

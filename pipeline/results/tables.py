@@ -1,0 +1,237 @@
+"""CSV tables and the best data sets of a run, under the published names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from offline_compositional_rl_datasets.task import Task
+from pipeline.loop.state import Iteration, LoopState
+from pipeline.stages.paths import samples_file
+from runtime.atomic import atomic_path, side_file, write_json, write_text
+from runtime.config import config_hash
+from runtime.errors import StateError
+from runtime.metrics import wilson, write_csv
+
+if TYPE_CHECKING:
+    from diffusion.quality import Quality
+    from pipeline.loop.runner import Loop
+    from pipeline.loop.selection import Score
+
+log = logging.getLogger(__name__)
+
+_INTERVAL_COLUMNS = ("wilson_low", "wilson_high")
+_QUALITY_COLUMNS = ("data_distance", "data_worst_factor", "data_violations", "data_duplicates")
+
+
+def policies_folder(loop: Loop) -> Path:
+    return loop.paths.logs_path / "policies_slurm_logs" / f"policies_slurm_diffusionseed{loop.config.diffusion_seed}"
+
+
+def final_table_file(loop: Loop) -> Path:
+    return policies_folder(loop) / f"final_test_task_table_iter{_judged(loop).next_index - 1}.csv"
+
+
+def best_folder(loop: Loop) -> Path:
+    name = f"{loop.config.run_name}_iters{_judged(loop).next_index - 1}"
+    return loop.paths.results_path / "best_testtask_dataset" / name
+
+
+def _judged(loop: Loop) -> LoopState:
+    """What the final tables show: where the run has ended, not the iteration that it left open."""
+    return loop.state.closed() if loop.state.outcome else loop.state
+
+
+def claim(loop: Loop) -> None:
+    """Note whose tables these are: their folder is named by the diffusion seed alone.
+
+    Raises `StateError` where the tables of another run, configuration or results folder are there.
+    """
+    owner = policies_folder(loop) / "run.txt"
+    run = f"{loop.config.run_name} {config_hash(loop.identity)}"
+    if owner.exists():
+        written = owner.read_text(encoding="utf-8", errors="replace").strip()
+        other, in_, where = written.partition(" in ")
+        if in_ and not (other == run and _leads_to(owner.parent, where, loop.folder)):
+            raise StateError(f"{owner.parent}: holds the tables of another run ({written}); choose another --logs_path")
+    write_text(owner, f"{run} in {os.path.relpath(loop.folder.resolve(), owner.parent.resolve())}\n")
+
+
+def _leads_to(start: Path, relative: str, folder: Path) -> bool:
+    """Whether a relative path from `start` is a folder, however either of them was reached (symbolic links)."""
+    ways = (start.resolve() / relative, Path(os.path.normpath(start / relative)))
+    return any(way.resolve() == folder.resolve() for way in ways)
+
+
+def write_iteration_tables(loop: Loop) -> None:
+    """The tables of all finished iterations: a run killed between deciding and writing makes up for it here."""
+    finished = [it for it in loop.state.iterations if it.selection is not None]
+    for count in range(1, len(finished) + 1):
+        _write_iteration(loop, finished[:count])
+
+
+def _write_iteration(loop: Loop, iterations: list[Iteration]) -> None:
+    """Scores per seed of the last iteration's test and middle tasks, and the test tasks' history up to it."""
+    config, iteration = loop.config, iterations[-1]
+    i, folder = iteration.index, policies_folder(loop)
+    stem = f"{config.policy.algorithm.replace('_', '')}_diffusionseed{config.diffusion_seed}"
+    qualities = {stage.task: stage.quality() for stage in loop.generation_stages(iteration)}
+    test_folder = folder / f"policies_slurm_test_{i}" / "logs"
+    _write_scores(
+        test_folder / f"{stem}_diffusiontrainingrun{i}.csv", iteration, loop.tasks.test, config.rl_seeds, qualities
+    )
+    middle = folder / f"policies_slurm_middle_{i}" / "logs" / f"{stem}_diffusiontraining{i}_middle.csv"
+    if loop.tasks.middle:
+        _write_scores(middle, iteration, loop.tasks.middle, config.middle_seeds, qualities)
+    columns = ["task", *(f"success_rate_iter{it.index}" for it in iterations), "best_success_rate"]
+    rows = []
+    for task in loop.tasks.test:
+        rates = [it.rate(task) for it in iterations]
+        row = {f"success_rate_iter{it.index}": _number(rate) for it, rate in zip(iterations, rates, strict=True)}
+        best = max((rate for rate in rates if rate is not None), default=None)
+        rows.append({"task": task.name, **row, "best_success_rate": _number(best)})
+    rows.sort(key=lambda row: float(row["best_success_rate"] or -1), reverse=True)
+    write_csv(test_folder / f"test_tasks_history_iter{i}.csv", columns, rows)
+
+
+def _write_scores(
+    path: Path,
+    iteration: Iteration,
+    tasks: tuple[Task, ...],
+    seeds: tuple[int, ...],
+    qualities: Mapping[Task, Quality | None],
+) -> None:
+    """Return and success of every seed, successes as k of n beside the rate; quality of the data they learned from."""
+    columns = ["robot", "object", "obstacle", "subtask"]
+    for seed in seeds:
+        columns += [f"score_seed{seed}", f"success_seed{seed}", f"solved_seed{seed}"]
+    rows = []
+    for task in tasks:
+        scores = iteration.scores.get(task)
+        if not scores:
+            continue
+        row: dict[str, object] = dict(zip(columns[:4], task.elements, strict=True))
+        for seed, score in scores.items():
+            row[f"score_seed{seed}"] = f"{score.mean_return:.3f}"
+            row[f"success_seed{seed}"] = _number(score.rate)
+            row[f"solved_seed{seed}"] = f"{score.solved}/{score.trials}"
+        row["avg_score"] = f"{sum(s.mean_return for s in scores.values()) / len(scores):.3f}"
+        row["avg_success"] = _number(iteration.rate(task))
+        row |= _interval(scores) | _quality(qualities.get(task))
+        rows.append(row)
+    write_csv(path, [*columns, "avg_score", "avg_success", *_INTERVAL_COLUMNS, *_QUALITY_COLUMNS], rows)
+
+
+def _interval(scores: Mapping[int, Score]) -> dict[str, str]:
+    """Wilson's 95 % interval of the success over the episodes of all seeds."""
+    solved, trials = (sum(getattr(score, name) for score in scores.values()) for name in ("solved", "trials"))
+    return dict(zip(_INTERVAL_COLUMNS, (f"{bound:.3f}" for bound in wilson(solved, trials)), strict=True))
+
+
+def _quality(quality: Quality | None) -> dict[str, object]:
+    if quality is None:
+        return {}
+    figures = (quality.distance, quality.worst_factor, quality.violations, quality.duplicates)
+    cells = [f"{value:.4f}" if isinstance(value, float) else value for value in figures]
+    return dict(zip(_QUALITY_COLUMNS, cells, strict=True))
+
+
+def final_rows(loop: Loop) -> list[dict[str, str]]:
+    """Held-out tasks with their success per iteration and the best; last the average of the best so far."""
+    state = _judged(loop)
+    iterations = state.iterations
+    rows, so_far = [], {task: Fraction(0) for task in loop.tasks.test}
+    averages = {}
+    for it in iterations:
+        for task in loop.tasks.test:
+            so_far[task] = max(so_far[task], it.rate(task) or Fraction(0))
+        averages[f"iter_{it.index}"] = _number(sum(so_far.values()) / len(so_far)) if so_far else ""
+    for task in loop.tasks.test:
+        best = state.best(task)
+        row = {f"iter_{it.index}": _number(it.rate(task)) for it in iterations}
+        rows.append({"task": task.name, **row, "best_rate": _number(best[0] if best else None)})
+    last = averages[f"iter_{iterations[-1].index}"] if iterations else ""
+    rows.append({"task": "AVERAGE_BEST_RATE", **averages, "best_rate": last})
+    return rows
+
+
+def write_final_table(loop: Loop) -> None:
+    """The table of held-out tasks, as a CSV file and in the log."""
+    iterations = _judged(loop).iterations
+    columns = ["task", *(f"iter_{it.index}" for it in iterations), "best_rate"]
+    rows = final_rows(loop)
+    write_csv(final_table_file(loop), columns, rows)
+    log.info("held-out tasks, success per iteration (%s):", loop.state.outcome)
+    for line in text_table(columns, rows):
+        log.info("  %s", line)
+
+
+def text_table(columns: list[str], rows: list[dict[str, str]]) -> list[str]:
+    """Lines of an aligned table; an iteration in which a task was not tried shows a dash."""
+    cells = [columns, *([row.get(column) or "-" for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    ]
+
+
+def write_best_datasets(loop: Loop) -> None:
+    """Each held-out task's set of the iteration with the highest rate, by hard link where the file system can."""
+    config, state, folder = loop.config, _judged(loop), best_folder(loop)
+    best_iterations, failed = {}, []
+    for task in loop.tasks.test:
+        best = state.best(task)
+        if best is None:
+            failed.append(f"{task.name}: no iteration has a score")
+            continue
+        source = samples_file(loop.paths.results_path, best[1], config.model_name(best[1]), task)
+        target = folder / task.name / source.name
+        if not source.exists() and not target.exists():
+            failed.append(f"{task.name}: {source} is gone")
+            continue
+        if source.exists():
+            _link(source, target)
+            _link(side_file(source), side_file(target))
+        best_iterations[task.name] = best[1]
+    summary = {
+        "dataset_name": folder.name,
+        "total_test_tasks": len(loop.tasks.test),
+        "successfully_copied": len(best_iterations),
+        "failed_tasks": failed,
+        "best_iterations": best_iterations,
+        "best_rates": {task.name: _number(state.best(task)[0]) for task in loop.tasks.test if state.best(task)},
+        "config": {
+            "denoiser": config.denoiser,
+            "task_list_seed": config.task_list_seed,
+            "num_train": config.num_train,
+            "diffusion_seed": config.diffusion_seed,
+            "success_threshold": config.success_threshold,
+            "final_threshold": float(state.threshold.value),
+        },
+    }
+    write_json(folder / "best_dataset_summary.json", summary)
+    log.info("best sets of the held-out tasks: %s", folder)
+
+
+def _link(source: Path, target: Path) -> None:
+    if target.exists() and target.samefile(source):
+        return
+    with atomic_path(target) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copy2(source, temporary)
+
+
+def _number(rate: Fraction | None) -> str:
+    return "" if rate is None else f"{float(rate):.4f}".rstrip("0").rstrip(".")

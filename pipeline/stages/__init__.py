@@ -1,0 +1,1 @@
+"""The stages: values that make one artifact from files each."""

@@ -1,0 +1,220 @@
+"""Stages 1 and 2: train the generator, draw a task's set from it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from diffusion.config import RUNTIME_SETTINGS, DenoiserConfig, SamplerConfig, TrainConfig
+from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples, write_samples
+from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import Transitions
+from pipeline.jobs.stage import StageProgress, held, key_of
+from pipeline.stages.paths import QUALITY_FILE, marginals_file
+from runtime.atomic import write_json
+from runtime.config import config_hash, dict_without, to_dict
+from runtime.cpus import use_threads
+from runtime.device import pick_device
+from runtime.errors import DataError, one_line
+from runtime.metrics import read_metrics
+from runtime.provenance import provenance
+from runtime.records import read_optional
+from runtime.seeds import derive_seed, rng
+
+if TYPE_CHECKING:
+    from diffusion.quality import Marginals, Quality
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainGenerator:
+    """Stage 1: train the generator on the expert sets of `expert_tasks` and the accepted sample files `sources`."""
+
+    data_path: Path
+    dataset_type: str
+    expert_tasks: tuple[Task, ...]
+    sources: tuple[tuple[Task, Path], ...]
+    network: DenoiserConfig
+    training: TrainConfig
+    seed: int
+    checkpoint: Path
+    initial: Path | None = None
+    device: str = "auto"
+    threads: int = 0
+    devices: int = 1  # GPUs of one machine that train together
+
+    @property
+    def name(self) -> str:
+        return f"train {self.checkpoint.parent.name}"
+
+    @property
+    def output(self) -> Path:
+        return self.checkpoint
+
+    def key(self) -> str:
+        expert = [
+            (task.name, key_of(find_task_file(self.data_path, self.dataset_type, task))) for task in self.expert_tasks
+        ]
+        sources = [(task.name, key_of(path)) for task, path in self.sources]
+        initial = key_of(self.initial) if self.initial else None
+        settings = [to_dict(self.network), dict_without(self.training, RUNTIME_SETTINGS), self.seed, initial]
+        return config_hash([expert, sources, *settings])
+
+    def progress(self) -> StageProgress:
+        rows = read_metrics(self.checkpoint.parent / "metrics.jsonl", "loss")
+        if not rows:
+            return StageProgress("beginning")
+        step, steps = rows[-1]["step"], self.training.steps
+        return StageProgress(f"step {step:,}/{steps:,}, loss {rows[-1]['loss']:.4f}", step / steps)
+
+    def __call__(self) -> None:
+        """With several GPUs one process each trains; under torchrun this is one of them already."""
+        from diffusion.distributed import World, spawn
+
+        world = World.of_environment()
+        devices = min(self.devices, torch.cuda.device_count())
+        if devices > 1 and world.size == 1 and pick_device(self.device).type == "cuda":
+            return spawn(dataclasses.replace(self, devices=1), devices)
+        # The first process holds the lock for all.
+        with held(self, self.checkpoint.parent) if world.leads else contextlib.nullcontext(self.key()) as key:
+            self._train(key, leads=world.leads)
+        return None
+
+    def _train(self, key: str | None, *, leads: bool) -> None:
+        from diffusion.pool import Pool
+        from diffusion.quality import Marginals, save_marginals
+        from diffusion.train import train
+
+        if key is None:
+            return
+        use_threads(self.threads)
+        device = pick_device(self.device)
+        parts = [self._expert(task) for task in self.expert_tasks]
+        parts += [read_samples(path, task, COMPOSUITE) for task, path in self.sources]
+        training = self.training
+        tasks, rows = len(parts), sum(len(part) for part in parts)
+        pool = Pool.of(
+            _given_up(parts),
+            COMPOSUITE,
+            rows=rows,
+            canonical=training.canonical_quaternions,
+            timeouts_as_terminals=training.timeouts_as_terminals,
+        )
+        if leads:
+            save_marginals(marginals_file(self.checkpoint), Marginals.of(pool.matrix, pool.task_index, pool.conditions))
+        started = time.monotonic()
+        train(
+            pool,
+            self.network,
+            self.training,
+            COMPOSUITE,
+            self.checkpoint,
+            seed=self.seed,
+            device=device,
+            initial=self.initial,
+            info={"key": key, "rows": len(pool.matrix), "tasks": tasks, **provenance()},
+        )
+        log.info("%s: %d rows, %.0f s", self.name, len(pool.matrix), time.monotonic() - started)
+
+    def _expert(self, task: Task) -> Transitions:
+        path = find_task_file(self.data_path, self.dataset_type, task)
+        return read_expert(path, task, episode_ends=self.training.episode_ends)
+
+
+def _given_up(parts: list[Transitions]) -> Iterator[Transitions]:
+    """The parts one after another, out of a list that is empty in the end."""
+    while parts:
+        yield parts.pop(0)
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Stage 2: draw the sample file of one task from a generator. Needs nothing of the task but its name."""
+
+    task: Task
+    checkpoint: Path
+    sampling: SamplerConfig
+    seed: int
+    device: str = "auto"
+    threads: int = 0
+    ground: bool = False  # by the simulator
+
+    @property
+    def name(self) -> str:
+        return f"generate {self.task.name}"
+
+    @property
+    def output(self) -> Path:
+        return self.checkpoint.parent / self.task.name / SAMPLES_FILE
+
+    @property
+    def quality_file(self) -> Path:
+        return self.output.with_name(QUALITY_FILE)
+
+    def quality(self) -> Quality | None:
+        """What is known of the set's quality before a policy is trained; None where nobody assessed it."""
+        from diffusion.quality import Quality
+
+        return read_optional(Quality, self.quality_file)
+
+    def key(self) -> str:
+        grounded = ["grounded"] if self.ground else []
+        return config_hash([key_of(self.checkpoint), self.task.name, to_dict(self.sampling), self.seed, *grounded])
+
+    def progress(self) -> StageProgress:
+        return StageProgress(f"{self.sampling.num_samples:,} samples")
+
+    def __call__(self) -> None:
+        from diffusion.generate import generate, keep_in_range
+        from diffusion.model import DiffusionModel
+        from diffusion.partial import PartialSamples
+        from diffusion.quality import assess
+
+        with held(self, self.output.parent) as key:
+            if key is None:
+                return
+            use_threads(self.threads)
+            model = DiffusionModel.load(self.checkpoint, COMPOSUITE, pick_device(self.device))
+            # Every task of every iteration has noise of its own: equal noise would tie the sets together.
+            seed = derive_seed("generate", self.seed, self.task.name, self.checkpoint.parent.name)
+            seed = self.seed if self.sampling.shared_noise else seed
+            partial = PartialSamples(self.output.with_name("partial"), key)
+            matrix = generate(model, self.task.one_hot, self.sampling, seed=seed, label=self.name, partial=partial)
+            quality = assess(
+                matrix, self.task.one_hot, COMPOSUITE, known_marginals(self.checkpoint), rng("quality", self.seed)
+            )
+            write_json(self.quality_file, asdict(quality))
+            log.info("%s: %s", self.name, quality)
+            keep_in_range(matrix, model, self.sampling)
+            info = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
+            transitions = Transitions.from_matrix(matrix, self.task)
+            if self.ground:
+                from pipeline.stages.grounding import ground
+
+                transitions = ground(transitions, self.task, COMPOSUITE)
+                info["grounded"] = {"rows": len(transitions), "of": len(matrix)}
+                log.info("%s: %d of %d rows grounded by the simulator", self.name, len(transitions), len(matrix))
+            write_samples(self.output, transitions, COMPOSUITE, info)
+            partial.discard()
+
+
+def known_marginals(checkpoint: Path) -> Marginals | None:
+    """The distribution of the data that trained a generator; None, with a warning, where that cannot be read."""
+    from diffusion.quality import load_marginals
+
+    try:
+        return load_marginals(marginals_file(checkpoint), COMPOSUITE)
+    except DataError as error:
+        log.warning("%s: quality is judged without it", one_line(error))
+        return None

@@ -1,0 +1,40 @@
+"""Generated transitions grounded by the simulator: it is put into s, applies a, and gives the exact s', r and done."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from offline_compositional_rl_datasets.layout import FactoredLayout
+from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
+from pipeline.analysis.physics import StateSetter, determined
+
+
+def ground(transitions: Transitions, task: Task, layout: FactoredLayout) -> Transitions:
+    """The transitions that the simulator makes of these states and actions.
+
+    A state becomes what the simulator observes once it has its joints, velocities, fingers and object; so all that
+    follows from these agrees with them. Rows whose object has no rotation of unit length, and rows after which the
+    simulation is not finite, are left out.
+    """
+    setter = StateSetter(task)
+    columns: list[tuple[np.ndarray, np.ndarray, float, np.ndarray, bool]] = []
+    for row in np.flatnonzero(determined(transitions.observations)):
+        action = np.clip(transitions.actions[row].astype(float), -1.0, 1.0)
+        state = setter.set(transitions.observations[row].astype(float), action)
+        following, reward, terminated = setter.step(action)
+        if np.isfinite(state).all() and np.isfinite(following).all() and np.isfinite(reward):
+            columns.append((state, action, reward, following, terminated))
+    if not columns:
+        return transitions.take(slice(0, 0))
+    states, actions, rewards, following, terminals = (np.array(column) for column in zip(*columns, strict=True))
+    states, following = (canonical_quaternions(array.astype(np.float32), layout) for array in (states, following))
+    return Transitions(
+        observations=states,
+        actions=actions.astype(np.float32),
+        rewards=rewards.astype(np.float32),
+        next_observations=following,
+        terminals=terminals,
+        timeouts=np.zeros(len(states), dtype=bool),
+        task=task,
+    )

@@ -1,0 +1,204 @@
+"""The data sets' authors' programs: offline training over a split, evaluation, fine-tuning online."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from corl.evaluate import VectorEnvironment, evaluate
+from corl.finetune import load_agent
+from corl.multitask_run import checkpoint_name, load_policy
+from corl.online import OnlineScores
+from corl.online_config import RUNTIME_SETTINGS, OnlineConfig
+from envs.pool import EnvPool
+from offline_compositional_rl_datasets.families import get_partial_task_list, get_task_list
+from offline_compositional_rl_datasets.hdf5 import find_task_file
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.task import AXES, Task
+from pipeline.jobs.stage import StageProgress, held, key_of, read_scores
+from pipeline.stages.online import Tracking, finish, learn, online_progress
+from pipeline.stages.paths import RESULT_FILE
+from runtime.config import config_hash, dict_without
+from runtime.cpus import cpu_count, use_threads
+from runtime.device import pick_device
+from runtime.errors import ConfigError
+from runtime.metrics import write_csv
+from runtime.paths import path_part
+from runtime.seeds import derive_seed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Which tasks and data: the keys `dataset.*` of the authors' programs."""
+
+    dir: Path
+    task_list_path: Path
+    split: str = "default"
+    type: str = "expert"
+    seed: int = 0
+    holdout_elem: str | None = None
+    partial_use: bool = False
+    partial_remove_elems: tuple[str, ...] = ("IIWA",)
+    partial_n_tasks: int = 64
+
+    def __post_init__(self) -> None:
+        if not self.partial_use:
+            return
+        known = [element for elements in AXES.values() for element in elements]
+        unknown = [element for element in self.partial_remove_elems if element not in known]
+        if unknown:
+            raise ConfigError(f"partial_remove_elems {', '.join(unknown)}: expected some of {', '.join(known)}")
+        if self.partial_n_tasks < 1:
+            raise ConfigError(f"partial_n_tasks {self.partial_n_tasks}: expected at least 1")
+
+    def tasks(self) -> dict[str, list[Task]]:
+        """`train`, `expert` (empty in most families) and `test`."""
+        _, train, expert, test = get_task_list(self.task_list_path, self.type, self.split, self.holdout_elem, self.seed)
+        if self.partial_use:
+            train, removed = get_partial_task_list(train, self.partial_remove_elems, self.partial_n_tasks)
+            test = [*test, *removed]
+        return {"train": train, "expert": expert or [], "test": test}
+
+    def files(self) -> tuple[tuple[Task, Path], ...]:
+        """The data of all training tasks. Raises `DataError` for the first that is missing."""
+        tasks = self.tasks()
+        if not tasks["train"] and not tasks["expert"]:
+            raise ConfigError(f"dataset split {self.split}: no training task is left to learn from")
+        kinds = [(task, self.type) for task in tasks["train"]] + [(task, "expert") for task in tasks["expert"]]
+        return tuple((task, find_task_file(self.dir, kind, task)) for task, kind in kinds)
+
+    def folder(self, root: Path, exp: str, algo: str) -> Path:
+        """Where a learner's results are under `root`. Raises `ConfigError` for a part that is no name of a folder."""
+        names = {"dataset_type": self.type, "dataset_split": self.split, "exp": exp, "algo": algo}
+        return root.joinpath(*(path_part(flag, name) for flag, name in names.items()), str(self.seed))
+
+
+class _Recording:
+    """A vectorised environment that keeps the rewards of every step."""
+
+    def __init__(self, environment: VectorEnvironment) -> None:
+        self.environment, self.num_envs = environment, environment.num_envs
+        self.rewards: list[np.ndarray] = []
+
+    def reset(self, seeds: Sequence[int]) -> np.ndarray:
+        return self.environment.reset(seeds)
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
+        result = self.environment.step(actions)
+        self.rewards.append(result[1])
+        return result
+
+
+def roll_out(
+    checkpoint: Path, tasks: Mapping[str, Sequence[Task]], folder: Path, *, n_steps: int, n_trajs: int, seed: int
+) -> dict[str, float]:
+    """Run a multitask policy in all tasks of each group; the mean success per group.
+
+    Writes `<group>_returns.csv` (columns traj, step and one per task: the reward of that step), and beside it what the
+    authors' program leaves out: `<group>_success.csv`.
+    """
+    policy = load_policy(checkpoint)
+    cores = cpu_count()
+    groups = {group: list(members) for group, members in tasks.items() if members}
+    rates: dict[str, float] = {}
+    first = next(iter(groups.values()))[0]
+    with EnvPool(first, n_trajs, workers=cores if cores > 1 else 0, horizon=n_steps) as environment:
+        for group, members in groups.items():
+            columns: dict[str, np.ndarray] = {}
+            successes = []
+            for task in members:
+                if environment.task != task:
+                    environment.assign(task)
+                recording = _Recording(environment)
+                seeds = [derive_seed("evaluation", seed, task.name, trial) for trial in range(n_trajs)]
+                result = evaluate(policy(task), recording, seeds)
+                rewards = np.zeros((n_trajs, n_steps))
+                rewards[:, : len(recording.rewards)] = np.stack(recording.rewards, axis=1)
+                columns[task.name] = rewards.reshape(-1)
+                successes.append(
+                    {
+                        "task": task.name,
+                        "solved": result.solved,
+                        "episodes": result.episodes,
+                        "success_rate": f"{result.success_rate:.4f}",
+                        "mean_return": f"{result.mean_return:.3f}",
+                    }
+                )
+                log.info("%s: %d/%d solved, return %.1f", task, result.solved, result.episodes, result.mean_return)
+            rows = (
+                {"traj": i // n_steps, "step": i % n_steps, **{name: f"{v[i]:.6g}" for name, v in columns.items()}}
+                for i in range(n_trajs * n_steps)
+            )
+            write_csv(folder / f"{group}_returns.csv", ["traj", "step", *columns], rows)
+            write_csv(folder / f"{group}_success.csv", list(successes[0]), successes)
+            rates[group] = float(np.mean([float(row["success_rate"]) for row in successes]))
+    return rates
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """Go on with an offline agent in one task online."""
+
+    task: Task
+    checkpoint: Path
+    config: OnlineConfig
+    seed: int
+    folder: Path
+    tracking: Tracking = field(default_factory=Tracking)
+    device: str = "auto"
+    threads: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"finetune {self.task.name} seed {self.seed}"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / RESULT_FILE
+
+    def key(self) -> str:
+        settings = dict_without(self.config, RUNTIME_SETTINGS)
+        return config_hash([self.task.name, key_of(self.checkpoint), settings, self.seed])
+
+    def progress(self) -> StageProgress:
+        return online_progress(self.folder, self.config.total_timesteps)
+
+    def scores(self) -> OnlineScores:
+        return read_scores(OnlineScores, self.output)
+
+    def __call__(self) -> None:
+        with held(self, self.folder) as key:
+            if key is None:
+                return
+            use_threads(self.threads)
+            device = pick_device(self.device)
+            agent, code = load_agent(self.checkpoint, COMPOSUITE, seed=self.seed, device=device)
+            finish(self, learn(self, agent, code, None, key=key, device=device), key)
+
+
+def key_values(arguments: Sequence[str]) -> list[str]:
+    """`key=value` of the authors' programs as flags: `dataset.type=expert` is `--dataset_type expert`."""
+    flags: list[str] = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if argument.startswith("-") or not equals:
+            flags.append(argument)
+            continue
+        name = key.replace(".", "_")
+        if value in ("True", "true", "False", "false"):
+            flags.append(f"--{name}" if value.lower() == "true" else f"--no-{name}")
+        elif value.startswith("["):
+            flags += [f"--{name}", *[item.strip() for item in value.strip("[]").split(",") if item.strip()]]
+        elif value not in ("None", "null"):
+            flags += [f"--{name}", value]
+    return flags
+
+
+def newest_checkpoint(folder: Path, seed: int) -> Path:
+    return folder / checkpoint_name("last", seed)

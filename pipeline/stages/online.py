@@ -1,0 +1,253 @@
+"""Online learning of one task as a stage: where the agents of `corl` meet the simulator and prior data."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from corl.evaluate import evaluate
+from corl.online import (
+    CHECKPOINT_FILE,
+    Agent,
+    OnlinePolicy,
+    OnlineRun,
+    OnlineScores,
+    last_metrics,
+    read_history,
+    train_online,
+)
+from corl.online_config import RUNTIME_SETTINGS, OnlineConfig
+from corl.online_replay import ObservationCode
+from corl.rlpd import PriorData
+from corl.sac import SAC
+from envs.composuite.simulation import CONTROL_FREQUENCY
+from envs.pool import EnvPool
+from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples
+from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import Transitions
+from pipeline.jobs.stage import StageProgress, commit_record, held, key_of, read_scores
+from pipeline.report.pictures import episode_frames
+from pipeline.stages.paths import RESULT_FILE
+from runtime.atomic import atomic_path
+from runtime.checkpoint import load_checkpoint
+from runtime.config import config_hash, dict_without, to_dict
+from runtime.cpus import cpu_count, use_threads
+from runtime.device import autocast_dtype, pick_device
+from runtime.errors import DataError
+from runtime.paths import path_part
+from runtime.resumable import discard
+from runtime.seeds import derive_seed
+from runtime.trackers import trackers
+
+log = logging.getLogger(__name__)
+
+_FRAME = (320, 320)  # width, height of a video (pixels)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Sinks beside the files: a W&B project (None: none), TensorBoard."""
+
+    project: str | None = None
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class LearnOnline:
+    """SAC in one task, with prior data (sample files, or expert data where not `synthetic`) or without any."""
+
+    task: Task
+    config: OnlineConfig
+    seed: int
+    folder: Path
+    prior: tuple[tuple[Task, Path], ...] = ()
+    synthetic: bool = True
+    tracking: Tracking = Tracking()
+    device: str = "auto"
+    threads: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"online {self.task.name} seed {self.seed}"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / RESULT_FILE
+
+    def key(self) -> str:
+        settings = dict_without(self.config, RUNTIME_SETTINGS)
+        prior = [(task.name, key_of(path)) for task, path in self.prior]
+        return config_hash([self.task.name, settings, self.seed, prior, self.synthetic])
+
+    def progress(self) -> StageProgress:
+        return online_progress(self.folder, self.config.total_timesteps)
+
+    def scores(self) -> OnlineScores:
+        """The result of a finished run."""
+        return read_scores(OnlineScores, self.output)
+
+    def __call__(self) -> None:
+        with held(self, self.folder) as key:
+            if key is None:
+                return
+            use_threads(self.threads)
+            finish(self, self._run(key), key)
+
+    def _code(self, prior: Sequence[Transitions]) -> ObservationCode:
+        config = self.config
+        code = ObservationCode(COMPOSUITE, task_ids=config.task_ids, canonical=config.canonical_quaternions)
+        if config.normalise:
+            parts = [part.observations for part in prior]
+            states = np.concatenate(parts) if parts else random_states(self.task, self.seed)
+            code.normalise_by(states, hide_velocities=config.hide_velocities)
+        return code
+
+    def _agent(self, code: ObservationCode, device: torch.device) -> SAC:
+        dtype = autocast_dtype(device, self.config.precision)
+        return SAC(code.dim, code.action_dim, self.config.sac, seed=self.seed, device=device, dtype=dtype)
+
+    def best_policy(self) -> OnlinePolicy:
+        """The policy of the best mean return, on the CPU. Raises `DataError` where there is no checkpoint yet."""
+        cpu, code = torch.device("cpu"), self._code(self._prior_parts() if self.config.normalise else [])
+        agent = self._agent(code, cpu)
+        agent.load_state_dict(load_checkpoint(self.folder / CHECKPOINT_FILE)["agent"])
+        return OnlinePolicy(agent, code, self.task, cpu)
+
+    def _run(self, key: str) -> OnlineScores:
+        device = pick_device(self.device)
+        parts = self._prior_parts()
+        code = self._code(parts)
+        agent, prior = self._agent(code, device), PriorData(parts, code, device) if parts else None
+        return learn(self, agent, code, prior, key=key, device=device)
+
+    def _prior_parts(self) -> list[Transitions]:
+        if self.synthetic:
+            return [read_samples(path, task, COMPOSUITE) for task, path in self.prior]
+        return [read_expert(path, task) for task, path in self.prior]
+
+
+def random_states(task: Task, seed: int, steps: int = 50, count: int = 8) -> np.ndarray:
+    """States (count * steps, 77) of episodes of random actions, to normalise by where there are no data."""
+    random = np.random.default_rng(derive_seed("normalise", seed))
+    with EnvPool(task, count, horizon=steps) as environment:
+        states = [environment.reset([derive_seed("normalise", seed, i) for i in range(count)])]
+        while len(states) < steps:
+            states.append(environment.step(random.uniform(-1, 1, (count, COMPOSUITE.action_dim)))[0])
+    return np.concatenate(states)
+
+
+def learn(
+    stage: Any, agent: Agent, code: ObservationCode, prior: PriorData | None, *, key: str, device: torch.device
+) -> OnlineScores:
+    """Carry a stage's run to its end: `stage` has task, config, seed, folder, tracking, threads and a name."""
+    config, tracking, cores = stage.config, stage.tracking, stage.threads or cpu_count()
+    # On a CPU one core learns while the others step.
+    workers = cores - 1 if device.type == "cpu" else cores
+    options = {"horizon": config.env_horizon}
+    settings = {"task": stage.task.name, "seed": stage.seed, **to_dict(config)}
+    sinks = trackers(
+        stage.folder,
+        settings,
+        name=stage.folder.name,
+        project=tracking.project,
+        tensorboard=tracking.tensorboard,
+    )
+    with (
+        EnvPool(stage.task, config.num_envs, workers=workers, **options) as environment,
+        EnvPool(stage.task, config.n_eval_episodes, workers=cores if cores > 1 else 0, **options) as judge,
+        sinks as sink,
+    ):
+        run = OnlineRun(
+            agent,
+            environment,
+            stage.task,
+            code,
+            config,
+            stage.folder,
+            seed=stage.seed,
+            device=device,
+            prior=prior,
+            key=key,
+            sink=sink,
+        )
+        return train_online(run, lambda policy, seeds: evaluate(policy, judge, seeds), label=stage.name)
+
+
+def online_progress(folder: Path, steps: int) -> StageProgress:
+    row = last_metrics(folder)
+    if row is None:
+        return StageProgress("beginning")
+    history = []
+    with contextlib.suppress(DataError):  # told when the run needs it
+        history = read_history(folder)
+    success = f", success {history[-1]['success_rate']:.2f}" if history else ""
+    return StageProgress(f"step {row['step']:,}/{steps:,}{success}", row["step"] / steps)
+
+
+def finish(stage: Any, scores: OnlineScores, key: str) -> None:
+    """Write the result; what was kept to continue from is no longer needed."""
+    record = {"task": stage.task.name, "seed": stage.seed, "scores": asdict(scores)}
+    commit_record(stage, record, key)
+    discard(stage.folder)
+    shutil.rmtree(stage.folder / "replay", ignore_errors=True)
+    log.info("%s: %d/%d solved after %d steps", stage.name, scores.last_solved, scores.episodes, scores.steps)
+
+
+def film(stage: LearnOnline, path: Path) -> bool:
+    """Write a video of an episode of the best policy; whether it solved the task.
+
+    Raises `RenderError` where the machine cannot draw.
+    """
+    import imageio.v3 as imageio
+
+    every = 2
+    frames, success = episode_frames(
+        stage.task,
+        stage.best_policy(),
+        horizon=stage.config.env_horizon,
+        seed=derive_seed("film", stage.seed),
+        size=_FRAME,
+        every=every,
+    )
+    with atomic_path(path) as temporary:
+        imageio.imwrite(temporary, np.stack(frames), fps=CONTROL_FREQUENCY / every)
+    return success
+
+
+def synthetic_prior(root: Path, task: Task) -> tuple[tuple[Task, Path], ...]:
+    """The task's set below `root`. Raises `DataError` naming the sets that are there where it has none."""
+    path = Path(root) / task.name / SAMPLES_FILE
+    if not path.exists():
+        there = sorted(found.parent.name for found in Path(root).glob(f"*/{SAMPLES_FILE}"))
+        raise DataError(f"{path}: no such sample file; {root} has sets of {', '.join(there) or 'no task'}")
+    return ((task, path),)
+
+
+def real_prior(data_path: Path, dataset_type: str, tasks: tuple[Task, ...]) -> tuple[tuple[Task, Path], ...]:
+    """The expert files of all tasks. Raises `DataError` for the first that is missing."""
+    return tuple((task, find_task_file(data_path, dataset_type, task)) for task in tasks)
+
+
+def run_name(task: Task, exp_name: str, seed: int, data_root: Path | None = None) -> str:
+    """`composuite_<task>__<exp_name>__<seed>`, with the set that it learns from: `__train<N>_<folder of the sets>`.
+
+    The published code puts a path with slashes in the name, or the time: the same command then finds its run no more.
+    Raises `ConfigError` for an `exp_name` that is no name of a folder.
+    """
+    name = f"composuite_{task.name}__{path_part('exp_name', exp_name)}__{seed}"
+    if data_root is None:
+        return name
+    found = re.search(r"train(\d+)_", str(data_root))
+    count = f"train{found.group(1)}_" if found else ""
+    return f"{name}__{count}{Path(data_root).resolve().name}"

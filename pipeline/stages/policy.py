@@ -1,0 +1,214 @@
+"""Stage 3: train policies on one set each and measure them. The one place where a learner meets the simulator."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from corl.config import RUNTIME_SETTINGS
+from corl.train import PolicyConfig, PolicyScores, train_policy
+from offline_compositional_rl_datasets.hdf5 import EpisodeEnds, read_expert
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.samples import read_samples
+from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import Transitions
+from pipeline.jobs.stage import StageProgress, commit_record, held, key_of, read_scores
+from pipeline.stages.paths import RESULT_FILE
+from runtime.config import config_hash, dict_without
+from runtime.cpus import cpu_count, use_threads
+from runtime.device import pick_device
+from runtime.errors import ConfigError, DataError, expect_range
+from runtime.metrics import read_metrics
+from runtime.resumable import discard
+from runtime.seeds import LARGEST_SEED
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainPolicy:
+    """Stage 3: train a policy on one set alone (a sample file, or expert data) and measure it in the simulator."""
+
+    task: Task
+    data: Path
+    synthetic: bool
+    policy: PolicyConfig
+    seed: int
+    folder: Path
+    device: str = "auto"
+    threads: int = 0
+    episode_ends: EpisodeEnds = "drop"  # of expert data
+    practised: bool = False  # the set was made by practice
+
+    def __post_init__(self) -> None:
+        expect_range(self, "seed", most=LARGEST_SEED)
+
+    @property
+    def name(self) -> str:
+        return f"policy {self.task.name} seed {self.seed}{' practised' if self.practised else ''}"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / RESULT_FILE
+
+    @property
+    def members(self) -> tuple[TrainPolicy, ...]:
+        """The pairs of task and seed that this job takes."""
+        return (self,)
+
+    def key(self) -> str:
+        settings = dict_without(self.policy, RUNTIME_SETTINGS)
+        ends = [] if self.synthetic else [self.episode_ends]
+        return config_hash([key_of(self.data), self.task.name, settings, self.seed, *ends])
+
+    def progress(self) -> StageProgress:
+        rows = read_metrics(self.folder / "metrics.jsonl", "success_rate")
+        if not rows:
+            return StageProgress(f"training on {self.data.name}")
+        step, steps = rows[-1]["step"], self.policy.max_timesteps
+        return StageProgress(f"step {step:,}/{steps:,}, success {rows[-1]['success_rate']:.2f}", step / steps)
+
+    def scores(self) -> PolicyScores:
+        """The result of a finished job."""
+        return read_scores(PolicyScores, self.output)
+
+    def __call__(self) -> None:
+        from corl.evaluate import evaluate
+        from envs.pool import EnvPool
+        from pipeline.stages.evaluators import environments_for
+
+        with held(self, self.folder) as key:
+            if key is None:
+                return
+            use_threads(self.threads)
+            device = pick_device(self.device)
+            environments = environments_for(self.policy.n_episodes, self.policy.fresh_episodes)
+            cores = self.threads or cpu_count()
+            workers = cores if cores > 1 else 0
+            with EnvPool(self.task, environments, workers=workers, horizon=self.policy.horizon) as environment:
+                scores = train_policy(
+                    self.transitions(),
+                    self.policy,
+                    lambda policy, seeds: evaluate(policy, environment, seeds),
+                    self.folder,
+                    seed=self.seed,
+                    device=device,
+                    label=self.name,
+                    key=key,
+                )
+            self.finish(scores, key)
+
+    def transitions(self) -> Transitions:
+        if self.synthetic:
+            return read_samples(self.data, self.task, COMPOSUITE)
+        return read_expert(self.data, self.task, episode_ends=self.episode_ends)
+
+    def finish(self, scores: PolicyScores, key: str) -> None:
+        """Write the result; what was kept to continue from is no longer needed."""
+        record = {"task": self.task.name, "seed": self.seed, "scores": asdict(scores), "data": str(self.data)}
+        commit_record(self, record, key)
+        discard(self.folder)
+        log.info(
+            "%s: %d/%d solved (best evaluation %d/%d), return %.0f",
+            self.name,
+            scores.solved,
+            scores.trials,
+            scores.best_solved,
+            scores.episodes,
+            scores.score,
+        )
+
+
+@dataclass(frozen=True)
+class TrainPolicies:
+    """Stage 3 for many pairs at once: one process trains them all together, others evaluate them meanwhile."""
+
+    members: tuple[TrainPolicy, ...]
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        # Each holds its folder's lock while the group trains: one of them twice would wait for itself.
+        folders = [member.folder for member in self.members]
+        for member in self.members:
+            if folders.count(member.folder) > 1:
+                raise ConfigError(f"{member.name}: twice in a group of policies, expected once")
+
+    @property
+    def name(self) -> str:
+        return f"policies {self.members[0].task.name} seed {self.members[0].seed} and {len(self.members) - 1} more"
+
+    @property
+    def output(self) -> Path:
+        folders = [str(member.folder.name) for member in self.members]
+        # A folder each: its lock is the group's own.
+        return self.members[0].folder.parent / "groups" / config_hash(folders) / "group.json"
+
+    def key(self) -> str:
+        return config_hash([member.key() for member in self.members])
+
+    def progress(self) -> StageProgress:
+        parts = [member.progress() for member in self.members]
+        fraction = sum(part.fraction for part in parts) / len(parts)
+        return StageProgress(f"{len(parts)} policies, {parts[0].text}", fraction)
+
+    def __call__(self) -> None:
+        from corl.bulk import train_policies
+        from corl.replay import ReplayData
+        from corl.run import PolicyRun
+        from pipeline.stages.evaluators import Evaluators, environments_for
+
+        with held(self, self.output.parent) as key, contextlib.ExitStack() as stack:
+            if key is None:
+                return
+            keys = {member: stack.enter_context(held(member, member.folder)) for member in self.members}
+            left = [member for member in self.members if keys[member] is not None]
+            if left:
+                policy, device = left[0].policy, pick_device(left[0].device)
+                cores = self.threads or cpu_count()
+                # On a CPU training and evaluation share the cores; beside a GPU evaluation has them all.
+                workers = cores if device.type == "cuda" else max(1, cores // 2)
+                use_threads(cores if device.type == "cuda" else max(1, cores - workers))
+                data = {}
+                for member in left:
+                    if member.data not in data:
+                        data[member.data] = ReplayData.of(member.transitions(), policy, COMPOSUITE, device)
+                runs = [
+                    PolicyRun(
+                        data[member.data],
+                        policy,
+                        member.folder,
+                        seed=member.seed,
+                        device=device,
+                        layout=COMPOSUITE,
+                        key=keys[member],
+                    )
+                    for member in left
+                ]
+                num_envs = environments_for(policy.n_episodes, policy.fresh_episodes)
+                with Evaluators(workers, num_envs=num_envs, horizon=policy.horizon) as evaluators:
+                    scores = train_policies(
+                        runs,
+                        policy,
+                        lambda i, policy, seeds: evaluators.submit(left[i].task, policy, seeds),
+                        label=self.name,
+                    )
+                lost = [score for score in scores if isinstance(score, DataError)]
+                for member, score in zip(left, scores, strict=True):
+                    if isinstance(score, DataError):
+                        log.warning("%s: %s", member.name, score)
+                    else:
+                        member.finish(score, keys[member])
+                if lost:
+                    raise DataError(f"{len(lost)} of {len(self.members)} policies have no result: {lost[0]}")
+            names = [member.folder.name for member in self.members]
+            commit_record(self, {"members": names}, key)
+
+
+def in_groups(stages: Sequence[TrainPolicy], size: int) -> list[TrainPolicy | TrainPolicies]:
+    """The jobs for these policies, `size` of them each; neighbours, which share their data, stay together."""
+    if size == 1:
+        return list(stages)
+    return [TrainPolicies(tuple(stages[i : i + size])) for i in range(0, len(stages), size)]

@@ -1,0 +1,122 @@
+"""Between generation and validation, if asked for: practise on a task in the simulator, labelled by its generator."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from corl.practice import ORIGINS, PracticeConfig, best_round
+from corl.train import PolicyConfig
+from diffusion.config import SamplerConfig
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.samples import read_samples, write_samples
+from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import Transitions
+from pipeline.jobs.stage import StageProgress, held, key_of
+from pipeline.stages.paths import practised_file
+from runtime.config import config_hash, to_dict
+from runtime.cpus import cpu_count, use_threads
+from runtime.device import pick_device
+from runtime.provenance import provenance
+from runtime.resumable import RESUME_FILE, discard
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Practise:
+    """Make a practised set of a generated one. Uses the held-out task's simulator, but no expert and no reward."""
+
+    task: Task
+    checkpoint: Path
+    data: Path
+    practice: PracticeConfig
+    sampling: SamplerConfig
+    policy: PolicyConfig
+    seed: int
+    device: str = "auto"
+    threads: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"practise {self.task.name}"
+
+    @property
+    def output(self) -> Path:
+        return practised_file(self.data)
+
+    def key(self) -> str:
+        bounds = [
+            self.sampling.state_noise,
+            self.sampling.clip_actions,
+            self.sampling.clip_rewards,
+            self.sampling.clear_terminals,
+        ]
+        seen = [self.policy.horizon, self.policy.hide_velocities, self.policy.canonical_quaternions]
+        inputs = [key_of(self.checkpoint), key_of(self.data), self.task.name]
+        return config_hash([*inputs, to_dict(self.practice), *bounds, *seen, self.seed])
+
+    def progress(self) -> StageProgress:
+        begun = (self.output.parent / RESUME_FILE).exists()
+        return StageProgress("practising" if begun else "beginning")
+
+    def __call__(self) -> None:
+        from corl.practice import Practice
+        from diffusion.conditional import given_states
+        from diffusion.generate import keep_in_range
+        from diffusion.model import DiffusionModel
+        from envs.pool import EnvPool
+
+        with held(self, self.output.parent) as key:
+            if key is None:
+                return
+            use_threads(self.threads)
+            device = pick_device(self.device)
+            model = DiffusionModel.load(self.checkpoint, COMPOSUITE, device)
+            canonical = self.policy.canonical_quaternions
+
+            def expected(states: np.ndarray) -> np.ndarray:
+                level = self.sampling.state_noise
+                matrix = given_states(model, states, self.task.one_hot, state_noise=level, canonical=canonical)
+                keep_in_range(matrix, model, self.sampling)
+                return matrix
+
+            cores = self.threads or cpu_count()
+            workers, count = cores if cores > 1 else 0, self.practice.episodes
+            with EnvPool(self.task, count, workers=workers, horizon=self.policy.horizon) as environment:
+                run = Practice(
+                    *(read_samples(self.data, self.task, COMPOSUITE), expected, environment),
+                    *(self.practice, COMPOSUITE, self.output.parent),
+                    seed=self.seed,
+                    device=device,
+                    hide_velocities=self.policy.hide_velocities,
+                    canonical=canonical,
+                    key=key,
+                )
+                run.restore()
+                with run:
+                    while not run.finished:
+                        done = run.take_round()
+                        log.info("%s, round %d: %d of %d solved", self.name, run.step - 1, done.solved, done.episodes)
+                        run.between_steps()
+            result = run.result()
+            chosen = best_round(result.rounds)
+            counts = np.bincount(result.origins, minlength=len(ORIGINS)).tolist()
+            info = {
+                "key": key,
+                "task": self.task.name,
+                "model": str(self.checkpoint),
+                "practice": {
+                    "rows": dict(zip(ORIGINS, counts, strict=True)),
+                    "round": chosen,
+                    "rounds": [asdict(done) for done in result.rounds],
+                    "control_steps": result.control_steps,
+                },
+                **provenance(),
+            }
+            write_samples(self.output, Transitions.from_matrix(result.matrix, self.task), COMPOSUITE, info)
+            discard(self.output.parent)
+            log.info("%s: round %d is kept, %s", self.name, chosen, result.rounds[chosen])

@@ -1,0 +1,1 @@
+"""Runs over tasks and seeds as jobs, without a loop."""

@@ -1,0 +1,47 @@
+"""What the loop asks of its first stage, iteration by iteration."""
+
+import torch
+
+from diffusion.feed import Feed
+from diffusion.normalizer import Normalizer
+from diffusion.pool import Pool
+from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.transitions import Transitions
+from pipeline.loop.config import load_pipeline_config
+from pipeline.loop.runner import Loop
+from pipeline.loop.state import Iteration
+
+
+def _generator_stages(tmp_path, **training):
+    overrides = {"paths": {"results_path": tmp_path}, "training": {"steps": 700, **training}}
+    loop = Loop(load_pipeline_config(None, overrides))
+    first, second = loop.tasks.test[:2]
+    iterations = [Iteration(0, (first, second), {}, None), Iteration(1, (second,), {0: (first,)}, None)]
+    return [loop.generator_stage(each) for each in iterations], first
+
+
+def test_every_iteration_trains_from_scratch_with_as_many_steps(tmp_path):
+    (begin, after), accepted = _generator_stages(tmp_path)
+    assert [stage.initial for stage in (begin, after)] == [None, None]
+    assert [stage.training.steps for stage in (begin, after)] == [700, 700]
+    assert begin.sources == ()
+    assert after.sources == ((accepted, begin.checkpoint.parent / accepted.name / "samples_0.npz"),)
+
+
+def test_a_warm_start_goes_on_from_the_last_generator(tmp_path):
+    (begin, after), _ = _generator_stages(tmp_path, warm_start_steps=90)
+    assert (begin.initial, begin.training.steps) == (None, 700)
+    assert (after.initial, after.training.steps) == (begin.checkpoint, 90)
+    assert after.checkpoint.name == "model-90.pt"
+
+
+def test_rows_of_expert_and_generated_sets_count_alike():
+    few, many = (Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_None_Shelf"))
+    parts = [Transitions.from_matrix(torch.rand(n, 164).numpy(), task) for n, task in ((100, few), (900, many))]
+    pool = Pool.of(parts, COMPOSUITE, timeouts_as_terminals=False)
+    normalizer = Normalizer.fit(torch.from_numpy(pool.matrix), COMPOSUITE)
+    feed = Feed(pool, normalizer, 10_000, torch.device("cpu"), seed=0)
+    ((_, conditions),) = feed.batches(0, 1)
+    share = (conditions == torch.from_numpy(few.one_hot)).all(1).float().mean()
+    assert abs(share - 0.1) < 0.015  # five deviations
