@@ -22,7 +22,7 @@ from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import write_json
 from runtime.cli import parse_flags
 from runtime.errors import expect_sizes, run_main
-from runtime.paths import PROJECT_ROOT
+from runtime.program import PROJECT_ROOT
 
 
 def measure(task: Task, runs: int, workers: int) -> dict[str, Any]:

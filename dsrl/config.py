@@ -14,7 +14,7 @@ from dsrl.normalizer import RELATIVE_QUATERNION
 from envs.robomimic.task import RobomimicTask
 from runtime.config import from_mapping, load_yaml
 from runtime.errors import ConfigError, DataError, expect_range
-from runtime.paths import PROJECT_ROOT
+from runtime.program import PROJECT_ROOT
 
 T = TypeVar("T")
 _FOLDER = PROJECT_ROOT / "config" / "dsrl"

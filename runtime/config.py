@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runtime.errors import ConfigError
+from runtime.program import shipped
 
 T = TypeVar("T")
 
@@ -41,12 +42,15 @@ def load_yaml(cls: type[T], path: Path | str, overrides: Mapping[str, Any] | Non
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises `ConfigError` where there is none."""
+    """The mapping in a YAML file. Raises `ConfigError` where there is none.
+
+    `config/...` may be one that comes with the installed program.
+    """
     import yaml
 
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = shipped(path).read_text(encoding="utf-8")
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is not None:

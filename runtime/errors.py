@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from runtime import interrupt
+from runtime.program import DISTRIBUTION, EXTRAS
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -105,13 +106,19 @@ def run_main(main: Callable[[], int | None]) -> None:
     """Call `main` and leave the process with its status; print a `UserError` or an OS limit as one line.
 
     A full disk, a missing permission, a read-only file system and a file in a folder's place are the user's to mend as
-    well; every other exception is a fault of the program and keeps its traceback. SIGTERM and SIGHUP are like Ctrl-C.
+    well, and so is a package that only an extra of the distribution brings; every other exception is a fault of the
+    program and keeps its traceback. SIGTERM and SIGHUP are like Ctrl-C.
     """
     try:
         with interrupt.like_ctrl_c():
             status = main() or 0
     except UserError as error:
         _say(f"error: {one_line(error)}")
+        status = EXIT_USER_ERROR
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        _say(f"error: {error.name} is not installed: pip install '{DISTRIBUTION}[{EXTRAS[error.name]}]' brings it")
         status = EXIT_USER_ERROR
     except interrupt.Interrupted:
         _say("saved and stopped: the same command continues")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from runtime.config import load_yaml
 from runtime.errors import ConfigError
+from runtime.program import own_root, shipped
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _MOST_CHARACTERS = 100
 _NAME = re.compile(r"\w(?:[\w .+=,@-]{0,98}[\w.+=,@-])?", re.ASCII)
-_PATHS_FILE = PROJECT_ROOT / "config" / "paths.yaml"
+_PATHS_FILE = Path("config") / "paths.yaml"
 
 
 def path_part(flag: str, name: str) -> str:
@@ -32,7 +32,7 @@ def path_part(flag: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class MachineSettings:
-    """Folders of this machine. Relative ones are taken from the project's root."""
+    """Folders of this machine. Relative ones start at the project's root, in an installed program where it is run."""
 
     data_path: Path = Path("data")
     results_path: Path = Path("results")
@@ -48,11 +48,11 @@ def machine_settings(path: Path | None = None) -> MachineSettings:
 
     Raises `ConfigError` for an unknown key or a value that is not a path.
     """
-    file = path or _PATHS_FILE
+    file = path or shipped(_PATHS_FILE, own_root())
     settings = load_yaml(MachineSettings, file) if file.exists() else MachineSettings()
     values = {}
     for field in fields(settings):
         override = os.environ.get(f"ICDG_{field.name.upper()}")
         value = Path(override) if override else getattr(settings, field.name)
-        values[field.name] = PROJECT_ROOT / value.expanduser()
+        values[field.name] = shipped(value.expanduser(), own_root())
     return MachineSettings(**values)

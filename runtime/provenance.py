@@ -9,6 +9,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from runtime.program import DISTRIBUTION, is_installed
+
 _PACKAGES = ("torch", "numpy", "mujoco", "robosuite", "h5py")
 
 
@@ -37,6 +39,9 @@ def _versions() -> dict[str, str]:
             record[package] = "absent"
     if os.environ.get("ICDG_COMMIT"):  # a job runs a copy of the program that git does not know
         record["commit"] = os.environ["ICDG_COMMIT"]
+        return record
+    if is_installed():
+        record["commit"] = f"release {version(DISTRIBUTION)}"
         return record
     try:
         root = Path(__file__).resolve().parent

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from runtime.paths import PROJECT_ROOT
+from runtime.program import PROJECT_ROOT
 
 
 @pytest.fixture

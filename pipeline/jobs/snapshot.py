@@ -9,10 +9,8 @@ import os
 import shutil
 from pathlib import Path
 
-from runtime.paths import PROJECT_ROOT
+from runtime.program import PACKAGES, PROJECT_ROOT
 
-_PACKAGES = ("config", "corl", "diffusion", "dsrl", "envs", "pipeline", "runtime", "scripts")
-_DATA_PACKAGE = "offline_compositional_rl_datasets"
 _NOT_PROGRAM = ("slurm", "__pycache__")
 _LOGS = "_logs"  # how folders of logs end, which may lie under scripts/ too
 
@@ -24,7 +22,7 @@ def _files() -> dict[Path, bytes]:
     again when they are read.
     """
     found: dict[Path, bytes] = {}
-    for package in (*_PACKAGES, _DATA_PACKAGE):
+    for package in PACKAGES:
         for folder, folders, names in os.walk(PROJECT_ROOT / package):
             folders[:] = sorted(name for name in folders if name not in _NOT_PROGRAM and not name.endswith(_LOGS))
             for name in sorted(names):

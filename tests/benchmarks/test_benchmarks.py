@@ -20,7 +20,7 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import read_json, write_json
 from runtime.errors import ConfigError, DataError
-from runtime.paths import PROJECT_ROOT
+from runtime.program import PROJECT_ROOT
 from scripts import evaluate_experts
 from tests.benchmark_axes import benchmark_axes
 

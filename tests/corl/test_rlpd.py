@@ -22,7 +22,7 @@ from diffusion.pool import Pool
 from diffusion.train import train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from pipeline.commands.online import VARIANTS, load_online_config
-from runtime.paths import PROJECT_ROOT
+from runtime.program import PROJECT_ROOT
 from runtime.seeds import derive_seed
 from tests.corl.test_corl import CPU, TASK, _transitions
 from tests.corl.test_sac import _batch

@@ -394,7 +394,7 @@ def test_the_published_defaults_and_flags_are_there():
 
 @pytest.mark.parametrize("file", ["rlpd.yaml", "laptop.yaml", "bootstrap.yaml"])
 def test_the_configurations_of_online_learning_are_valid(file):
-    from runtime.paths import PROJECT_ROOT
+    from runtime.program import PROJECT_ROOT
 
     load_online_config(PROJECT_ROOT / "config" / "online" / file, {}, VARIANTS["rlpd_synthdata"])
 

@@ -22,7 +22,7 @@ from offline_compositional_rl_datasets.splits import load_split
 from offline_compositional_rl_datasets.task import AXES, Task
 from pipeline.loop.config import PipelineConfig, load_pipeline_config
 from runtime.errors import ConfigError
-from runtime.paths import PROJECT_ROOT
+from runtime.program import PROJECT_ROOT
 from tests.benchmark_axes import benchmark_axes
 from tests.diffusion.test_diffusion import _random_transitions
 

@@ -16,7 +16,7 @@ from pipeline.loop.runner import Loop
 from pipeline.loop.state import Iteration
 from runtime.atomic import write_json
 from runtime.errors import DataError
-from runtime.paths import PROJECT_ROOT
+from runtime.program import PROJECT_ROOT
 from tests.benchmark_axes import benchmark_axes
 
 TRAIN = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf", "Jaco_Box_GoalWall_Push")]

@@ -15,7 +15,7 @@ from envs.recording import CollectConfig, record
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
 from runtime.errors import ConfigError, DataError
-from runtime.paths import PROJECT_ROOT
+from runtime.program import PROJECT_ROOT
 from scripts import render_task
 from tests.benchmark_axes import benchmark_axes
 

@@ -8,7 +8,7 @@ import pytest
 from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.runner import Loop
 from runtime.errors import ConfigError
-from runtime.paths import PROJECT_ROOT
+from runtime.program import PROJECT_ROOT
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.runner import Loop
 from pipeline.results.status import plan
-from runtime.paths import PROJECT_ROOT
+from runtime.program import PROJECT_ROOT
 
 CONFIGS = PROJECT_ROOT / "config" / "pipeline"
 

@@ -24,7 +24,7 @@ from pipeline.stages.policy import TrainPolicy, in_groups
 from runtime.atomic import write_json
 from runtime.errors import ConfigError, DataError, JobError
 from runtime.metrics import read_metrics
-from runtime.paths import PROJECT_ROOT
+from runtime.program import PROJECT_ROOT
 
 TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Box_None_PickPlace")]
 POLICY = PolicyConfig(
