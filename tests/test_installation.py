@@ -14,7 +14,11 @@ from packaging.utils import canonicalize_name
 
 from runtime.program import DISTRIBUTION, EXTRAS, PACKAGES, PROJECT_ROOT
 
-tomllib = pytest.importorskip("tomllib", reason="needs Python >= 3.11")
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, where pytest brings the same reader
+    import tomli as tomllib
+
 PROJECT = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())
 LISTED = PROJECT["tool"]["setuptools"]["packages"]
 pytestmark = pytest.mark.xdist_group("installation")  # one worker builds the wheel
