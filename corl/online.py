@@ -19,7 +19,7 @@ from torch import Tensor
 from corl.episodes import Episodes, RestartableEnvironment
 from corl.evaluate import Evaluation, finite
 from corl.online_config import OnlineConfig
-from corl.online_replay import ObservationCode, OnlineReplay
+from corl.online_replay import OnlineReplay, RowCode
 from corl.replay import Batch
 from corl.rlpd import PriorData, sample
 from offline_compositional_rl_datasets.task import Task
@@ -82,7 +82,7 @@ class OnlineScores:
 class OnlinePolicy:
     """The agent's mean actions (B, 8) for the simulator's states (B, 77) of one task."""
 
-    def __init__(self, agent: Agent, code: ObservationCode, task: Task, device: torch.device) -> None:
+    def __init__(self, agent: Agent, code: RowCode, task: Task, device: torch.device) -> None:
         self.agent, self.code, self.task, self.device = agent, code, task, device
 
     def __call__(self, states: np.ndarray) -> np.ndarray:
@@ -100,7 +100,7 @@ class OnlineRun(ResumableRun):
         agent: Agent,
         environment: RestartableEnvironment,
         task: Task,
-        code: ObservationCode,
+        code: RowCode,
         config: OnlineConfig,
         folder: Path,
         *,

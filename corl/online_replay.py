@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,37 @@ SMALLEST_STD = 0.1
 """States are magnified at most tenfold: a demonstrator's hand hardly turns, an explorer's does."""
 
 
-class ObservationCode:
-    """From the simulator's states to what the agent sees, and the rows [o, a, r, o', done] of its replay.
+class RowCode:
+    """Observations as they are, and the rows [o, a, r, o', done] of a replay."""
+
+    def __init__(self, dim: int, action_dim: int) -> None:
+        self.dim, self.action_dim, self.width = dim, action_dim, 2 * dim + action_dim + 2
+
+    def __call__(self, states: np.ndarray, task: Any) -> np.ndarray:
+        """The environment's observations (B, dim) as float32."""
+        return np.asarray(states, np.float32)
+
+    def rows(
+        self,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        next_observations: np.ndarray,
+        terminals: np.ndarray,
+    ) -> np.ndarray:
+        """(B, width) float32"""
+        columns = (observations, actions, rewards[:, None], next_observations, terminals[:, None])
+        return np.concatenate(columns, axis=1, dtype=np.float32)
+
+    def cut(self, rows: Tensor) -> Batch:
+        """Rows (..., width) to a batch of the same leading dimensions."""
+        sizes = (self.dim, self.action_dim, 1, self.dim, 1)
+        observations, actions, rewards, following, dones = rows.split(sizes, dim=-1)
+        return Batch(observations, actions, rewards[..., 0], following, dones[..., 0])
+
+
+class ObservationCode(RowCode):
+    """From the simulator's states to what the agent sees.
 
     `task_ids`: the task's one-hots are part of the observation. `canonical`: relative quaternions get one sign.
     Until `normalise_by` states are as they are.
@@ -31,9 +61,7 @@ class ObservationCode:
     def __init__(self, layout: FactoredLayout, *, task_ids: bool, canonical: bool) -> None:
         self.layout, self.task_ids, self.canonical = layout, task_ids, canonical
         self._scale: tuple[np.ndarray, np.ndarray] | None = None  # mean and standard deviation
-        self.dim = layout.observation_dim if task_ids else layout.state_dim
-        self.action_dim = layout.action_dim
-        self.width = 2 * self.dim + self.action_dim + 2
+        super().__init__(layout.observation_dim if task_ids else layout.state_dim, layout.action_dim)
 
     def __call__(self, states: np.ndarray, task: Task) -> np.ndarray:
         """States (B, 77) to observations (B, D) float32."""
@@ -55,24 +83,6 @@ class ObservationCode:
             states = canonical_quaternions(states, self.layout)
         mean, std = mean_and_std(states, self.layout, hide_velocities=hide_velocities)
         self._scale = mean.astype(np.float32), std.clip(min=SMALLEST_STD).astype(np.float32)
-
-    def rows(
-        self,
-        observations: np.ndarray,
-        actions: np.ndarray,
-        rewards: np.ndarray,
-        next_observations: np.ndarray,
-        terminals: np.ndarray,
-    ) -> np.ndarray:
-        """(B, width) float32"""
-        columns = (observations, actions, rewards[:, None], next_observations, terminals[:, None])
-        return np.concatenate(columns, axis=1, dtype=np.float32)
-
-    def cut(self, rows: Tensor) -> Batch:
-        """Rows (..., width) to a batch of the same leading dimensions."""
-        sizes = (self.dim, self.action_dim, 1, self.dim, 1)
-        observations, actions, rewards, following, dones = rows.split(sizes, dim=-1)
-        return Batch(observations, actions, rewards[..., 0], following, dones[..., 0])
 
 
 class OnlineReplay:

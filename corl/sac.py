@@ -30,12 +30,13 @@ Network = Callable[..., Tensor]
 class SACConfig:
     """Defaults are those of the published ICDG code; RLPD's are `config/online/rlpd.yaml`.
 
-    `updates_per_step` critic updates follow each step of an environment; the actor and the temperature learn in every
-    `policy_frequency`-th of them, the targets in every `target_network_frequency`-th. `target_critics` of the
-    `critics`, drawn at random, give the target (their minimum). The actor ascends the minimum of all critics, or with
-    `actor_mean` their mean. `alpha` is the temperature where `autotune` does not learn it, which aims
-    at an entropy of `entropy_per_action` times the action's dimension (RLPD: -0.5). `cloning` is the weight of
-    the actor's squared error on prior data, times the mean value: 1 / alpha of TD3+BC.
+    `updates_per_step` critic updates follow each step of an environment. In every `policy_frequency`-th of them the
+    actor and the temperature take `actor_updates` steps (CleanRL: `policy_frequency`, so that none is left out), in
+    every `target_network_frequency`-th the targets move. `target_critics` of the `critics`, drawn at random, give the
+    target (their minimum). The actor ascends the minimum of all critics, or with `actor_mean` their mean. `alpha` is
+    the temperature where `autotune` does not learn it, which aims at an entropy of `entropy_per_action` times the
+    action's dimension (RLPD: -0.5). `cloning` is the weight of the actor's squared error on prior data, times the mean
+    value: 1 / alpha of TD3+BC.
     """
 
     gamma: float = 0.99
@@ -44,6 +45,7 @@ class SACConfig:
     policy_lr: float = 3e-4
     q_lr: float = 1e-3
     policy_frequency: int = 1
+    actor_updates: int = 1
     target_network_frequency: int = 1
     updates_per_step: int = 1
     alpha: float = 0.2
@@ -58,7 +60,7 @@ class SACConfig:
 
     def __post_init__(self) -> None:
         expect_range(self, "batch_size", "policy_frequency", "target_network_frequency", "updates_per_step", least=1)
-        expect_range(self, "critics", "hidden", least=1)
+        expect_range(self, "critics", "hidden", "actor_updates", least=1)
         if not 1 <= self.target_critics <= self.critics:
             raise ConfigError(f"target_critics {self.target_critics}: expected 1 to {self.critics} (critics)")
         expect_range(self, "cloning")
@@ -157,7 +159,9 @@ class SAC:
         """
         config, count, size = self.config, len(batches.rewards), batches.rewards.shape[1]
         # All random numbers of a call at once: many small draws cost more than the products of an update.
-        noise = torch.randn(count, 2, size, self.action_dim, generator=self.generator, device=self.device)
+        noise = torch.randn(
+            count, 1 + config.actor_updates, size, self.action_dim, generator=self.generator, device=self.device
+        )
         order = torch.rand(count, config.critics, generator=self.generator, device=self.device).argsort(dim=1)
         losses: dict[str, Tensor] = {}
         for k in range(count):
@@ -166,7 +170,10 @@ class SAC:
         return losses
 
     def update(self, batch: Batch, noise: Tensor, subset: Tensor, prior: int = 0) -> dict[str, Tensor]:
-        """One step of critics and, when due, of actor, temperature and targets. noise (2, B, A) standard normal."""
+        """One step of critics and, when due, of actor, temperature and targets.
+
+        noise (1 + actor_updates, B, A) standard normal.
+        """
         config = self.config
         self.updates += 1
         alpha = self.log_alpha.detach().exp()
@@ -180,29 +187,30 @@ class SAC:
         losses = {"qf_loss": loss.detach() / config.critics, "q_value": target.mean(), "alpha": alpha}
         if self.updates % config.policy_frequency == 0:
             self.critic.requires_grad_(False)
-            loss, log_density = actor_loss(
-                self._callable(self.actor),
-                self._callable(self.critic),
-                batch,
-                noise[1],
-                alpha,
-                mean=config.actor_mean,
-            )
-            if config.cloning and prior:
-                cloning = cloning_loss(self._callable(self.actor), Batch(*(part[:prior] for part in batch)))
-                loss = loss + config.cloning * target.abs().mean() * cloning
-                losses["cloning_loss"] = cloning.detach()
-            self._descend("actor", loss)
+            for own in noise[1:]:
+                losses |= self._update_actor(batch, own, prior, config.cloning * target.abs().mean())
             self.critic.requires_grad_(True)
-            losses |= {"actor_loss": loss.detach(), "entropy": -log_density.mean()}
-            if config.autotune:
-                loss = temperature_loss(self.log_alpha, log_density, self.target_entropy)
-                self._descend("alpha", loss)
-                losses["alpha_loss"] = loss.detach()
         if self.updates % config.target_network_frequency == 0:
             with torch.no_grad():
                 targets, sources = list(self.critic_target.parameters()), list(self.critic.parameters())
                 torch._foreach_lerp_(targets, sources, config.tau)
+        return losses
+
+    def _update_actor(self, batch: Batch, noise: Tensor, prior: int, cloning_weight: Tensor) -> dict[str, Tensor]:
+        """One step of the actor and, where it is learned, of the temperature."""
+        config, alpha, losses = self.config, self.log_alpha.detach().exp(), {}
+        actor, critic = self._callable(self.actor), self._callable(self.critic)
+        loss, log_density = actor_loss(actor, critic, batch, noise, alpha, mean=config.actor_mean)
+        if config.cloning and prior:
+            cloning = cloning_loss(actor, Batch(*(part[:prior] for part in batch)))
+            loss = loss + cloning_weight * cloning
+            losses["cloning_loss"] = cloning.detach()
+        self._descend("actor", loss)
+        losses |= {"actor_loss": loss.detach(), "entropy": -log_density.mean()}
+        if config.autotune:
+            loss = temperature_loss(self.log_alpha, log_density, self.target_entropy)
+            self._descend("alpha", loss)
+            losses["alpha_loss"] = loss.detach()
         return losses
 
     def _callable(self, module: torch.nn.Module) -> Network:

@@ -19,7 +19,7 @@ from dsrl.demos import DemonstrationSet
 from dsrl.denoising import NoisePredictor, cosine_alpha_bar, loss
 from dsrl.diffusion_policy import Checkpoint
 from dsrl.normalizer import BOUND, MinMax, feature_columns, features
-from envs.robomimic.task import ACTION_DIM, RobomimicTask
+from dsrl.tasks import Task
 from runtime.checkpoint import load_optimizer, replace_torch, restore_random
 from runtime.config import config_hash, to_dict
 from runtime.device import autocast_dtype
@@ -45,9 +45,9 @@ def checkpoint_files(folder: Path) -> list[Path]:
 
 
 class Samples:
-    """Normalised observations (M, D') and chunks (M, pred_horizon * 7) on the device, with their normalisers."""
+    """Normalised observations (M, D') and chunks (M, pred_horizon * A) on the device, with their normalisers."""
 
-    def __init__(self, data: DemonstrationSet, task: RobomimicTask, config: BCConfig, device: torch.device) -> None:
+    def __init__(self, data: DemonstrationSet, task: Task, config: BCConfig, device: torch.device) -> None:
         rows, chunks = chunk_rows(data.lengths, config.pred_horizon, pad=config.pad)
         columns = feature_columns(task, data.keys, config.relative_quaternion)
         seen = features(torch.from_numpy(data.observations), columns, config.relative_quaternion)
@@ -133,7 +133,7 @@ class CloningRun(ResumableRun):
 
     FORMAT = "cloning 2"
 
-    def __init__(self, data: DemonstrationSet, task: RobomimicTask, config: BCConfig, device: torch.device) -> None:
+    def __init__(self, data: DemonstrationSet, task: Task, config: BCConfig, device: torch.device) -> None:
         settings = {name: value for name, value in to_dict(config).items() if name not in _FREE}
         key = config_hash([settings, len(data)])
         super().__init__(config.save_folder, key=key, checkpoint_seconds=config.checkpoint_seconds)
@@ -190,14 +190,14 @@ class CloningRun(ResumableRun):
         self.total_loss.fill_(state["total_loss"])
 
 
-def train(data: DemonstrationSet, task: RobomimicTask, config: BCConfig, *, device: torch.device) -> Path:
+def train(data: DemonstrationSet, task: Task, config: BCConfig, *, device: torch.device) -> Path:
     """Write `state_{epoch}.pt` every `save_every` epochs and at the end; returns the last one.
 
     A run that was stopped or killed continues, and ends with the same weights as one that was not. Raises `StateError`
     where the folder's checkpoints were made with other settings, `DataError` where training diverges.
     """
-    if data.actions.shape[1] != ACTION_DIM:
-        raise DataError(f"actions have {data.actions.shape[1]} numbers, expected {ACTION_DIM}")
+    if data.actions.shape[1] != task.action_dim:
+        raise DataError(f"actions have {data.actions.shape[1]} numbers, expected {task.action_dim} for {task}")
     newest = _newest_of_same(config, len(data))
     if newest and newest.contents["epoch"] >= config.epochs:
         log.info("%s: finished before", newest.path)

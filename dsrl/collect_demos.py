@@ -28,8 +28,10 @@ import numpy as np
 
 from dsrl.demos import DATA_FILES, Demonstration, read_demonstrations, write_demonstrations
 from dsrl.recorded_env import recorded_task
+from dsrl.tasks import Task, standard_task
+from envs.gymnasium_task import GymnasiumTask
 from envs.robomimic.task import RobomimicTask
-from runtime.atomic import artifact_info, atomic_path, commit_artifact
+from runtime.atomic import artifact_info, atomic_path, checksum, commit_artifact
 from runtime.cli import parse_flags
 from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError, JobError, StateError, distinct, one_line, run_main
@@ -48,7 +50,7 @@ _SCRIPTED = {"1.4": "low_dim_scripted.hdf5", "1.5": "low_dim_scripted_v15.hdf5"}
 _AFTER_SUCCESS = 5  # recorded steps, as in the human data
 _VALID_SHARE = 10  # every tenth demonstration is for validation
 _CHUNK = 10  # episodes that a process records at a time
-_Chunk = tuple[RobomimicTask, "CollectConfig", list[int]]
+_Chunk = tuple[Task, "CollectConfig", list[int]]
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,14 @@ class CollectConfig:
 
     `noise` is the standard deviation of what is added to the six arm numbers of every executed action; the recorded
     action is the expert's own, so that the data shows the way back. A run that is not solved within `horizon` control
-    steps is not recorded.
+    steps is not recorded. `expert` is the checkpoint of the policy that acts in a task of gymnasium.
     """
 
     num_demos: int = 200
     noise: float = 0.2
     horizon: int = 400
     seed: int = 0
+    expert: str = ""
 
     def __post_init__(self) -> None:
         if self.num_demos < 1 or self.horizon < 1 or not 0 <= self.noise < math.inf:
@@ -115,6 +118,12 @@ def _record_chunk(work: _Chunk) -> list[Demonstration | None]:
     import envs
 
     task, config, numbers = work
+    if isinstance(task, GymnasiumTask):
+        from dsrl import sac_expert
+
+        options = {"noise": config.noise, "seed": config.seed}
+        env, expert = task.make_env(horizon=config.horizon), sac_expert.read_expert(Path(config.expert), task)
+        return [sac_expert.record(env, task, expert, number=number, **options) for number in numbers]
     env = envs.make(task, horizon=config.horizon + _AFTER_SUCCESS + 1)
     return [record(env, config, number) for number in numbers]
 
@@ -134,13 +143,16 @@ def _in_processes(chunks: Sequence[_Chunk], workers: int) -> Iterator[Iterator[l
         pool.shutdown(cancel_futures=True)
 
 
-def collect(task: RobomimicTask, config: CollectConfig, path: Path, *, workers: int = 1) -> float:
+def collect(task: Task, config: CollectConfig, path: Path, *, workers: int = 1) -> float:
     """Write the first `num_demos` solved episodes to `path`; returns the share of solved ones.
 
     A file that the same configuration made is kept. Raises `StateError` for one that was made otherwise, `DataError`
     where more than half of the episodes fail, `JobError` where a recording process is killed.
     """
     info = {"task": task.name, **to_dict(config)}
+    del info["expert"]
+    if config.expert:
+        info |= {"expert": checksum(config.expert), "env_args": task.env_args}
     if path.exists():
         known = artifact_info(path)
         if known is None or {key: known.get(key) for key in info} != info:
@@ -166,7 +178,12 @@ def collect(task: RobomimicTask, config: CollectConfig, path: Path, *, workers: 
     rate = len(demos) / tried
     valid = [i for i in range(len(demos)) if i % _VALID_SHARE == _VALID_SHARE - 1]
     train = [i for i in range(len(demos)) if i not in set(valid)]
-    attributes = {"demonstrator": "scripted", "seed": config.seed, "noise": config.noise, "success_rate": rate}
+    attributes = {
+        "demonstrator": "sac" if config.expert else "scripted",
+        "seed": config.seed,
+        "noise": config.noise,
+        "success_rate": rate,
+    }
     commit_artifact(
         path,
         lambda temporary: write_demonstrations(temporary, demos, task, {"train": train, "valid": valid}, attributes),
@@ -214,25 +231,29 @@ def main(
     tasks: tuple[str, ...] = ("lift",),
     num_demos: int = 200,
     noise: float | None = None,
-    horizon: int = 400,
+    horizon: int | None = None,
     seed: int = 0,
     workers: int = 0,
     datasets: Path = Path("datasets"),
     robosuite: str = "1.4",
+    expert: Path | None = None,
+    success_return: float | None = None,
     download: bool = False,
     url: str = PUBLISHED,
 ) -> None:
     """Write `<datasets>/<task>/scripted/low_dim_scripted.hdf5`, or with --download `<task>/ph/low_dim_v15.hdf5`.
 
     Args:
-        tasks: lift, can, square
+        tasks: lift, can, square, or a MuJoCo task of gymnasium such as Hopper-v5 (with --expert)
         num_demos: solved episodes to record of each
         noise: standard deviation of the noise on executed actions; default by task
-        horizon: control steps within which an episode must be solved
+        horizon: control steps within which an episode must be solved [400; 1000 of a task of gymnasium]
         seed: of starts and noise
         workers: processes (0: one per core)
         datasets: root of the data sets
         robosuite: 1.4 or 1.5, whose environment is recorded; 1.5 writes low_dim_scripted_v15.hdf5
+        expert: of gymnasium's tasks: sac_policy_model.pt of scripts.train_sac_gymnasium, which acts
+        success_return: of gymnasium's tasks: return of a solved episode; default: gymnasium's own threshold
         download: fetch the published human demonstrations instead
         url: where from, with {task} in place of the task's name; a low_dim_v141.hdf5 keeps its name
     """
@@ -245,19 +266,38 @@ def main(
     if robosuite not in _SCRIPTED:
         raise ConfigError(f"--robosuite {robosuite}: expected {' or '.join(_SCRIPTED)}")
     distinct("--tasks", tasks)
+    for name in tasks:  # raises for an unknown name before anything is recorded
+        learned = isinstance(standard_task(name), GymnasiumTask)
+        if learned and (expert is None or not Path(expert).is_file()):
+            raise ConfigError(f"--expert {expert}: expected the sac_policy_model.pt of a policy that acts in {name}")
+        if learned and download:
+            raise ConfigError(f"--download: no published demonstrations of {name}, expected --expert")
     for name in tasks:
-        RobomimicTask.standard(name)  # raises for an unknown name before anything is recorded
-    for name in tasks:
+        if isinstance(standard_task(name), GymnasiumTask):
+            _collect_of_gymnasium(
+                GymnasiumTask.standard(name, success_return),
+                CollectConfig(num_demos, 0.0 if noise is None else noise, horizon or 1000, seed, str(expert)),
+                datasets / name / "scripted" / _SCRIPTED["1.4"],
+                workers,
+            )
+            continue
         if download:
             old = url.rpartition("/")[2] == DATA_FILES[0]
             path = datasets / name / "ph" / DATA_FILES[0 if old else 1]
             fetch(name, path, url)
             print(f"{name}: published demonstrations, {path}")
             continue
-        config = CollectConfig(num_demos, NOISE[name] if noise is None else noise, horizon, seed)
+        config = CollectConfig(num_demos, NOISE[name] if noise is None else noise, horizon or 400, seed)
         path = datasets / name / "scripted" / _SCRIPTED[robosuite]
         rate = collect(RobomimicTask.standard(name, robosuite), config, path, workers=workers or cpu_count())
         print(f"{name}: {num_demos} demonstrations, {rate:.1%} of the episodes solved, {path}")
+
+
+def _collect_of_gymnasium(task: GymnasiumTask, config: CollectConfig, path: Path, workers: int) -> None:
+    from runtime.cpus import cpu_count
+
+    rate = collect(task, config, path, workers=workers or cpu_count())
+    print(f"{task}: {config.num_demos} demonstrations, {rate:.1%} reach {task.success_return:g}, {path}")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dsrl.critics import BACKUPS
 from dsrl.demos import DATA_FILES
 from dsrl.denoising import SPACINGS, ddim_times
 from dsrl.normalizer import RELATIVE_QUATERNION
-from envs.robomimic.task import RobomimicTask
+from dsrl.tasks import standard_task
 from runtime.config import from_mapping, load_yaml
 from runtime.errors import ConfigError, DataError, expect_range
 from runtime.program import PROJECT_ROOT
 
 T = TypeVar("T")
+WARM_NOISE = ("clipped", "truncated")
 _FOLDER = PROJECT_ROOT / "config" / "dsrl"
 
 
@@ -60,7 +62,7 @@ class BCConfig:
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        RobomimicTask.standard(self.task)
+        standard_task(self.task)
         ddim_times(self.diffusion_steps, self.ddim_steps, self.spacing)
         expect_range(self, "pred_horizon", "time_dim", "epochs", "batch_size", "ema_every", "save_every", least=1)
         expect_range(self, "hidden_dims", least=1)
@@ -102,10 +104,23 @@ class DSRLConfig:
     ends the episode, or with `until_success` off must be kept up to the horizon. Every `eval_every` steps
     `eval_episodes` fixed episodes are run; the best actor is tried at the end on `fresh_episodes` others, as is the
     cloned policy. `algorithm` is `sac` or `na`, where `distill_steps` counts. A cloned policy below `least_base_rate`
-    in its first rollouts is not worth steering: training stops. The actor learns in every `policy_delay`-th gradient
-    step. A chunk that solves nothing costs `reward_scale` per control step; with `discount` that bounds the values.
-    `decisions_ahead` rewards stand in a critic's target before the bootstrapped value: where a success is dozens of
-    decisions away, news of it would take too many gradient steps one decision at a time.
+    in its first rollouts is not worth steering: training stops. Defaults are the public DSRL code's where the README
+    names nothing else.
+
+    A control step gives the environment's reward less `reward_offset`: with 1, one that leaves a task of Robomimic
+    unsolved costs 1. With `discount` and `reward_scale` that bounds the values. `policy_delay`, `n_step`, `backup`,
+    `backup_critics`, `backup_entropy`, `offline_share`: see `UpdateRule`; where a success is dozens of decisions away,
+    news of it would take too many gradient steps one decision at a time. `distill_steps`, `distill_pairs`,
+    `refresh_share`: see `Distillation`, of `na`.
+
+    The `critics` have a LayerNorm behind each hidden layer with `critic_layer_norm`. `warm_noise`: noise beyond the
+    bounds is `clipped` to them in the warm start, or drawn anew (`truncated`). `critic_warmup` gradient steps of the
+    critics alone follow the warm start. `ent_coef` is a number, or `auto_NUMBER`, from which it is learned towards
+    `target_entropy`. `offline_data`: demonstrations (`na`), or a replay buffer that another run kept.
+
+    `eval_envs` environments run the evaluations (0: as many as episodes, 20 at most), in `eval_workers` processes.
+    Every `checkpoint_every` control steps of training (0: never) the present actor is kept as
+    `checkpoints/sac_<steps>.zip`, with `keep_buffer` the replay buffer too.
     """
 
     task: str = "lift"
@@ -130,10 +145,26 @@ class DSRLConfig:
     target_entropy: float = 0.0
     policy_delay: int = 1
     reward_scale: float = 1.0
-    decisions_ahead: int = 1
-    distill_steps: int = 2
+    reward_offset: float = 1.0
+    n_step: int = 1
+    critics: int = 2
+    critic_layer_norm: bool = True
+    backup: str = "min"
+    backup_critics: int = 2
+    backup_entropy: bool = True
+    warm_noise: str = "clipped"
+    critic_warmup: int = 0
+    offline_data: str = ""
+    offline_share: float = 0.0
+    distill_steps: int = 10
+    distill_pairs: int = 0
+    refresh_share: float = 1.0
     checkpoint_seconds: float = 60.0
+    checkpoint_every: int = 0
+    keep_buffer: bool = False
     eval_every: int = 20_000
+    eval_envs: int = 0
+    eval_workers: int = 0
     eval_episodes: int = 20
     fresh_episodes: int = 100
     least_base_rate: float = 0.02
@@ -141,19 +172,33 @@ class DSRLConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        RobomimicTask.standard(self.task)
+        standard_task(self.task)
         if self.algorithm not in ("sac", "na"):
             raise ConfigError(f"algorithm {self.algorithm!r}: expected sac or na")
         if self.spacing not in ("", *SPACINGS):
             raise ConfigError(f"spacing {self.spacing!r}: expected one of {', '.join(SPACINGS)}, or none")
-        counts = ("initial_steps", "train_steps", "utd", "num_envs", "horizon", "batch_size", "eval_every")
-        counts += ("eval_episodes", "fresh_episodes", "distill_steps", "policy_delay", "decisions_ahead", "ddim_steps")
+        if self.backup not in BACKUPS or self.warm_noise not in WARM_NOISE:
+            raise ConfigError(
+                f"backup {self.backup!r}, warm_noise {self.warm_noise!r}: "
+                f"expected one of {', '.join(BACKUPS)}, and of {', '.join(WARM_NOISE)}"
+            )
+        counts = ("train_steps", "utd", "num_envs", "horizon", "batch_size", "eval_every", "critics", "backup_critics")
+        counts += ("eval_episodes", "fresh_episodes", "distill_steps", "policy_delay", "n_step", "ddim_steps")
         expect_range(self, *counts, "hidden_dims", least=1)
         expect_range(self, "action_magnitude", "reward_scale", "learning_rate", above=True)
         expect_range(self, "discount", "tau", most=1, above=True)
         expect_range(self, "least_base_rate", most=1)
-        expect_range(self, "checkpoint_seconds")
-        expect_range(self, "target_entropy", least=-math.inf)
+        expect_range(self, "checkpoint_seconds", "initial_steps", "critic_warmup", "distill_pairs", "checkpoint_every")
+        expect_range(self, "eval_envs", "eval_workers")
+        expect_range(self, "refresh_share", most=1, above=True)
+        expect_range(self, "offline_share", most=1, below=True)
+        expect_range(self, "target_entropy", "reward_offset", least=-math.inf)
+        if self.backup_critics > self.critics:
+            raise ConfigError(f"backup_critics {self.backup_critics}: expected 1 to {self.critics} (critics)")
+        if self.offline_share and not self.offline_data:
+            raise ConfigError(f"offline_share {self.offline_share}: expected offline_data too, of which it is")
+        if self.critic_warmup and not self.initial_steps and not self.offline_data:
+            raise ConfigError(f"critic_warmup {self.critic_warmup}: expected initial_steps or offline_data")
         expect_range(self, "seed", most=2**32 - 1)
         if not _is_entropy_weight(self.ent_coef):
             raise ConfigError(f"ent_coef {self.ent_coef!r}: expected auto, auto_NUMBER (where it starts) or a number")
@@ -178,8 +223,8 @@ def load_task_config(cls: type[T], stage: str, task: str, file: Path | None, ove
     A flag that is None was not given.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
-    RobomimicTask.standard(task)
-    usual = _FOLDER / f"{stage}_{task}.yaml"
+    standard_task(task)
+    usual = _FOLDER / f"{stage}_{task.lower()}.yaml"
     if file is None and not usual.exists():
         return from_mapping(cls, {"task": task, **given}, source="flags")
     return load_yaml(cls, file or usual, {"task": task, **given})

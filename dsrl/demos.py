@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
-from envs.robomimic.task import ACTION_DIM, POLICY_KEYS, RobomimicTask
+from dsrl.tasks import Task, task_of
+from envs.robomimic.task import ACTION_DIM, POLICY_KEYS
 from runtime.errors import DataError
 from runtime.hdf5 import Item, attribute, find, open_hdf5, read
 
@@ -30,7 +31,8 @@ class Demonstration:
 
     states (N, 1 + nq + nv) and observations before the actions (N, 7), `following` the observations after them; rewards
     (N,) are those of the state after the action. `executed` (N, 7), where given, is what moved the robot: the action
-    with exploration noise, while `actions` are the demonstrator's own.
+    with exploration noise, while `actions` are the demonstrator's own. `ends` (N,), where given, is whether the task
+    ended by the action, otherwise than in time.
     """
 
     states: np.ndarray
@@ -40,13 +42,16 @@ class Demonstration:
     following: Mapping[str, np.ndarray]
     model_xml: str
     executed: np.ndarray | None = None
+    ends: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
 
     @property
     def dones(self) -> np.ndarray:
-        """(N,) 1 where the task is solved after the action, and at the last step."""
+        """(N,) `ends`; else 1 where the task is solved after the action, and at the last step."""
+        if self.ends is not None:
+            return self.ends.astype(np.int64)
         dones = (self.rewards > 0).astype(np.int64)
         dones[-1] = 1
         return dones
@@ -54,9 +59,11 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class DemonstrationSet:
-    """What a policy learns from: observations (N, D) and actions (N, 7) float32 of all chosen episodes in a row.
+    """What a policy learns from: observations (N, D) and actions (N, A) float32 of all chosen episodes in a row.
 
-    `lengths` (E,) are the episodes'. `task` is None where the file's environment is not looked at.
+    `lengths` (E,) are the episodes'. `executed` (N, A) are the actions that moved the robot, which may be noisy ones.
+    rewards (N,) are those after the action, None where the file has none; dones (N,) are the file's, 0 where it has
+    none; `last_observations` (E, D) those after an episode's last action, not-a-number where they were not recorded.
     """
 
     keys: tuple[str, ...]
@@ -65,6 +72,10 @@ class DemonstrationSet:
     lengths: np.ndarray
     names: tuple[str, ...]
     env_args: str
+    executed: np.ndarray
+    rewards: np.ndarray | None
+    dones: np.ndarray
+    last_observations: np.ndarray
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -74,7 +85,7 @@ class DemonstrationSet:
 def write_demonstrations(
     path: Path,
     demonstrations: Sequence[Demonstration],
-    task: RobomimicTask,
+    task: Task,
     masks: Mapping[str, Sequence[int]],
     attributes: Mapping[str, Any],
 ) -> None:
@@ -106,29 +117,34 @@ def write_demonstrations(
 def read_demonstrations(
     path: Path,
     *,
-    keys: Sequence[str] = POLICY_KEYS,
+    keys: Sequence[str] | None = None,
     filter_key: str = "",
     num_demos: int = 0,
 ) -> DemonstrationSet:
     """Read observations of `keys` and actions of the demonstrations in the mask `filter_key` (all where it is empty).
 
-    With `num_demos` only the first so many. Raises `DataError` naming file, group and what is expected, for actions
-    beyond [-1, 1] and for absolute ones too.
+    By default the keys that policies of the file's task see. With `num_demos` only the first so many. Raises
+    `DataError` naming file, group and what is expected, for actions beyond [-1, 1] and for absolute ones too.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file; record one with `python -m dsrl.collect_demos --tasks lift`")
     with open_hdf5(path) as file:
-        return _read(file, path, tuple(keys), filter_key, num_demos)
+        return _read(file, path, None if keys is None else tuple(keys), filter_key, num_demos)
 
 
-def _read(file: h5py.File, path: Path, keys: tuple[str, ...], filter_key: str, num_demos: int) -> DemonstrationSet:
+def _read(
+    file: h5py.File, path: Path, keys: tuple[str, ...] | None, filter_key: str, num_demos: int
+) -> DemonstrationSet:
     data = find(file, "data")
     if not isinstance(data, h5py.Group):
         raise DataError(f"{path}: no group 'data'; expected a Robomimic data set")
     if "env_args" not in data.attrs:
         raise DataError(f"{path}: data has no attribute 'env_args'; expected the environment's arguments as JSON")
     attributes = {key: attribute(data, key) for key in data.attrs}
+    env_args = _text(attributes["env_args"], path)
+    usual_keys, action_dim = _usual(env_args, path)
+    keys = usual_keys if keys is None else keys
     names = _chosen(file, path, filter_key)
     if num_demos:
         if num_demos > len(names):
@@ -136,26 +152,27 @@ def _read(file: h5py.File, path: Path, keys: tuple[str, ...], filter_key: str, n
         names = names[:num_demos]
     if not names:
         raise DataError(f"{path}: no demonstrations")
-    observations, actions = [], []
+    episodes: list[_Episode] = []
     for name in names:
         group = find(data, name)
         if group is None:
             raise DataError(f"{path}: mask/{filter_key} names {name}, which is not there")
-        seen, action = _episode(group, f"{path}: {name}", keys)
-        observations.append(seen)
-        if observations[-1].shape[1] != observations[0].shape[1]:
-            raise DataError(
-                f"{path}: observations of {name} have {observations[-1].shape[1]} numbers, those of {names[0]} "
-                f"{observations[0].shape[1]}"
-            )
-        actions.append(action)
+        episodes.append(_episode(group, f"{path}: {name}", keys, action_dim))
+        width, first = episodes[-1].observations.shape[1], episodes[0].observations.shape[1]
+        if width != first:
+            raise DataError(f"{path}: observations of {name} have {width} numbers, those of {names[0]} {first}")
+    rewards = [episode.rewards for episode in episodes]
     result = DemonstrationSet(
         keys=keys,
-        observations=np.concatenate(observations),
-        actions=np.concatenate(actions),
-        lengths=np.array([len(action) for action in actions]),
+        observations=np.concatenate([episode.observations for episode in episodes]),
+        actions=np.concatenate([episode.actions for episode in episodes]),
+        lengths=np.array([len(episode.actions) for episode in episodes]),
         names=tuple(names),
-        env_args=_text(attributes["env_args"], path),
+        env_args=env_args,
+        executed=np.concatenate([episode.executed for episode in episodes]),
+        rewards=None if any(own is None for own in rewards) else np.concatenate(rewards),
+        dones=np.concatenate([episode.dones for episode in episodes]),
+        last_observations=np.stack([episode.last_observation for episode in episodes]),
         attributes={key: value for key, value in attributes.items() if key not in ("env_args", "total")},
     )
     finite = np.isfinite(result.observations).all(axis=1)
@@ -165,8 +182,30 @@ def _read(file: h5py.File, path: Path, keys: tuple[str, ...], filter_key: str, n
     return result
 
 
-def _episode(group: Item, source: str, keys: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Observations (N, D) and actions (N, 7) float32 of a demonstration."""
+class _Episode(NamedTuple):
+    """One demonstration's part of a `DemonstrationSet`."""
+
+    observations: np.ndarray
+    actions: np.ndarray
+    executed: np.ndarray
+    rewards: np.ndarray | None
+    dones: np.ndarray
+    last_observation: np.ndarray
+
+
+def _usual(env_args: str, path: Path) -> tuple[tuple[str, ...], int]:
+    """Keys that policies see, and numbers of an action, by the environment of the file.
+
+    Of one that is not built here those of a single arm: what reads the file next says what it lacks.
+    """
+    try:
+        task = task_of(env_args, str(path))
+    except DataError:
+        return POLICY_KEYS, ACTION_DIM
+    return task.policy_keys, task.action_dim
+
+
+def _episode(group: Item, source: str, keys: tuple[str, ...], action_dim: int) -> _Episode:
     if not isinstance(group, h5py.Group):
         raise DataError(f"{source} is an array, expected a group with actions and obs")
     parts = {}
@@ -185,15 +224,37 @@ def _episode(group: Item, source: str, keys: tuple[str, ...]) -> tuple[np.ndarra
             raise DataError(f"{source}/{part} holds {data.dtype} of shape {data.shape}, expected numbers")
         parts[part] = read(data)
     action = parts["actions"]
-    if action.ndim != 2 or action.shape[1] != ACTION_DIM or not len(action):
-        raise DataError(f"{source}/actions has the shape {action.shape}, expected (N, {ACTION_DIM})")
+    if action.ndim != 2 or action.shape[1] != action_dim or not len(action):
+        raise DataError(f"{source}/actions has the shape {action.shape}, expected (N, {action_dim})")
     for part, array in parts.items():
         if len(array) != len(action):
             raise DataError(f"{source}/{part} has {len(array)} rows, actions have {len(action)}")
     _check_actions(action, parts.get("obs/robot0_eef_pos"), source)
     columns = [parts[f"obs/{key}"].reshape(len(action), -1) for key in keys]
     with np.errstate(over="ignore"):  # too large is not finite, which is looked for in the whole
-        return np.concatenate(columns, axis=1, dtype=np.float32), action.astype(np.float32)
+        observations = np.concatenate(columns, axis=1, dtype=np.float32)
+    executed = _optional(group, "executed_actions", action.shape)
+    dones = _optional(group, "dones", (len(action),))
+    after = [_optional(group, f"next_obs/{key}", parts[f"obs/{key}"].shape) for key in keys]
+    known = all(part is not None for part in after)
+    return _Episode(
+        observations=observations,
+        actions=action.astype(np.float32),
+        executed=(action if executed is None else executed).astype(np.float32),
+        rewards=_optional(group, "rewards", (len(action),)),
+        dones=np.zeros(len(action)) if dones is None else dones,
+        last_observation=np.concatenate([part[-1].reshape(-1) for part in after], dtype=np.float32)
+        if known
+        else np.full(observations.shape[1], np.nan, np.float32),
+    )
+
+
+def _optional(group: h5py.Group, part: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Numbers of that shape; None where the file has none."""
+    data = find(group, part)
+    if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu" or data.shape != shape:
+        return None
+    return read(data)
 
 
 def _check_actions(action: np.ndarray, hand: np.ndarray | None, source: str) -> None:

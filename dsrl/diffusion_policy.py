@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim, ddim_times
 from dsrl.normalizer import BOUND, MinMax, feature_columns, features
-from envs.robomimic.task import ACTION_DIM, RobomimicTask
+from dsrl.tasks import Task, task_of
+from runtime.atomic import checksum
 from runtime.checkpoint import build_within, entry, load_checkpoint, load_weights, vector
 from runtime.errors import ConfigError, DataError
 
@@ -72,17 +74,19 @@ class Checkpoint:
                 vector(contents[name], bound, size, path)
         if not all(isinstance(key, str) for key in contents["obs_keys"]):
             raise DataError(f"{path}: obs_keys are {contents['obs_keys']}, expected names of observations")
-        if len(contents["action_normalizer"]["low"]) != ACTION_DIM:
-            raise DataError(f"{path}: made for other actions than the {ACTION_DIM} numbers of a robot here")
-        return cls(path, contents)
+        opened = cls(path, contents)
+        found, expected = len(contents["action_normalizer"]["low"]), opened.task.action_dim
+        if found != expected:
+            raise DataError(f"{path}: made for actions of {found} numbers, expected {expected} for {opened.task}")
+        return opened
 
     @property
     def args(self) -> dict[str, Any]:
         return self.contents["args"]
 
     @property
-    def task(self) -> RobomimicTask:
-        return RobomimicTask.from_env_args(self.contents["env_args"], str(self.path))
+    def task(self) -> Task:
+        return task_of(self.contents["env_args"], str(self.path))
 
     def expect_task(self, name: str | None) -> None:
         """Raises `ConfigError` unless the checkpoint is of the task `name` (None: any)."""
@@ -91,7 +95,10 @@ class Checkpoint:
 
 
 class DiffusionPolicy:
-    """w (B, A) and observations (B, D) to chunks (B, A) with A = pred_horizon * 7; the same input, the same chunk."""
+    """w (B, A) and observations (B, D) to chunks (B, A), A = pred_horizon * actions; the same input, the same chunk.
+
+    A `SteerablePolicy`.
+    """
 
     def __init__(
         self,
@@ -107,7 +114,9 @@ class DiffusionPolicy:
         self.checkpoint, self.task = checkpoint, checkpoint.task
         self.device = device or torch.device("cpu")
         self.keys = tuple(contents["obs_keys"])
-        self.chunk, self.action_dim = args["pred_horizon"], args["pred_horizon"] * ACTION_DIM
+        self.chunk, self.action_dim = args["pred_horizon"], args["pred_horizon"] * self.task.action_dim
+        self.noise_dim = self.chunk_dim = self.action_dim
+        self.source = str(checkpoint.path)
         self.ddim_steps = args["ddim_steps"] if ddim_steps is None else ddim_steps
         self.spacing, self.eta = spacing or args["spacing"], eta
         if not 0 <= eta <= 1:
@@ -145,10 +154,22 @@ class DiffusionPolicy:
         """Normalised chunks (B, A) to the environment's actions (B, A) float32 in [-1, 1].
 
         Raises `DataError` where they are not finite."""
-        actions = self.action_normalizer.denormalize(chunk.view(-1, ACTION_DIM)).clamp(-1, 1).view(chunk.shape)
+        actions = (
+            self.action_normalizer.denormalize(chunk.view(-1, self.task.action_dim)).clamp(-1, 1).view(chunk.shape)
+        )
         if not torch.isfinite(actions).all():
             raise DataError(f"{self.checkpoint.path}: gives actions that are not finite")
         return actions.cpu().numpy()
+
+    def to_chunk(self, actions: np.ndarray) -> Tensor:
+        """The environment's actions (B, A) to normalised chunks (B, A) in about [-1, 1], as `denoise` gives them."""
+        raw = torch.as_tensor(actions, dtype=torch.float32, device=self.device)
+        return self.action_normalizer.normalize(raw.view(-1, self.task.action_dim)).view(raw.shape)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Checksum of the checkpoint."""
+        return checksum(self.checkpoint.path)
 
     def act(self, observation: np.ndarray, w: np.ndarray) -> np.ndarray:
         """Raw observations (B, D) and noise (B, A) to actions (B, A)."""

@@ -55,7 +55,7 @@ def main(
         output: folder of episodes.csv and summary.json; default: evaluation/<what is evaluated> beside the checkpoint
     """
     from dsrl.diffusion_policy import Checkpoint, DiffusionPolicy
-    from dsrl.rollout import episode_seeds, open_environments, run_episodes
+    from dsrl.rollout import EPISODE_COLUMNS, episode_seeds, open_environments, run_episodes
     from runtime.atomic import write_json
     from runtime.device import pick_device
     from runtime.errors import ConfigError, expect_sizes
@@ -104,7 +104,7 @@ def main(
         "seed": seed,
         "made_with": provenance(),
     }
-    write_csv(folder / "episodes.csv", ("seed", "solved", "solved_at_the_end", "decisions"), episodes.rows())
+    write_csv(folder / "episodes.csv", EPISODE_COLUMNS, episodes.rows())
     write_json(folder / "summary.json", summary)
     kept = f", {summary['solved_at_the_end']} at the end too" if full_horizon else ""
     print(

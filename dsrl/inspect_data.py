@@ -19,6 +19,7 @@ import numpy as np
 
 from dsrl.demos import read_demonstrations
 from dsrl.recorded_env import recorded_task
+from envs.robomimic.task import RobomimicTask
 from runtime.cli import parse_flags
 from runtime.errors import DataError, UserError, one_line, run_main
 from runtime.hdf5 import Item, attribute, find, open_hdf5, read
@@ -33,7 +34,8 @@ def describe(path: Path) -> str:
         lines = list(_lines(file))
     try:
         task = recorded_task(read_demonstrations(path), str(path))
-        usable = f"can be cloned: {task}, as of robosuite {task.arguments.series}"
+        of = f"as of robosuite {task.arguments.series}" if isinstance(task, RobomimicTask) else "of gymnasium"
+        usable = f"can be cloned: {task}, {of}"
     except UserError as error:
         usable = f"cannot be cloned: {one_line(error)}"
     return "\n".join([f"{path}:", *(f"  {line}" for line in (*lines, usable))])

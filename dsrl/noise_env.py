@@ -17,35 +17,35 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
-from dsrl.diffusion_policy import DiffusionPolicy
 from dsrl.rollout import ChooseNoise
 from dsrl.saved_actor import load_saved_actor
+from dsrl.steerable import SteerablePolicy
 from envs.pool import WorkerError
-from envs.robomimic.task import RobomimicTask
-from runtime.atomic import checksum
 from runtime.errors import DataError
 from runtime.records import read_mapping
 from runtime.seeds import rng
 
 
-def observation_space(policy: DiffusionPolicy) -> gymnasium.spaces.Box:
+def observation_space(policy: SteerablePolicy) -> gymnasium.spaces.Box:
     return gymnasium.spaces.Box(-np.inf, np.inf, (policy.feature_dim,), np.float32)
 
 
-def noise_space(policy: DiffusionPolicy, action_magnitude: float) -> gymnasium.spaces.Box:
-    return gymnasium.spaces.Box(-action_magnitude, action_magnitude, (policy.action_dim,), np.float32)
+def noise_space(policy: SteerablePolicy, action_magnitude: float) -> gymnasium.spaces.Box:
+    return gymnasium.spaces.Box(-action_magnitude, action_magnitude, (policy.noise_dim,), np.float32)
 
 
 class DSRLEnvWrapper(gymnasium.Wrapper):
-    """One environment of chunks: w (28,) is denoised to a chunk of actions, which is executed open loop.
+    """One environment of chunks: w (W,) is denoised to a chunk of actions, which is executed open loop.
 
-    Observations are the policy's normalised features; the reward is minus the number of control steps of the chunk
-    after which the task was not solved.
+    Observations are the policy's features. The reward is the environment's less `reward_offset` for each control step
+    executed: with 1, of a Robomimic task, minus the number of those after which it was not solved.
     """
 
-    def __init__(self, env: gymnasium.Env, policy: DiffusionPolicy, action_magnitude: float = 1.0) -> None:
+    def __init__(
+        self, env: gymnasium.Env, policy: SteerablePolicy, action_magnitude: float = 1.0, reward_offset: float = 1.0
+    ) -> None:
         super().__init__(env)
-        self.policy = policy
+        self.policy, self.reward_offset = policy, reward_offset
         self.observation_space = observation_space(policy)
         self.action_space = noise_space(policy, action_magnitude)
         self._seen: Tensor | None = None
@@ -61,9 +61,10 @@ class DSRLEnvWrapper(gymnasium.Wrapper):
             raise ValueError(f"noise of shape {np.shape(w)}, expected {self.action_space.shape}")
         noise = torch.as_tensor(w, dtype=torch.float32, device=self.policy.device)[None]
         chunk = self.policy.denoise(self._seen, noise)
-        observation, solved, terminated, truncated, info = self.env.step(self.policy.to_actions(chunk)[0])
+        observation, gained, terminated, truncated, info = self.env.step(self.policy.to_actions(chunk)[0])
         info["chunk"] = chunk[0].cpu().numpy()
-        return self._look(observation), solved - info["executed"], terminated, truncated, info
+        reward = gained - self.reward_offset * info["executed"]
+        return self._look(observation), reward, terminated, truncated, info
 
     def _look(self, observation: np.ndarray) -> np.ndarray:
         self._seen = self.policy.features(observation[None])
@@ -73,12 +74,14 @@ class DSRLEnvWrapper(gymnasium.Wrapper):
 class NoiseVecEnv(VecEnvWrapper):
     """`DSRLEnvWrapper` for several environments, which are denoised as one batch.
 
-    `info["chunk"]` (28,) is the normalised chunk that was executed; `env_steps` counts control steps of all.
+    `info["chunk"]` (C,) is the chunk that was executed; `env_steps` counts control steps of all.
     """
 
-    def __init__(self, venv: VecEnv, policy: DiffusionPolicy, action_magnitude: float = 1.0) -> None:
+    def __init__(
+        self, venv: VecEnv, policy: SteerablePolicy, action_magnitude: float = 1.0, reward_offset: float = 1.0
+    ) -> None:
         super().__init__(venv, observation_space(policy), noise_space(policy, action_magnitude))
-        self.policy, self.env_steps = policy, 0
+        self.policy, self.reward_offset, self.env_steps = policy, reward_offset, 0
         self._seen: Tensor | None = None
 
     def reset(self) -> np.ndarray:
@@ -86,7 +89,7 @@ class NoiseVecEnv(VecEnvWrapper):
             return self._look(self.venv.reset())
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Raises `ResetNeeded` before `reset`, `ValueError` for noise of another shape than (num_envs, 28)."""
+        """Raises `ResetNeeded` before `reset`, `ValueError` for noise of another shape than (num_envs, W)."""
         if self._seen is None:
             raise gymnasium.error.ResetNeeded("no episodes are under way, call reset() first")
         expected = (self.num_envs, *self.action_space.shape)
@@ -100,7 +103,7 @@ class NoiseVecEnv(VecEnvWrapper):
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         with _killed_worker_named():
-            observations, solved, dones, infos = self.venv.step_wait()
+            observations, gained, dones, infos = self.venv.step_wait()
         executed = np.array([info["executed"] for info in infos])
         self.env_steps += int(executed.sum())
         chunks = self._chunks.cpu().numpy()
@@ -108,7 +111,8 @@ class NoiseVecEnv(VecEnvWrapper):
             info["chunk"] = chunk
             if "terminal_observation" in info:
                 info["terminal_observation"] = self.policy.features(info["terminal_observation"][None])[0].cpu().numpy()
-        return self._look(observations), (solved - executed).astype(np.float32), dones, infos
+        rewards = (gained - self.reward_offset * executed).astype(np.float32)
+        return self._look(observations), rewards, dones, infos
 
     def snapshot(self) -> dict[str, Any]:
         """All that the episodes in progress and those after them depend on, for `restore`."""
@@ -135,7 +139,7 @@ def _killed_worker_named() -> Iterator[None]:
 class _Make:
     """Makes one environment in whichever process calls it."""
 
-    def __init__(self, task: RobomimicTask, options: dict[str, Any]) -> None:
+    def __init__(self, task: Any, options: dict[str, Any]) -> None:
         self.task, self.options = task, options
 
     def __call__(self) -> gymnasium.Env:
@@ -148,13 +152,14 @@ class _Make:
 
 
 def open_noise_environments(
-    policy: DiffusionPolicy,
+    policy: SteerablePolicy,
     num_envs: int,
     *,
     workers: bool,
     horizon: int,
     until_success: bool,
     action_magnitude: float,
+    reward_offset: float = 1.0,
     seed: int,
 ) -> NoiseVecEnv:
     """`workers`: a process for each environment; else all in this one."""
@@ -162,24 +167,22 @@ def open_noise_environments(
     makers: list[Callable[[], gymnasium.Env]] = [_Make(policy.task, options) for _ in range(num_envs)]
     venv = SubprocVecEnv(makers, start_method="spawn") if workers else DummyVecEnv(makers)
     venv.seed(seed)
-    return NoiseVecEnv(venv, policy, action_magnitude)
+    return NoiseVecEnv(venv, policy, action_magnitude, reward_offset)
 
 
-def load_actor(path: Path, policy: DiffusionPolicy, *, deterministic: bool = False) -> ChooseNoise:
+def load_actor(path: Path, policy: SteerablePolicy, *, deterministic: bool = False) -> ChooseNoise:
     """The noise that a saved SAC chooses. Raises `DataError` unless it is one that steers this policy."""
     if not Path(path).is_file():
         raise DataError(f"{path}: no such SAC model; train one with `python -m dsrl.train_dsrl`")
     model = load_saved_actor(path, policy.device)
     found = (model.observation_space.shape, model.action_space.shape)
-    expected = ((policy.feature_dim,), (policy.action_dim,))
+    expected = ((policy.feature_dim,), (policy.noise_dim,))
     if found != expected:
-        raise DataError(
-            f"{path}: steers observations and noise of {found}, the policy {policy.checkpoint.path} has {expected}"
-        )
+        raise DataError(f"{path}: steers observations and noise of {found}, the policy {policy.source} has {expected}")
     # Policies of Can and Square see as many numbers: which one is steered stands beside the model.
     asked = Path(path).parent / "config.json"
-    if asked.is_file() and read_mapping(asked).get("policy") != checksum(policy.checkpoint.path):
-        raise DataError(f"{path}: steers another policy than {policy.checkpoint.path}, by the checksum in {asked}")
+    if asked.is_file() and read_mapping(asked).get("policy") != policy.identity:
+        raise DataError(f"{path}: steers another policy than {policy.source}, by the checksum in {asked}")
     return actor_noise(model, deterministic=deterministic)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,28 +12,47 @@ from torch import Tensor, nn
 
 from corl.ensembles import squash
 from corl.replay import Batch
-from corl.sac import actor_loss, critic_loss, soft_target, temperature_loss
-from dsrl.diffusion_policy import DiffusionPolicy
+from corl.sac import actor_loss, critic_loss, temperature_loss
+from dsrl.critics import backed_up, stacked
+from dsrl.decisions import Decisions, Drawn, OfflineDecisions, n_step
 from runtime.checkpoint import load_optimizer, restore_random
 from runtime.seeds import derive_seed, rng
 
-_BUFFER = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+BUFFER = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+"""Arrays of stable-baselines3's replay buffer."""
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """What an update does. Defaults are those of the public DSRL code but for `policy_delay` and `reward_scale`.
+
+    Actor and temperature learn in every `policy_delay`-th update. Rewards are multiplied by `reward_scale`; a target
+    counts those of `n_step` decisions. `backup`: the target takes the critics' `min`, `mean`, or the minimum of a
+    random `subset` of `backup_critics`; the actor ascends their minimum with `min`, else their mean. Without
+    `backup_entropy` the target leaves the entropy out. `offline_share` of a batch are offline decisions; 0: as many as
+    their number says.
+    """
+
+    policy_delay: int = 1
+    reward_scale: float = 1.0
+    n_step: int = 1
+    backup: str = "min"
+    backup_critics: int = 2
+    backup_entropy: bool = True
+    offline_share: float = 0.0
 
 
 class NoiseSAC(SAC):
-    """SAC whose `train` is the update of `corl.sac` on stable-baselines3's networks.
+    """SAC whose `train` is the update of `corl.sac` on stable-baselines3's networks, as its `rule` says.
 
-    The critics' layers are multiplied as one batch, the temperature learns from the actor's sample, and with
-    `policy_delay` actor and temperature learn in every so many updates. Rewards are multiplied by `reward_scale`, and
-    a critic's target counts those of `decisions_ahead` decisions. All random numbers come from generators of its own,
-    so that `state` and `restore` continue a run to the last bit. What `save` writes is a plain SAC.
+    The critics' layers are multiplied as one batch, and the temperature learns from the actor's sample. All random
+    numbers come from generators of its own, so that `state` and `restore` continue a run to the last bit. What `save`
+    writes is a plain SAC. `offline` decisions, to be set before training, are sampled beside the replay buffer's.
     """
 
-    def __init__(
-        self, *args: Any, policy_delay: int = 1, reward_scale: float = 1.0, decisions_ahead: int = 1, **options: Any
-    ) -> None:
-        self.policy_delay, self.reward_scale, self.decisions_ahead = policy_delay, reward_scale, decisions_ahead
-        self.diffusion: DiffusionPolicy | None = None
+    def __init__(self, *args: Any, rule: UpdateRule | None = None, **options: Any) -> None:
+        self.rule = rule or UpdateRule()
+        self.offline: OfflineDecisions | None = None
         self.losses: dict[str, float] = {}
         super().__init__(*args, **options)
 
@@ -42,7 +62,7 @@ class NoiseSAC(SAC):
         self.rows = rng("noise-sac-rows", self.seed or 0)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "diffusion", "generator", "rows"]
+        return [*super()._excluded_save_params(), "rule", "offline", "generator", "rows"]
 
     def gaussian(self, observations: Tensor) -> Tensor:
         """Means and log standard deviations (2, B, A) before the squashing."""
@@ -56,67 +76,105 @@ class NoiseSAC(SAC):
             scaled = squash(self.gaussian(seen), self._normal(len(seen)))[0]
         return self.policy.unscale_action(scaled.cpu().numpy())
 
-    def sample(self, batch_size: int) -> Batch:
-        """Rows of the replay buffer; the end of time is not the end of the task.
+    @property
+    def offline_rows(self) -> int:
+        """How many offline decisions there are; row numbers of the replay buffer begin after them."""
+        return 0 if self.offline is None else self.offline.size()
 
-        Reward and next state are those of `decisions_ahead` decisions, fewer where the episode or the buffer ends. What
-        is left of the next state's value, (1 - end) gamma^(k - 1) after k decisions, is the batch's 1 - done.
+    def sample(self, batch_size: int) -> Drawn:
+        """Rows of the replay buffer and of the offline decisions; the end of time is not the end of the task.
+
+        Reward and next state are those of `n_step` decisions; what is left of the next state's value after them is the
+        batch's 1 - done.
         """
-        buffer = self.replay_buffer
-        step = self.rows.integers(buffer.size(), size=batch_size)
-        env = self.rows.integers(buffer.n_envs, size=batch_size)
-        rewards, last, left = buffer.rewards[step, env], step, np.ones(batch_size, np.float32)
-        for _ in range(1, self.decisions_ahead):
-            after = (last + 1) % buffer.buffer_size
-            goes_on = (buffer.dones[last, env] == 0) & (after != buffer.pos)
-            left = np.where(goes_on, left * np.float32(self.gamma), left)
-            last = np.where(goes_on, after, last)
-            rewards = rewards + goes_on * left * buffer.rewards[last, env]
-        left = left * (1 - buffer.dones[last, env] * (1 - buffer.timeouts[last, env]))
-        arrays = (
-            buffer.observations[step, env],
-            buffer.actions[step, env],
-            rewards * np.float32(self.reward_scale),
-            buffer.next_observations[last, env],
+        buffer, count = self.replay_buffer, self._offline_count(batch_size)
+        parts = [self._draw(buffer, batch_size - count, self.offline_rows)]
+        if count:
+            parts.insert(0, self._draw(self.offline, count, 0))
+        *arrays, rows, next_rows = (np.concatenate(column) for column in zip(*parts, strict=True))
+        batch = Batch(*(torch.from_numpy(array).to(self.device) for array in arrays))
+        return Drawn(batch, rows, next_rows)
+
+    def _offline_count(self, batch_size: int) -> int:
+        """How many of a batch are offline decisions."""
+        if not self.offline_rows:
+            return 0
+        if self.rule.offline_share:
+            return round(batch_size * self.rule.offline_share)
+        own = self.replay_buffer.size() * self.replay_buffer.n_envs
+        return int(self.rows.binomial(batch_size, self.offline_rows / (self.offline_rows + own)))
+
+    def _draw(self, stored: Decisions, count: int, first: int) -> tuple[np.ndarray, ...]:
+        """`count` rows at random: a batch's arrays, then numbers of rows and of next rows, counted from `first`."""
+        step = self.rows.integers(stored.size(), size=count)
+        env = self.rows.integers(stored.n_envs, size=count)
+        rewards, last, left = n_step(stored, step, env, self.rule.n_step, self.gamma)
+        return (
+            stored.observations[step, env],
+            stored.actions[step, env],
+            rewards * np.float32(self.rule.reward_scale),
+            stored.next_observations[last, env],
             1 - left,
+            first + step * stored.n_envs + env,
+            first + last * stored.n_envs + env,
         )
-        return Batch(*(torch.from_numpy(array).to(self.device) for array in arrays))
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """`losses` has those of the last step afterwards."""
         losses: dict[str, Tensor] = {}
         for _ in range(gradient_steps):
-            batch = self.sample(batch_size)
-            losses |= self.update_critics(batch, self.alpha())
-            if self._n_updates % self.policy_delay == 0:
-                losses |= self.update_actor(batch.states, self.alpha())
+            drawn = self.sample(batch_size)
+            losses |= self.update_critics(drawn, self.alpha())
+            if self._n_updates % self.rule.policy_delay == 0:
+                losses |= self.update_actor(drawn.batch.states, self.alpha())
             self._n_updates += 1
+        self.losses = {name: float(value) for name, value in losses.items()}
+
+    def train_critics(self, batch_size: int) -> None:
+        """One step of the critics alone."""
+        losses = self.update_critics(self.sample(batch_size), self.alpha())
         self.losses = {name: float(value) for name, value in losses.items()}
 
     def alpha(self) -> Tensor:
         """The entropy's weight."""
         return self.ent_coef_tensor if self.ent_coef_optimizer is None else self.log_ent_coef.detach().exp().squeeze()
 
-    def update_critics(self, batch: Batch, alpha: Tensor) -> dict[str, Tensor]:
-        """One step of the critics on r + gamma (min Q'(s', w') - alpha log pi(w' | s')), w' ~ pi; then the targets.
+    def update_critics(self, drawn: Drawn, alpha: Tensor) -> dict[str, Tensor]:
+        """One step of the critics on r + gamma (Q'(s', w') - alpha log pi(w' | s')), w' ~ pi; then of the targets.
 
         With r and s' of several decisions the entropy of those between is left out, and that they were taken by an
         older actor is not corrected.
         """
+        batch = drawn.batch
         with torch.no_grad():
-            noise = self._normal(len(batch.states))
-            target = soft_target(self.gaussian, stacked(self.critic_target.q_networks), batch, noise, alpha, self.gamma)
+            w, log_density = squash(self.gaussian(batch.next_states), self._normal(len(batch.states)))
+            value = self._backup(self.critic_target)(batch.next_states, w)
+            target = self._target(batch, value, log_density, alpha)
         loss = critic_loss(stacked(self.critic.q_networks), batch, target)
         descend(self.critic.optimizer, loss)
-        follow(self.critic_target, self.critic, self.tau)
+        polyak_update(self.critic_target, self.critic, self.tau)
         return {"critic_loss": loss.detach(), "q_value": target.mean()}
 
+    def _backup(self, critic: nn.Module) -> Any:
+        return backed_up(critic.q_networks, self.rule.backup, self.rule.backup_critics, self.generator)
+
+    def _target(self, batch: Batch, value: Tensor, log_density: Tensor, alpha: Tensor) -> Tensor:
+        """(B,) for the value (B,) of the next state's noise and its log density (B,)."""
+        if self.rule.backup_entropy:
+            value = value - alpha * log_density
+        return batch.rewards + (1.0 - batch.dones) * self.gamma * value
+
     def update_actor(self, observations: Tensor, alpha: Tensor) -> dict[str, Tensor]:
-        """One step of the actor on alpha log pi(w | s) - min Q(s, w), and of alpha where it is learned."""
+        """One step of the actor on alpha log pi(w | s) - Q(s, w), and of alpha where it is learned."""
         self.critic.requires_grad_(False)
         batch = Batch(observations, *[observations] * 4)
         loss, log_density = actor_loss(
-            self.gaussian, stacked(self.critic.q_networks), batch, self._normal(len(observations)), alpha, mean=False
+            self.gaussian,
+            stacked(self.critic.q_networks),
+            batch,
+            self._normal(len(observations)),
+            alpha,
+            mean=self.rule.backup != "min",
         )
         descend(self.actor.optimizer, loss)
         self.critic.requires_grad_(True)
@@ -142,7 +200,7 @@ class NoiseSAC(SAC):
         filled = buffer.size()
         return {
             **self.learned(),
-            "buffer": {name: torch.from_numpy(getattr(buffer, name)[:filled]) for name in _BUFFER},
+            "buffer": {name: torch.from_numpy(getattr(buffer, name)[:filled]) for name in BUFFER},
             "buffer_at": [buffer.pos, buffer.full],
             "counters": [self.num_timesteps, self._n_updates],
             "losses": self.losses,
@@ -172,26 +230,6 @@ class NoiseSAC(SAC):
         self.rows.bit_generator.state = state["rows"]
 
 
-def stacked(q_networks: list[nn.Sequential]) -> Any:
-    """Q-functions of equal shape as one: (states (B, S), actions (B, A)) to values (count, B).
-
-    A batched matrix product per layer in place of one for each network; gradients reach the networks' own weights.
-    """
-
-    def values(states: Tensor, actions: Tensor) -> Tensor:
-        hidden = torch.cat([states, actions], dim=1).expand(len(q_networks), -1, -1)
-        for layers in zip(*q_networks, strict=True):
-            if isinstance(layers[0], nn.Linear):
-                weight = torch.stack([layer.weight for layer in layers])
-                bias = torch.stack([layer.bias for layer in layers])
-                hidden = torch.baddbmm(bias[:, None], hidden, weight.mT)
-            else:
-                hidden = layers[0](hidden)
-        return hidden[..., 0]
-
-    return values
-
-
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad()
     loss.backward()
@@ -199,6 +237,6 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 @torch.no_grad()
-def follow(target: nn.Module, source: nn.Module, tau: float) -> None:
+def polyak_update(target: nn.Module, source: nn.Module, tau: float) -> None:
     """target += tau (source - target)."""
     torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)

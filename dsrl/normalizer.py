@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dsrl.tasks import Task
 from envs.robomimic.task import RobomimicTask
 from runtime.errors import ConfigError
 
@@ -55,7 +56,7 @@ class MinMax:
         return {"low": self.low, "high": self.high}
 
 
-def feature_columns(task: RobomimicTask, keys: Sequence[str], relative_quaternion: str) -> slice | None:
+def feature_columns(task: Task, keys: Sequence[str], relative_quaternion: str) -> slice | None:
     """Columns of the object's orientation relative to the hand where they are not taken as they are.
 
     robosuite gives it with w >= 0, and with the hand pointing down w is near 0: the four numbers flip their sign
@@ -63,9 +64,11 @@ def feature_columns(task: RobomimicTask, keys: Sequence[str], relative_quaternio
     """
     if relative_quaternion not in RELATIVE_QUATERNION:
         raise ConfigError(f"relative_quaternion {relative_quaternion!r}: expected {', '.join(RELATIVE_QUATERNION)}")
-    dims = task.observation_dims
-    if relative_quaternion == "raw" or task.name == "lift" or "object" not in keys:
+    if relative_quaternion == "raw" or "object" not in keys:
         return None
+    if not isinstance(task, RobomimicTask) or task.name == "lift":
+        return None
+    dims = task.observation_dims
     start = sum(dims[key] for key in keys[: list(keys).index("object")])
     # Position and quaternion of the object, then the same from the hand; robosuite 1.5 has them the other way round.
     start += 10 if task.arguments.series == "1.4" else 3

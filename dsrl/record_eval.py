@@ -50,7 +50,6 @@ def main(
     import envs
     from dsrl.diffusion_policy import DiffusionPolicy
     from dsrl.rollout import Prior, episode_seeds
-    from envs.robomimic.task import ACTION_DIM
     from runtime.atomic import atomic_path
     from runtime.errors import ConfigError, expect_sizes
     from runtime.logs import configure_logging
@@ -60,7 +59,7 @@ def main(
         raise ConfigError("--deterministic: expected --sac too, whose mean it takes")
     configure_logging()
     policy = DiffusionPolicy.load(checkpoint, ddim_steps=ddim_steps)
-    choose = Prior(policy.action_dim)
+    choose = Prior(policy.noise_dim)
     if sac:
         from dsrl.noise_env import load_actor
 
@@ -73,7 +72,7 @@ def main(
         while not ended:
             seen = policy.features(observation[None])
             actions = policy.to_actions(policy.denoise(seen, choose(seen, [episode], decision)))
-            for action in actions.reshape(-1, ACTION_DIM):
+            for action in actions.reshape(-1, policy.task.action_dim):
                 observation, _, _, truncated, info = env.step(action)
                 frames.append(env.render())
                 solved |= info["success"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from dsrl.demos import DemonstrationSet
+from dsrl.tasks import Task, task_of
+from envs.gymnasium_task import GymnasiumTask
 from envs.robomimic.arguments import SERIES
 from envs.robomimic.task import RobomimicTask
 from runtime.errors import DataError
@@ -13,19 +15,21 @@ _BELOW_ALL_TABLES = 0.7  # m
 _CLEAR = 0.02  # m, more than the lag of a control step
 
 
-def recorded_task(data: DemonstrationSet, source: str) -> RobomimicTask:
+def recorded_task(data: DemonstrationSet, source: str) -> Task:
     """The task of a data file called `source`.
 
     Raises `DataError` for an environment that is not built here, and where `object` has the parts of another version of
     robosuite than `env_args` name: a policy would be shown other numbers than those it learned from.
     """
-    task = RobomimicTask.from_env_args(data.env_args, source)
+    task = task_of(data.env_args, source)
     expected = task.observation_dim(data.keys)
     if data.observations.shape[1] != expected:
         raise DataError(
             f"{source}: observations of {', '.join(data.keys)} have {data.observations.shape[1]} numbers, expected "
-            f"{expected} for {task} of robosuite {task.arguments.series}"
+            f"{expected} for {task}"
         )
+    if isinstance(task, GymnasiumTask):
+        return task
     own = task.arguments.series
     misfits = {series: _misfit(data, task, series) for series in SERIES}
     best = min(misfits, key=misfits.get)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import ndtr, ndtri
 
 from dsrl.config import DSRLConfig
-from dsrl.diffusion_policy import DiffusionPolicy
-from dsrl.noise_aliasing import NoiseAliasingSAC
+from dsrl.critics import LayerNormPolicy
+from dsrl.decisions import OfflineDecisions
+from dsrl.noise_aliasing import Distillation, NoiseAliasingSAC
 from dsrl.noise_env import NoiseVecEnv, actor_noise, open_noise_environments
-from dsrl.noise_sac import NoiseSAC
+from dsrl.noise_sac import NoiseSAC, UpdateRule
+from dsrl.offline import read_offline, write_buffer
 from dsrl.rollout import Episodes, episode_seeds, open_environments, run_episodes
 from dsrl.saved_actor import load_saved_actor
+from dsrl.steerable import SteerablePolicy
 from dsrl.steering_state import SteeringFolder
 from envs.pool import EnvPool
 from runtime.atomic import atomic_path
@@ -35,13 +41,16 @@ _PARTS = 1.25  # the buffer holds a little more than what is planned: episodes e
 _RECENT = 50  # training episodes that the online rate is of
 
 
-def make_sac(policy: DiffusionPolicy, env: NoiseVecEnv, config: DSRLConfig) -> NoiseSAC:
+def make_sac(
+    policy: SteerablePolicy, env: NoiseVecEnv, config: DSRLConfig, offline: OfflineDecisions | None = None
+) -> NoiseSAC:
     """DSRL-SAC or DSRL-NA with room in its buffer for the warm start and the training."""
     decisions = int(_PARTS * (config.initial_steps + config.train_steps) / policy.chunk) + 10 * config.num_envs
     network = {
         "net_arch": list(config.hidden_dims),
         "activation_fn": torch.nn.Tanh,
         "optimizer_kwargs": {"fused": True},
+        "n_critics": config.critics,
     }
     options: dict[str, Any] = {
         "learning_rate": config.learning_rate,
@@ -52,26 +61,29 @@ def make_sac(policy: DiffusionPolicy, env: NoiseVecEnv, config: DSRLConfig) -> N
         "ent_coef": config.ent_coef if config.ent_coef.startswith("auto") else float(config.ent_coef),
         "target_entropy": config.target_entropy,
         "policy_kwargs": network,
-        "policy_delay": config.policy_delay,
-        "reward_scale": config.reward_scale,
-        "decisions_ahead": config.decisions_ahead,
+        "rule": UpdateRule(**{field.name: getattr(config, field.name) for field in fields(UpdateRule)}),
         "seed": config.seed,
         "device": policy.device,
     }
+    kind = LayerNormPolicy if config.critic_layer_norm else "MlpPolicy"
     if config.algorithm == "sac":
-        return NoiseSAC("MlpPolicy", env, **options)
-    model = NoiseAliasingSAC("MlpPolicy", env, distill_steps=config.distill_steps, **options)
-    model.diffusion = policy
+        model = NoiseSAC(kind, env, **options)
+        model.offline = offline
+        return model
+    distillation = Distillation(config.distill_steps, config.distill_pairs, config.refresh_share)
+    model = NoiseAliasingSAC(kind, env, frozen=policy, distillation=distillation, **options)
+    if offline is not None:
+        model.take_offline(offline)
     return model
 
 
 class Steering(ResumableRun):
     """A run in progress: environments, agent with its replay buffer, counters. Opens where it was left."""
 
-    FORMAT = "steering 2"
+    FORMAT = "steering 3"
     NOT_LEARNED = ("environments",)
 
-    def __init__(self, policy: DiffusionPolicy, config: DSRLConfig, key: str | None = None) -> None:
+    def __init__(self, policy: SteerablePolicy, config: DSRLConfig, key: str | None = None) -> None:
         super().__init__(config.save_folder, key=key, checkpoint_seconds=config.checkpoint_seconds)
         self.policy, self.config = policy, config
         self.env = open_noise_environments(
@@ -81,9 +93,11 @@ class Steering(ResumableRun):
             horizon=config.horizon,
             until_success=config.until_success,
             action_magnitude=config.action_magnitude,
+            reward_offset=config.reward_offset,
             seed=derive_seed("episodes", config.seed),
         )
-        self.model = make_sac(policy, self.env, config)
+        offline = read_offline(Path(config.offline_data), policy, config) if config.offline_data else None
+        self.model = make_sac(policy, self.env, config, offline)
         self.prior = rng("prior", config.seed)
         self.fixed_episodes = episode_seeds(config.seed, config.eval_episodes)
         self.count: dict[str, Any] = {
@@ -94,10 +108,12 @@ class Steering(ResumableRun):
             "episodes": 0,
             "evaluated_at": -1,
             "next_evaluation": 0,
+            "critic_steps": 0,  # of the warm-up
+            "next_checkpoint": config.checkpoint_every or float("inf"),
         }
         self._seconds, self._since = 0.0, time.monotonic()
         self.recent: list[bool] = []
-        self.best: dict[str, Any] = {"rate": -1.0, "env_steps": 0, "decisions": float("inf")}
+        self.best: dict[str, Any] = {"rate": -1.0, "env_steps": 0, "value": float("-inf")}
         self.seen: np.ndarray | None = None
         self.restore()
 
@@ -122,10 +138,9 @@ class Steering(ResumableRun):
     def warm_up(self) -> int:
         """One decision of each environment by the cloned policy, into the buffer; the control steps it took.
 
-        What is stored as the action is w ~ N(0, I), clipped to the noise's bounds and scaled; it is denoised once.
+        What is stored as the action is w ~ N(0, I) within the noise's bounds, scaled; it is denoised once.
         """
-        bound = self.env.action_space.high
-        w = self.prior.standard_normal((self.env.num_envs, len(bound)), dtype=np.float32).clip(-bound, bound)
+        w = prior_noise(self.prior, self.env.num_envs, self.env.action_space.high, self.config.warm_noise)
         before = self.env.env_steps
         solved = self._execute(w)
         self.count["warm_solved"] += sum(solved)
@@ -163,7 +178,7 @@ class Steering(ResumableRun):
             run_episodes(self.policy, environments, self.fixed_episodes, actor_noise(self.model, deterministic=choice))
             for choice in (True, False)
         )
-        better = max(mean, sampled, key=_merit)
+        better = max(mean, sampled, key=self._merit)
         last = self.steps >= self.config.train_steps
         self.count["evaluated_at"] = self.steps
         self.count["next_evaluation"] = (
@@ -175,6 +190,8 @@ class Steering(ResumableRun):
             "sampled_rate": sampled.rate,
             "base_rate": self.count["base_solved"] / len(self.fixed_episodes),
             "mean_decisions": float(better.decisions.mean()),
+            "mean_return": float(better.returns.mean()),
+            "value": self._merit(better)[1],
             "online_rate": float(np.mean(self.recent)) if self.recent else -1.0,
             "online_episodes": self.count["episodes"],
             "env_steps": self.steps,
@@ -184,6 +201,23 @@ class Steering(ResumableRun):
             "seconds": round(self.seconds, 1),
             **self.model.losses,
         }
+
+    def _merit(self, episodes: Episodes) -> tuple[float, float]:
+        """Success, and what steering earns in an episode: where a task is only to be solved, the faster is better."""
+        return episodes.rate, float((episodes.returns - self.config.reward_offset * episodes.control_steps).mean())
+
+    def keep_checkpoint_if_due(self) -> None:
+        """`checkpoints/sac_<steps>.zip`, maybe with the replay buffer, at the first decision past each period."""
+        every, steps = self.config.checkpoint_every, self.steps
+        if steps < self.count["next_checkpoint"]:
+            return
+        expect_finite(self.model.learned(), f"{self.folder}: what was learned up to step {steps}")
+        with atomic_path(self.folder / "checkpoints" / f"sac_{steps}.zip") as temporary:
+            self.model.save(temporary)
+        if self.config.keep_buffer:
+            path = self.folder / "checkpoints" / f"buffer_{steps}.npz"
+            write_buffer(path, self.model.replay_buffer, self.policy, self.config)
+        self.count["next_checkpoint"] = (steps // every + 1) * every
 
     def state_dict(self) -> dict[str, Any]:
         begun = self.seen is not None
@@ -209,7 +243,7 @@ class Steering(ResumableRun):
             self.seen = self.model._last_obs = state["seen"].numpy()
 
 
-def steer(policy: DiffusionPolicy, config: DSRLConfig) -> Mapping[str, Any]:
+def steer(policy: SteerablePolicy, config: DSRLConfig) -> Mapping[str, Any]:
     """Train, keep the best actor, and try it and the cloned policy on the same fresh episodes; returns the result.
 
     A run that was killed continues from its last `resume.pt`, which is written every `checkpoint_seconds` and when the
@@ -221,9 +255,10 @@ def steer(policy: DiffusionPolicy, config: DSRLConfig) -> Mapping[str, Any]:
         log.info("%s: finished before", folder.path)
         return result
     run = Steering(policy, config, folder.key)
-    batch = min(20, max(config.eval_episodes, config.fresh_episodes))
+    batch = config.eval_envs or min(20, max(config.eval_episodes, config.fresh_episodes))
+    judged = {"horizon": config.horizon, "workers": config.eval_workers}
     try:
-        with open_environments(policy, batch, horizon=config.horizon) as environments, run:
+        with open_environments(policy, batch, **judged) as environments, run:
             _warm_start(run, environments)
             _train(run, environments)
             result = _try_on_fresh_episodes(run, environments)
@@ -231,6 +266,14 @@ def steer(policy: DiffusionPolicy, config: DSRLConfig) -> Mapping[str, Any]:
         run.env.close()
     folder.finish(result)
     return result
+
+
+def prior_noise(generator: np.random.Generator, count: int, bound: np.ndarray, how: str) -> np.ndarray:
+    """w (count, W) ~ N(0, I) float32 within +-bound (W,): `clipped` to it, or drawn within it (`truncated`)."""
+    if how == "clipped":
+        return generator.standard_normal((count, len(bound)), dtype=np.float32).clip(-bound, bound)
+    least = ndtr(-bound.astype(np.float64))
+    return ndtri(generator.uniform(least, 1 - least, (count, len(bound)))).astype(np.float32).clip(-bound, bound)
 
 
 def _of_tensors(value: Any) -> Any:
@@ -247,6 +290,7 @@ def _warm_start(run: Steering, environments: EnvPool) -> None:
     if count["base_solved"] < 0:
         count["base_solved"] = run_episodes(run.policy, environments, run.fixed_episodes).solved
     if run.is_warm:
+        _warm_up_critics(run)
         return
     with progress(config.initial_steps, "warm start", done=run.env.env_steps) as bar:
         while not run.is_warm:
@@ -260,9 +304,18 @@ def _warm_start(run: Steering, environments: EnvPool) -> None:
     )
     if solved + count["base_solved"] < config.least_base_rate * (episodes + config.eval_episodes):
         raise DataError(
-            f"{run.policy.checkpoint.path}: solves {solved} of {episodes} episodes in the warm start; below "
+            f"{run.policy.source}: solves {solved} of {episodes} episodes in the warm start; below "
             f"least_base_rate {config.least_base_rate} there is too little to learn from"
         )
+    _warm_up_critics(run)
+
+
+def _warm_up_critics(run: Steering) -> None:
+    """Let the critics learn from what the cloned policy did, before the actor follows them."""
+    while run.count["critic_steps"] < run.config.critic_warmup:
+        run.model.train_critics(run.config.batch_size)
+        run.count["critic_steps"] += 1
+        run.between_steps()
 
 
 def _train(run: Steering, environments: EnvPool) -> None:
@@ -277,6 +330,7 @@ def _train(run: Steering, environments: EnvPool) -> None:
             if run.steps >= config.train_steps:
                 return
             bar.update(run.advance())
+            run.keep_checkpoint_if_due()
             run.between_steps()
 
 
@@ -291,14 +345,9 @@ def _report(row: dict[str, float], episodes: int) -> None:
     )
 
 
-def _merit(episodes: Episodes) -> tuple[float, float]:
-    """Among equal rates the faster policy is the better one."""
-    return episodes.rate, -float(episodes.decisions.mean())
-
-
 def _keep_if_best(run: Steering, row: dict[str, float]) -> None:
-    if (row["rate"], -row["mean_decisions"]) > (run.best["rate"], -run.best["decisions"]):
-        run.best = {"rate": row["rate"], "env_steps": row["env_steps"], "decisions": row["mean_decisions"]}
+    if (row["rate"], row["value"]) > (run.best["rate"], run.best["value"]):
+        run.best = {name: row[name] for name in run.best}
         with atomic_path(run.config.save_folder / BEST) as temporary:
             run.model.save(temporary)
 

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from dsrl.config import DSRLConfig
-from dsrl.diffusion_policy import DiffusionPolicy
+from dsrl.steerable import SteerablePolicy
 from runtime.atomic import checksum, write_json
 from runtime.config import config_hash, to_dict
-from runtime.errors import StateError
+from runtime.errors import DataError, StateError
 from runtime.records import decode, read_mapping
 from runtime.resumable import RESUME_FILE, discard
 
 # A run may be continued with other values of these than it began with.
-_FREE = ("save_dir", "device", "workers", "checkpoint_seconds")
+_FREE = (
+    *("save_dir", "device", "workers", "checkpoint_seconds", "checkpoint_every", "keep_buffer"),
+    *("eval_envs", "eval_workers"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,15 @@ class _Result:
 class SteeringFolder:
     """`config.json`, `resume.pt` while a run is not finished, `result.json` afterwards."""
 
-    def __init__(self, path: Path, config: DSRLConfig, policy: DiffusionPolicy) -> None:
+    def __init__(self, path: Path, config: DSRLConfig, policy: SteerablePolicy) -> None:
         """Raises `StateError` where a run with other settings or of another policy has left something."""
         self.path = path
         self._result = path / "result.json"
-        wanted = {**to_dict(config), "policy": checksum(policy.checkpoint.path)}
+        wanted = {**to_dict(config), "policy": policy.identity}
+        if config.offline_data:
+            if not Path(config.offline_data).is_file():
+                raise DataError(f"offline_data {config.offline_data}: no such file")
+            wanted["offline_data"] = checksum(config.offline_data)
         self.key = config_hash({name: value for name, value in wanted.items() if name not in _FREE})
         asked = path / "config.json"
         if asked.exists() and ((path / RESUME_FILE).exists() or self._result.exists()):

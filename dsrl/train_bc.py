@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 if not __package__:  # run as a plain script from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -38,13 +39,15 @@ def main(
     seed: int | None = None,
     device: str | None = None,
     precision: str | None = None,
+    wandb_project: str | None = None,
+    wandb: Literal["offline", "online"] | None = None,
 ) -> None:
     """Train on a Robomimic file; writes state_{epoch}.pt. The same command again continues.
 
     What is not given comes from config/dsrl/bc_{task}.yaml.
 
     Args:
-        task: lift, can or square
+        task: lift, can, square, or a MuJoCo task of gymnasium such as Hopper-v5
         data_path: HDF5 file; default: what is found under datasets/
         save_dir: folder of the checkpoints; default checkpoints/bc/{task}
         config: another YAML file of settings
@@ -64,19 +67,25 @@ def main(
         seed: of weights, order and noise
         device: auto, cpu or cuda[:N]
         precision: auto, float32 or bfloat16
+        wandb_project: send metrics to this W&B project as well
+        wandb: offline (uploaded later by wandb sync) or online [offline]
     """
-    flags = {name: value for name, value in locals().items() if name not in ("config", "task")}
+    flags = {
+        name: value for name, value in locals().items() if name not in ("config", "task", "wandb_project", "wandb")
+    }
     from dsrl.behavior_cloning import train
     from dsrl.config import BCConfig, load_task_config
     from dsrl.demos import read_demonstrations
     from dsrl.recorded_env import recorded_task
-    from envs.robomimic.task import RobomimicTask
+    from dsrl.tasks import standard_task
     from runtime import interrupt
     from runtime.device import pick_device
     from runtime.errors import ConfigError, DataError
     from runtime.logs import configure_logging
+    from runtime.wandb_sink import use_wandb
 
     configure_logging()
+    use_wandb(wandb_project, wandb)
     settings = load_task_config(BCConfig, "bc", task, config, flags)
     data = read_demonstrations(settings.data_file, filter_key=settings.filter_key, num_demos=settings.num_demos)
     try:
@@ -84,7 +93,7 @@ def main(
     except DataError:
         if settings.env_check:
             raise
-        recorded = RobomimicTask.standard(task)
+        recorded = standard_task(task)
     if recorded.name != task:
         raise ConfigError(f"{settings.data_file}: demonstrations of the task {recorded.name!r}, not of {task!r}")
     with interrupt.honoured():

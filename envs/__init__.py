@@ -10,16 +10,12 @@ import ctypes.util
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import Any
 
 from envs.registration import register_all
 from envs.robomimic.task import RobomimicTask, task_names
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import ConfigError, TaskError, one_line
-
-if TYPE_CHECKING:
-    from envs.composuite.env import CompoSuiteEnv
-    from envs.robomimic.env import RobomimicEnv
 
 
 def _choose_opengl() -> None:
@@ -46,8 +42,14 @@ def _choose_opengl() -> None:
 _choose_opengl()
 
 
-def make(task: Task | RobomimicTask | str, **options: object) -> CompoSuiteEnv | RobomimicEnv:
-    """The environment of a task; options are those of its class. Raises `TaskError` for an unknown name."""
+def make(task: Any, **options: Any) -> Any:
+    """The environment of a task or of its name; options are those of the environment's class.
+
+    A task that has a `make_env` makes its own: gymnasium's (`envs.gymnasium_task`), or anyone's. Raises `TaskError` for
+    an unknown name.
+    """
+    if hasattr(task, "make_env"):
+        return task.make_env(**options)
     if isinstance(task, RobomimicTask) or task in task_names():
         from envs.robomimic.env import RobomimicEnv
 

@@ -79,6 +79,9 @@ class RobomimicTask:
     name: str
     env_args: str
 
+    policy_keys = POLICY_KEYS
+    action_dim = ACTION_DIM
+
     @classmethod
     def standard(cls, name: str, series: str = "1.4") -> RobomimicTask:
         """The task as the published data sets of a series of robosuite have it.

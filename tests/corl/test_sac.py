@@ -1,6 +1,7 @@
 """SAC's update against hand computation, RLPD's batches, and online runs that end as if never interrupted."""
 
 import copy
+import dataclasses
 import itertools
 import math
 
@@ -27,6 +28,7 @@ from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.commands.online import VARIANTS, load_online_config, sac_command
 from pipeline.stages.online import LearnOnline, random_states, run_name, synthetic_prior
 from runtime.cli import parse_flags
+from runtime.config import from_mapping, read_yaml
 from runtime.errors import ConfigError, DataError
 from runtime.metrics import read_metrics
 from runtime.resumable import RESUME_FILE
@@ -110,6 +112,45 @@ def test_the_target_of_one_transition_is_what_one_computes_by_hand():
     log_density = -0.5 * 0.3**2 + 1.0 - 0.5 * math.log(2 * math.pi) - math.log(1 - action**2)
     assert target[0].item() == pytest.approx(1.0 + 0.9 * (min(3 + action, 6.0) - 0.2 * log_density), rel=1e-5)
     assert target[1].item() == 2.0
+
+
+def test_with_the_file_for_gymnasium_an_agent_learns_as_cleanrl_s_does():
+    """Its settings, and the actor's and the temperature's two steps in every second update, step by step."""
+    config = from_mapping(OnlineConfig, read_yaml("config/online/gymnasium.yaml"), source="file")
+    sac = config.sac
+    assert (config.learning_starts, config.buffer_size, config.random_start) == (5000, 10**6, True)
+    assert (sac.batch_size, sac.gamma, sac.tau, sac.policy_lr, sac.q_lr) == (256, 0.99, 0.005, 3e-4, 1e-3)
+    assert (sac.policy_frequency, sac.target_network_frequency, sac.updates_per_step) == (2, 1, 1)
+    assert (sac.hidden, sac.critics, sac.layer_norm, sac.autotune) == ((256, 256), 2, "none", True)
+    agent = SAC(5, 2, dataclasses.replace(sac, hidden=(8, 8)), seed=0, device=CPU)
+    assert SquashedActor.LOG_STD == (-5, 2)
+    assert (agent.target_entropy, float(agent.log_alpha)) == (-2.0, 0.0)
+    plain = copy.deepcopy(agent)
+    actor_steps = torch.optim.Adam(plain.actor.parameters(), 3e-4)
+    alpha_steps = torch.optim.Adam([plain.log_alpha], 1e-3)
+    for k in range(4):
+        batch = _batch(seed=k)
+        noise = torch.randn(3, 16, 2, generator=torch.Generator().manual_seed(k))
+        before = [value.clone() for value in agent.actor.parameters()]
+        agent.update(batch, noise, torch.tensor([0, 1]))
+        moved = not all(map(torch.equal, before, agent.actor.parameters()))
+        assert moved is (k % 2 == 1)
+        plain.critic.load_state_dict(agent.critic.state_dict())
+        for own in noise[1:] if moved else ():
+            action, log_density = squash(plain.actor(batch.states), own)
+            loss = (
+                plain.log_alpha.exp().detach() * log_density - plain.critic(batch.states, action).amin(dim=0)
+            ).mean()
+            actor_steps.zero_grad()
+            loss.backward()
+            actor_steps.step()
+            alpha_loss = (-plain.log_alpha.exp() * (log_density.detach() - 2.0)).mean()
+            alpha_steps.zero_grad()
+            alpha_loss.backward()
+            alpha_steps.step()
+        for found, expected in zip(agent.actor.parameters(), plain.actor.parameters(), strict=True):
+            torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(agent.log_alpha, plain.log_alpha)
 
 
 @pytest.mark.parametrize("cloning", [0.0, 1.5])

@@ -52,7 +52,14 @@ def open_noise(policy: DiffusionPolicy, **options: Any) -> NoiseVecEnv:
 
 def tiny_steering(folder: Path, **options: Any) -> DSRLConfig:
     sizes = {"initial_steps": 60, "train_steps": 40, "utd": 2, "num_envs": 2, "horizon": 12, "hidden_dims": (16, 16)}
-    trials = {"eval_every": 20, "eval_episodes": 2, "fresh_episodes": 2, "batch_size": 16, "least_base_rate": 0.0}
+    trials = {
+        "eval_every": 20,
+        "eval_episodes": 2,
+        "fresh_episodes": 2,
+        "batch_size": 16,
+        "least_base_rate": 0.0,
+        "distill_steps": 2,
+    }
     return DSRLConfig(save_dir=str(folder), device="cpu", **{**sizes, **trials, **options})
 
 

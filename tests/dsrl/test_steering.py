@@ -6,8 +6,8 @@ import pytest
 import torch
 from stable_baselines3 import SAC
 
+from dsrl.critics import stacked
 from dsrl.noise_env import load_actor
-from dsrl.noise_sac import stacked
 from dsrl.rollout import Episodes
 from dsrl.steering import BEST, Steering, steer
 from dsrl.steering_state import SteeringFolder
@@ -37,7 +37,7 @@ def test_the_warm_start_stores_what_the_algorithm_learns_from(policy, tmp_path, 
     assert (buffer.rewards[:3] == -4).all()
     assert buffer.dones[2].all()
     assert buffer.timeouts[2].all(), "a time limit is not the end of the task"
-    batch = run.model.sample(20)
+    batch = run.model.sample(20).batch
     assert batch.dones.sum() == 0
     assert (batch.rewards == -4).all()
 
@@ -59,7 +59,8 @@ def test_the_stacked_critics_are_the_single_ones_and_so_are_their_gradients(poli
 def test_an_update_follows_the_equations_of_sac(policy, tmp_path):
     """Against stable-baselines3's own actor and critics, on the same batch and random numbers."""
     model = _warm(policy, tmp_path, reward_scale=0.5, ent_coef="0.3")
-    batch = model.sample(8)
+    drawn = model.sample(8)
+    batch = drawn.batch
     with torch.no_grad():
         w, log_prob = _sampled(model, batch.next_states)
         value = torch.min(*model.critic_target(batch.next_states, w))[:, 0] - 0.3 * log_prob
@@ -67,14 +68,14 @@ def test_an_update_follows_the_equations_of_sac(policy, tmp_path):
         expected = sum(((q[:, 0] - target) ** 2).mean() for q in model.critic(batch.states, batch.actions))
     assert (batch.rewards == -2).all()
     model.generator.manual_seed(5)
-    found = model.update_critics(batch, torch.tensor(0.3))["critic_loss"]
+    found = model.update_critics(drawn, torch.tensor(0.3))["critic_loss"]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "na"])
 def test_rewards_of_several_decisions_are_summed_up_to_the_end_of_the_episode(policy, tmp_path, algorithm):
     """Against a plain loop, on a buffer whose rows say where they are, and which has begun to be overwritten."""
-    run = Steering(policy, tiny_steering(tmp_path, algorithm=algorithm, decisions_ahead=3, reward_scale=0.5))
+    run = Steering(policy, tiny_steering(tmp_path, algorithm=algorithm, n_step=3, reward_scale=0.5))
     model, buffer = run.model, run.model.replay_buffer
     size = buffer.buffer_size
     random = np.random.default_rng(1)
@@ -85,7 +86,7 @@ def test_rewards_of_several_decisions_are_summed_up_to_the_end_of_the_episode(po
     buffer.dones[:] = random.random((size, 2)) < 0.2
     buffer.timeouts[:] = buffer.dones * (random.random((size, 2)) < 0.5)
     buffer.pos, buffer.full = 5, True
-    batch = model.sample(500)
+    batch = model.sample(500).batch
     for row in range(500):
         step, env = (int(value) for value in batch.states[row, :2])
         taken = [step]
@@ -163,7 +164,8 @@ def test_an_actor_is_judged_by_its_mean_or_its_samples_whichever_solves_more(pol
 
     def episodes(*_):
         success = np.array(next(solved), bool)
-        return Episodes(np.arange(2), success, success, next(decisions))
+        steps = 4 * next(decisions)
+        return Episodes(np.arange(2), success, success, steps // 4, steps, success.astype(float))
 
     monkeypatch.setattr("dsrl.steering.run_episodes", episodes)
     first, second = run.evaluate(None), run.evaluate(None)
@@ -206,7 +208,8 @@ def test_a_policy_that_solves_nothing_is_not_steered(policy, tmp_path):
 def test_one_update_of_noise_aliasing_follows_its_equations(policy, tmp_path):
     """Against the losses written out on the same batch and random numbers."""
     model = _warm(policy, tmp_path, algorithm="na")
-    batch = model.sample(8)
+    drawn = model.sample(8)
+    batch = drawn.batch
     with torch.no_grad():
         w, log_prob = _sampled(model, batch.next_states)
         chunk = policy.denoise(batch.next_states, w)
@@ -214,9 +217,12 @@ def test_one_update_of_noise_aliasing_follows_its_equations(policy, tmp_path):
         target = batch.rewards + (1 - batch.dones) * 0.99 * value
         expected = sum(((q[:, 0] - target) ** 2).mean() for q in model.action_critic(batch.states, batch.actions))
     model.generator.manual_seed(5)
-    found = model.update_critics(batch, torch.tensor(0.3))["critic_loss"]
+    found = model.update_critics(drawn, torch.tensor(0.3))["critic_loss"]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    losses = [model.distill(batch.states) for _ in range(300)]
+    with torch.no_grad():
+        for value in model.action_critic.parameters():
+            value.mul_(2)
+    losses = [model.distill(drawn) for _ in range(300)]
     assert torch.stack(losses[-100:]).mean() < torch.stack(losses[:10]).mean(), "Q_W approaches Q_A"
 
 
