@@ -61,7 +61,7 @@ def reward_agreement(matrix: np.ndarray, task: Task) -> float:
     from envs.composuite.objectives import OBJECTIVES, Situation
 
     objective, agreeing = OBJECTIVES[task.objective], 0
-    following = matrix[:, COMPOSUITE.next_observation].astype(np.float64)
+    following = matrix[:, COMPOSUITE.next_state].astype(np.float64)
     for state, action, reward in zip(
         following, matrix[:, COMPOSUITE.action], matrix[:, COMPOSUITE.reward], strict=True
     ):
@@ -88,7 +88,7 @@ def quality(
     """Distance and reward agreement of every solver, and of a half of the real data against the other."""
     model = DiffusionModel.load(checkpoint, COMPOSUITE, device)
     real = read_expert(find_task_file(data_path, "expert", task), task).to_matrix(timeouts_as_terminals=False)
-    for part in (COMPOSUITE.observation, COMPOSUITE.next_observation):
+    for part in (COMPOSUITE.state, COMPOSUITE.next_state):
         real[:, part] = canonical_quaternions(real[:, part])
     shuffled = real[np.random.default_rng(0).permutation(len(real))]
     half = len(real) // 2

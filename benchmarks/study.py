@@ -78,7 +78,7 @@ def training_flop(config: PipelineConfig, rows: int) -> float:
     x, condition = torch.zeros(8, COMPOSUITE.transition_dim), torch.zeros(8, COMPOSUITE.condition_dim)
     with FlopCounterMode(display=False) as counter:
         if config.network.order == "state_first":  # half of a batch learns the state alone
-            states, levels = x[:4, COMPOSUITE.observation], torch.zeros(4, 2)
+            states, levels = x[:4, COMPOSUITE.state], torch.zeros(4, 2)
             alone, given = network(states, levels, condition[:4]), network(x[4:], levels, condition[4:])
             (alone.sum() + given.sum()).backward()
         else:
@@ -150,7 +150,7 @@ def run_variant(
                 "solved": sum(score.solved for score in scores),
                 "trials": sum(score.trials for score in scores),
                 "mean_return": np.mean([score.mean_return for score in scores]) if scores else "",
-                "action_error": action_error(transitions.observations, transitions.actions, stage.task),
+                "action_error": action_error(transitions.states, transitions.actions, stage.task),
                 "distance": quality.distance if quality else "",
             }
         )

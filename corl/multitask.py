@@ -215,11 +215,11 @@ class TaskData:
         self, parts: Sequence[Transitions], config: MultitaskConfig, layout: FactoredLayout, device: torch.device
     ) -> None:
         matrix = np.concatenate([part.to_matrix(layout, timeouts_as_terminals=False) for part in parts])
-        both = (layout.observation, layout.next_observation)
+        both = (layout.state, layout.next_state)
         if config.canonical_quaternions:
             for part in both:
                 matrix[:, part] = canonical_quaternions(matrix[:, part], layout)
-        self.normalisation = Normalisation.of(matrix[:, layout.observation], config, layout)
+        self.normalisation = Normalisation.of(matrix[:, layout.state], config, layout)
         if config.normalise:
             for part in both:
                 matrix[:, part] = (matrix[:, part] - self.normalisation.mean) / self.normalisation.std
@@ -236,10 +236,10 @@ class TaskData:
         """indices (B,) to a batch of observations with ids."""
         layout, rows, ids = self._layout, self._matrix[indices], self._ids[self._task[indices]]
         return Batch(
-            self._join(rows[:, layout.observation], ids),
+            self._join(rows[:, layout.state], ids),
             rows[:, layout.action],
             rows[:, layout.reward],
-            self._join(rows[:, layout.next_observation], ids),
+            self._join(rows[:, layout.next_state], ids),
             rows[:, layout.terminal],
         )
 

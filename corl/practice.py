@@ -246,7 +246,7 @@ class Visited:
 
     def of(self, *, solved: bool) -> np.ndarray:
         """(R', S) the states of the episodes that were solved, or of the others."""
-        return self.transitions.observations[self.solved[self.episodes] == solved]
+        return self.transitions.states[self.solved[self.episodes] == solved]
 
     def real(self, layout: FactoredLayout) -> np.ndarray:
         """(R', D) the transitions of solved episodes."""

@@ -61,13 +61,13 @@ class ReplayData:
         self.canonical = canonical
         matrix = transitions.to_matrix(layout, timeouts_as_terminals=timeouts_as_terminals)
         if canonical:
-            for part in (layout.observation, layout.next_observation):
+            for part in (layout.state, layout.next_state):
                 matrix[:, part] = canonical_quaternions(matrix[:, part], layout)
         if normalisation is None:
-            mean, std = mean_and_std(matrix[:, layout.observation], layout, hide_velocities=hide_velocities)
+            mean, std = mean_and_std(matrix[:, layout.state], layout, hide_velocities=hide_velocities)
             normalisation = mean.astype(np.float32), (std + STATE_STD_OFFSET).astype(np.float32)
         self.mean, self.std = normalisation
-        for part in (layout.observation, layout.next_observation):
+        for part in (layout.state, layout.next_state):
             matrix[:, part] = (matrix[:, part] - self.mean) / self.std
         self._matrix = torch.from_numpy(matrix).to(device)
         self._layout = layout
@@ -100,9 +100,9 @@ class ReplayData:
     def cut(self, rows: Tensor) -> Batch:
         layout = self._layout
         return Batch(
-            rows[..., layout.observation],
+            rows[..., layout.state],
             rows[..., layout.action],
             rows[..., layout.reward],
-            rows[..., layout.next_observation],
+            rows[..., layout.next_state],
             rows[..., layout.terminal],
         )

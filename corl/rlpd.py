@@ -43,10 +43,10 @@ class PriorData:
     def __init__(self, parts: Sequence[Transitions], code: ObservationCode, device: torch.device) -> None:
         rows = [
             code.rows(
-                code(part.observations, part.task),
+                code(part.states, part.task),
                 part.actions,
                 part.rewards,
-                code(part.next_observations, part.task),
+                code(part.next_states, part.task),
                 part.terminals,
             )
             for part in parts

@@ -44,13 +44,13 @@ def given_states(
     result = np.empty((len(states), layout.transition_dim), np.float32)
     for start in range(0, len(states), _BLOCK):
         given = torch.from_numpy(states[start : start + _BLOCK]).to(device)
-        y = (given - normalizer.mean[layout.observation]) / normalizer.std[layout.observation]
+        y = (given - normalizer.mean[layout.state]) / normalizer.std[layout.state]
         with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
             expected = _expected(model, y, task, generator, state_noise)
         rows = (expected * normalizer.std + normalizer.mean).float()
         if normalizer.delta_next:
-            rows[:, layout.next_observation] += given
-        rows[:, layout.observation] = given
+            rows[:, layout.next_state] += given
+        rows[:, layout.state] = given
         rows[:, layout.action].clamp_(-1.0, 1.0)
         result[start : start + len(given)] = rows.cpu().numpy()
     return result

@@ -72,7 +72,7 @@ class Normalizer:
     def denormalize(self, x: Tensor) -> Tensor:
         matrix = x * self.std + self.mean
         if self.delta_next:
-            matrix[:, self.layout.next_observation] += matrix[:, self.layout.observation]
+            matrix[:, self.layout.next_state] += matrix[:, self.layout.state]
         return matrix
 
     def to(self, device: torch.device) -> Normalizer:
@@ -82,12 +82,12 @@ class Normalizer:
 def scales(layout: FactoredLayout, follow_scale: float) -> Tensor:
     """(164,) size of each dimension after normalisation: 1 for the positions of the state, else `follow_scale`."""
     scale = torch.ones(layout.transition_dim)
-    for part in (*layout.velocities, slice(layout.observation.stop, None)):
+    for part in (*layout.velocities, slice(layout.state.stop, None)):
         scale[part] = follow_scale
     return scale
 
 
 def _to_delta(matrix: Tensor, layout: FactoredLayout) -> Tensor:
     shifted = matrix.clone()
-    shifted[:, layout.next_observation] -= matrix[:, layout.observation]
+    shifted[:, layout.next_state] -= matrix[:, layout.state]
     return shifted

@@ -48,7 +48,7 @@ class Pool:
             stop = start + len(part)
             block = matrix[start:stop]
             block[:] = part.to_matrix(layout, timeouts_as_terminals=timeouts_as_terminals)
-            for states in (layout.observation, layout.next_observation) if canonical else ():
+            for states in (layout.state, layout.next_state) if canonical else ():
                 block[:, states] = canonical_quaternions(block[:, states], layout)
             task_index[start:stop] = i
             conditions.append(part.task.one_hot)

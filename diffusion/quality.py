@@ -135,7 +135,7 @@ def constraint_violations(
     """Kind -> rows (N,) bool that cannot be real."""
     none = np.zeros(len(matrix), bool)
     quaternions, angles, joints = none.copy(), none.copy(), none.copy()
-    for start in (layout.observation.start, layout.next_observation.start):
+    for start in (layout.state.start, layout.next_state.start):
         state = matrix[:, start : start + layout.state_dim]
         for part in layout.quaternions:
             length = np.linalg.norm(state[:, part], axis=1)

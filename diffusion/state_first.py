@@ -36,7 +36,7 @@ class Parts:
     @classmethod
     def of(cls, layout: FactoredLayout, device: torch.device | str = "cpu") -> Parts:
         state = torch.zeros(layout.transition_dim, dtype=torch.bool)
-        state[layout.observation] = True
+        state[layout.state] = True
         for part in layout.velocities:
             state[part] = False
         return cls(state.to(device), layout.state_dim)

@@ -54,7 +54,7 @@ def dimension_weights(config: TrainConfig, layout: FactoredLayout) -> Tensor | N
         return None
     weights = torch.ones(layout.transition_dim)
     weights[layout.action] = config.action_weight
-    weights[layout.next_observation] = config.next_weight
+    weights[layout.next_state] = config.next_weight
     return weights / weights.mean()
 
 

@@ -109,12 +109,12 @@ class _Recorder:
         every = self.config.shove_every
         return int(self.generator.integers(every // 2, every + every // 2 + 1)) if every else self.config.horizon
 
-    def action(self, observation: np.ndarray, expert_action: np.ndarray) -> np.ndarray:
+    def action(self, state: np.ndarray, expert_action: np.ndarray) -> np.ndarray:
         """(8,) float32: the expert's action with noise, or a shove."""
         if self.random_share:
             expert_action = self._worse(expert_action)
         noisy = expert_action + self.config.noise * self.generator.standard_normal(ACTION_DIM)
-        height = observation[_OBJECT_HEIGHT]
+        height = state[_OBJECT_HEIGHT]
         if self._rest_height is None:
             self._rest_height = height
         grips = expert_action[-1] > 0 and height < self._rest_height + _LIFTED
@@ -145,14 +145,14 @@ class _Recorder:
         self._free = np.isnan(action)
         self._shove = action
 
-    def add(self, observation: np.ndarray, action: np.ndarray, reward: float, success: bool, terminated: bool) -> None:
+    def add(self, state: np.ndarray, action: np.ndarray, reward: float, success: bool, terminated: bool) -> None:
         self.total_reward += reward
         self.success = success
         self.solved_for += success
         if self._shove_left:
             self._shove_left -= 1
             return
-        self._steps.append((observation, action, reward, success))
+        self._steps.append((state, action, reward, success))
         self._record_left -= 1
         if terminated:
             self.close(terminated=True)
@@ -181,19 +181,17 @@ def record(
         for number in numbers
     ]
     linger = config.linger * _HELD.get(task.objective, 1.0)
-    observations = group.reset([derive_seed("start", config.seed, task.name, number) for number in numbers])
+    states = group.reset([derive_seed("start", config.seed, task.name, number) for number in numbers])
     ended = np.zeros(len(numbers), dtype=bool)
     while not ended.all():
-        wanted = expert(observations)
-        actions = np.stack(
-            [recorder.action(*seen) for recorder, *seen in zip(recorders, observations, wanted, strict=True)]
-        )
-        following, rewards, terminated, truncated, successes = group.step(actions)
+        wanted = expert(states)
+        actions = np.stack([recorder.action(*seen) for recorder, *seen in zip(recorders, states, wanted, strict=True)])
+        next_states, rewards, terminated, truncated, successes = group.step(actions)
         for i in np.flatnonzero(~ended):
-            recorders[i].add(observations[i], actions[i], rewards[i], successes[i], bool(terminated[i]))
+            recorders[i].add(states[i], actions[i], rewards[i], successes[i], bool(terminated[i]))
         over = np.array([recorder.success and recorder.solved_for >= linger for recorder in recorders])
         ended |= terminated | truncated | over
-        observations = following
+        states = next_states
     for recorder in recorders:
         recorder.close()
     return [Run(recorder.episodes, recorder.total_reward, recorder.success) for recorder in recorders]

@@ -116,9 +116,7 @@ def success(task: PointTask, policy, random: np.random.Generator, episodes: int 
 def wrong_step(task: PointTask, transitions) -> float:
     """Median distance between generated next positions and those of the environment from the same state."""
     env, errors = PointEnv(task), []
-    for state, action, following in zip(
-        transitions.observations, transitions.actions, transitions.next_observations, strict=True
-    ):
+    for state, action, following in zip(transitions.states, transitions.actions, transitions.next_states, strict=True):
         env.position = state[:2].astype(float)
         errors.append(np.linalg.norm(env.step(action)[0][:2] - following[:2]))
     return float(np.median(errors))

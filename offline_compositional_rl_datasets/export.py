@@ -58,9 +58,9 @@ class Card:
 
 
 def state_lines(layout: FactoredLayout = COMPOSUITE) -> list[str]:
-    """Where each factor is in an observation, as lines of a card."""
+    """Where each factor is in a state, as lines of a card."""
     parts = [f"{name} {part.start}:{part.stop}" for name, part in layout.factor_slices.items()]
-    return [f"An observation ({layout.state_dim}, float32) is, without task ids: {', '.join(parts)}."]
+    return [f"An observation ({layout.state_dim}, float32) is a state, without task ids: {', '.join(parts)}."]
 
 
 def minari_id(task: Task, kind: str, version: int = 0) -> str:
@@ -161,10 +161,10 @@ def from_minari(dataset: MinariDataset, task: Task | None = None) -> Transitions
     actions = np.concatenate([episode.actions for episode in episodes])
     check_actions(actions, "actions of the Minari data set")
     return Transitions(
-        observations=np.concatenate([episode.observations[:-1] for episode in episodes]),
+        states=np.concatenate([episode.observations[:-1] for episode in episodes]),
         actions=actions,
         rewards=np.concatenate([episode.rewards for episode in episodes]).astype(np.float32),
-        next_observations=np.concatenate([episode.observations[1:] for episode in episodes]),
+        next_states=np.concatenate([episode.observations[1:] for episode in episodes]),
         terminals=np.concatenate([episode.terminations for episode in episodes]),
         timeouts=np.concatenate([episode.truncations for episode in episodes]),
         task=task,
@@ -178,8 +178,8 @@ def write_flat(transitions: Transitions, folder: Path, card: Card, layout: Facto
         raise StateError(f"{path}: there already; move it away or choose another --out")
     transitions.validate(str(path), layout)
     with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
-        for key in _FLAT_KEYS:
-            file.create_dataset(key, data=getattr(transitions, key), compression="gzip", shuffle=True)
+        for key, array in transitions.published().items():
+            file.create_dataset(key, data=array, compression="gzip", shuffle=True)
         file.attrs["task"] = card.task.name
     lines = [
         f"`{TRANSITIONS_FILE}` (HDF5, the keys of D4RL's Q-learning sets): `observations`, `next_observations`, "
@@ -206,9 +206,9 @@ def read_flat(path: Path, layout: FactoredLayout = COMPOSUITE) -> Transitions:
         task = Task.parse(name)
     except TaskError as error:
         raise DataError(f"{path}: {error}") from error
-    transitions = Transitions(**arrays, task=task)
+    transitions = Transitions.from_published(arrays, task)
     transitions.validate(str(path), layout)
     for key in ("terminals", "timeouts"):
         check_flags(arrays[key], f"{path}: {key}")
         arrays[key] = arrays[key].astype(bool)
-    return Transitions(**arrays, task=task)
+    return Transitions.from_published(arrays, task)

@@ -61,9 +61,9 @@ def find_task_file(data_path: Path, dataset_type: str, task: Task) -> Path:
 
 @dataclass(frozen=True)
 class Episode:
-    """One recorded episode of T steps (shapes as in the file). Its last step is a terminal or a timeout."""
+    """One recorded episode of T steps: states (T, 77), the rest as in the file. Its last step ends or times out."""
 
-    observations: np.ndarray
+    states: np.ndarray
     actions: np.ndarray
     rewards: np.ndarray
     successes: np.ndarray
@@ -71,7 +71,7 @@ class Episode:
 
 
 def write_expert(path: Path, episodes: Sequence[Episode], task: Task, layout: FactoredLayout = COMPOSUITE) -> None:
-    """Write episodes (observations (T, 77), ids are added) to an HDF5 file, whole or not at all."""
+    """Write episodes (ids are added to their states) to an HDF5 file, whole or not at all."""
     if not episodes:
         raise DataError(f"{path}: no episode of two steps or more to write")
     lengths = np.array([len(episode.rewards) for episode in episodes])
@@ -81,7 +81,7 @@ def write_expert(path: Path, episodes: Sequence[Episode], task: Task, layout: Fa
     terminals[last[terminated]] = True
     timeouts = np.zeros(lengths.sum(), dtype=bool)
     timeouts[last[~terminated]] = True
-    states = np.concatenate([episode.observations for episode in episodes])
+    states = np.concatenate([episode.states for episode in episodes])
     arrays = {
         "observations": layout.join_ids(states, task.one_hot).astype(np.float32),
         "actions": np.concatenate([episode.actions for episode in episodes]).astype(np.float32),
@@ -198,10 +198,10 @@ def read_expert(
             next_states[last] = states[last]
         actions, rewards = (_read(arrays, key, path).astype(np.float32, copy=False) for key in ("actions", "rewards"))
     return Transitions(
-        observations=states,
+        states=states,
         actions=actions[kept],
         rewards=rewards[kept],
-        next_observations=next_states,
+        next_states=next_states,
         terminals=terminals[kept],
         timeouts=timeouts[kept],
         task=task,

@@ -1,8 +1,8 @@
 """The factored layout of states and transitions. Nobody else writes down 14, 45, 77, 93 or 164.
 
-A state is the concatenation of factors; each factor belongs to one axis of the task and has its own encoder per
-element of that axis. A transition is the flat vector [s, a, r, s', done]. `COMPOSUITE` is one instance; a task family
-of one's own is another.
+A state (77 numbers) is the concatenation of factors; each factor belongs to one axis of the task and has its own
+encoder per element of that axis. An observation (93) is a state with the task's ids in it. A transition is the flat
+vector [s, a, r, s', done]. `COMPOSUITE` is one instance; a task family of one's own is another.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class FactoredLayout:
 
     # The parts of a transition vector [s, a, r, s', done].
     @cached_property
-    def observation(self) -> slice:
+    def state(self) -> slice:
         return slice(0, self.state_dim)
 
     @cached_property
@@ -123,12 +123,12 @@ class FactoredLayout:
         return self.action.stop
 
     @cached_property
-    def next_observation(self) -> slice:
+    def next_state(self) -> slice:
         return slice(self.reward + 1, self.reward + 1 + self.state_dim)
 
     @cached_property
     def terminal(self) -> int:
-        return self.next_observation.stop
+        return self.next_state.stop
 
     @cached_property
     def tokens(self) -> tuple[Token, ...]:
@@ -145,7 +145,7 @@ class FactoredLayout:
             *state_tokens("s_", 0),
             Token("action", self.action, None, "action"),
             Token("reward", slice(self.reward, self.reward + 1), None, "reward"),
-            *state_tokens("next_", self.next_observation.start),
+            *state_tokens("next_", self.next_state.start),
             Token("terminal", slice(self.terminal, self.terminal + 1), None, "terminal"),
         )
 

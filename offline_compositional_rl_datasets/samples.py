@@ -24,7 +24,8 @@ def write_samples(path: Path, transitions: Transitions, layout: FactoredLayout, 
     Raises `DataError` for transitions of other dimensions and for values that are not finite.
     """
     transitions.validate(f"samples for {path}", layout)
-    arrays = {key: getattr(transitions, key).astype(np.float32, copy=False) for key in _KINDS}
+    found = transitions.published()
+    arrays = {key: found[key].astype(np.float32, copy=False) for key in _KINDS}
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -41,7 +42,7 @@ def read_samples(path: Path, task: Task | None, layout: FactoredLayout) -> Trans
     check_array(flags, arrays["observations"].shape[:1], f"{path}: terminals")
     with np.errstate(over="ignore"):  # what is too large for float32 is not finite and refused below
         arrays = {key: array.astype(np.float32, copy=False) for key, array in arrays.items()}
-    terminals, timeouts = flags > TERMINAL_THRESHOLD, np.zeros(flags.shape, dtype=bool)
-    transitions = Transitions(**arrays, terminals=terminals, timeouts=timeouts, task=task)
+    arrays |= {"terminals": flags > TERMINAL_THRESHOLD, "timeouts": np.zeros(flags.shape, dtype=bool)}
+    transitions = Transitions.from_published(arrays, task)
     transitions.validate(str(path), layout)
     return transitions

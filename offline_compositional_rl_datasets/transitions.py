@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -14,6 +14,9 @@ from runtime.errors import DataError
 TERMINAL_THRESHOLD = 0.5
 """A generated terminal, a real number, counts as an end above this."""
 
+PUBLISHED_KEYS = {"states": "observations", "next_states": "next_observations"}
+"""What files call the arrays that have another name here; there, too, they are without task ids."""
+
 _ROUNDING = 1e-6
 """How far a recorded action may be beyond its range."""
 
@@ -22,14 +25,14 @@ _ROUNDING = 1e-6
 class Transitions:
     """N transitions (s, a, r, s', done). Terminal (the task ended) and timeout (the horizon did) are kept apart.
 
-    observations, next_observations (N, 77) float32 without task ids; actions (N, 8) float32; rewards (N,) float32;
+    states, next_states (N, 77) float32, without task ids; actions (N, 8) float32; rewards (N,) float32;
     terminals, timeouts (N,) bool; `task` is None for a mixture.
     """
 
-    observations: np.ndarray
+    states: np.ndarray
     actions: np.ndarray
     rewards: np.ndarray
-    next_observations: np.ndarray
+    next_states: np.ndarray
     terminals: np.ndarray
     timeouts: np.ndarray
     task: Task | None = None
@@ -41,6 +44,15 @@ class Transitions:
     def arrays(cls) -> tuple[str, ...]:
         return tuple(field.name for field in fields(cls) if field.name != "task")
 
+    def published(self) -> dict[str, np.ndarray]:
+        """The arrays under the names that they have in files."""
+        return {PUBLISHED_KEYS.get(name, name): getattr(self, name) for name in self.arrays()}
+
+    @classmethod
+    def from_published(cls, arrays: Mapping[str, np.ndarray], task: Task | None) -> Transitions:
+        """The inverse of `published`."""
+        return cls(**{name: arrays[PUBLISHED_KEYS.get(name, name)] for name in cls.arrays()}, task=task)
+
     def take(self, indices: np.ndarray | slice) -> Transitions:
         return Transitions(**{name: getattr(self, name)[indices] for name in self.arrays()}, task=self.task)
 
@@ -48,10 +60,10 @@ class Transitions:
         """(N, 164) float32: [s, a, r, s', done]."""
         done = self.terminals | self.timeouts if timeouts_as_terminals else self.terminals
         matrix = np.empty((len(self), layout.transition_dim), dtype=np.float32)
-        matrix[:, layout.observation] = self.observations
+        matrix[:, layout.state] = self.states
         matrix[:, layout.action] = self.actions
         matrix[:, layout.reward] = self.rewards
-        matrix[:, layout.next_observation] = self.next_observations
+        matrix[:, layout.next_state] = self.next_states
         matrix[:, layout.terminal] = done
         return matrix
 
@@ -59,10 +71,10 @@ class Transitions:
     def from_matrix(cls, matrix: np.ndarray, task: Task | None, layout: FactoredLayout = COMPOSUITE) -> Transitions:
         """The inverse of `to_matrix`; which ends were time-outs is not in the matrix."""
         return cls(
-            observations=matrix[:, layout.observation],
+            states=matrix[:, layout.state],
             actions=matrix[:, layout.action],
             rewards=matrix[:, layout.reward],
-            next_observations=matrix[:, layout.next_observation],
+            next_states=matrix[:, layout.next_state],
             terminals=matrix[:, layout.terminal] > TERMINAL_THRESHOLD,
             timeouts=np.zeros(len(matrix), dtype=bool),
             task=task,
@@ -76,20 +88,20 @@ class Transitions:
         return cls(**arrays, task=tasks.pop() if len(tasks) == 1 else None)
 
     def validate(self, source: str, layout: FactoredLayout = COMPOSUITE) -> None:
-        """Raises `DataError` naming `source` and the array unless shapes fit the layout and all values are finite."""
+        """Raises `DataError` naming `source` and the file's key unless shapes fit `layout` and values are finite."""
         count = self.rewards.size
         shapes = {
             "rewards": (count,),
-            "observations": (count, layout.state_dim),
+            "states": (count, layout.state_dim),
             "actions": (count, layout.action_dim),
-            "next_observations": (count, layout.state_dim),
+            "next_states": (count, layout.state_dim),
             "terminals": (count,),
             "timeouts": (count,),
         }
         if count == 0:
             raise DataError(f"{source}: holds no transition")
         for name, shape in shapes.items():
-            check_array(getattr(self, name), shape, f"{source}: {name}")
+            check_array(getattr(self, name), shape, f"{source}: {PUBLISHED_KEYS.get(name, name)}")
 
 
 def check_array(array: np.ndarray, shape: tuple[int, ...], label: str) -> None:
@@ -145,13 +157,13 @@ def check_flags(flags: np.ndarray, label: str) -> None:
         raise DataError(f"{label} has {flags[row]:g} in row {row}, expected 0 or 1")
 
 
-def canonical_quaternions(observations: np.ndarray, layout: FactoredLayout = COMPOSUITE) -> np.ndarray:
+def canonical_quaternions(states: np.ndarray, layout: FactoredLayout = COMPOSUITE) -> np.ndarray:
     """States whose relative quaternions all have the same sign.
 
     A quaternion and its negative are the same rotation. The simulator keeps w >= 0, but with the hand turned down w is
     about 0 and x about +-1, so that the sign flips at random from step to step; here x >= 0 instead.
     """
-    states = observations.copy()
+    states = states.copy()
     for name in layout.relative_quaternions:
         quaternion = states[..., name]
         quaternion *= np.where(quaternion[..., :1] < 0, -1, 1).astype(states.dtype)

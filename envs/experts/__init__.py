@@ -15,7 +15,7 @@ __all__ = ["PublishedExpert", "ScriptedExpert", "best_policy", "expert_for"]
 
 
 def expert_for(task: Task, policy: Path | None = None) -> Callable[[np.ndarray], np.ndarray]:
-    """The expert of a task: a callable from observations (B, 77) to actions (B, 8) in [-1, 1].
+    """The expert of a task: a callable from states (B, 77) to actions (B, 8) in [-1, 1].
 
     It is the scripted one, or a published policy where its file is given. Raises `DataError` for a file that is none.
     """

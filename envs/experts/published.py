@@ -44,7 +44,7 @@ def _tanh_layers(x: np.ndarray, layers: Layers) -> np.ndarray:
 
 
 class PublishedExpert:
-    """The mean action of a published policy for one task: observations (B, 77) to actions (B, 8) in [-1, 1]."""
+    """The mean action of a published policy for one task: states (B, 77) to actions (B, 8) in [-1, 1]."""
 
     def __init__(self, path: Path, task: Task) -> None:
         """Raises `DataError` where the file is missing, damaged or another network's."""
@@ -67,12 +67,12 @@ class PublishedExpert:
         if not self._nodes[-1].post or shape != (1, ACTION_DIM):
             raise DataError(f"{path}: not a published policy, expected parameters {_PREFIX}.3.post_interface.*")
 
-    def __call__(self, observations: np.ndarray) -> np.ndarray:
-        state = np.asarray(observations, dtype=np.float32)
-        check_batch(state)
-        x = np.empty((len(state), 0), dtype=np.float32)
+    def __call__(self, states: np.ndarray) -> np.ndarray:
+        states = np.asarray(states, dtype=np.float32)
+        check_batch(states)
+        x = np.empty((len(states), 0), dtype=np.float32)
         for node in self._nodes:
-            own = _tanh_layers(state[:, node.part], node.pre)
+            own = _tanh_layers(states[:, node.part], node.pre)
             x = _tanh_layers(np.concatenate([x, own], axis=1), node.post)
         return x
 
@@ -106,9 +106,9 @@ def best_policy(folder: Path, task: Task, episodes: int = 2) -> Path:
 
     def mean_return(path: Path) -> float:
         expert = PublishedExpert(path, task)
-        observations, total = group.reset(range(episodes)), 0.0
+        states, total = group.reset(range(episodes)), 0.0
         for _ in range(_HORIZON):
-            observations, rewards, terminated, _, _ = group.step(expert(observations))
+            states, rewards, terminated, _, _ = group.step(expert(states))
             total += rewards.sum()
             if terminated.all():
                 break

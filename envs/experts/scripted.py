@@ -56,8 +56,8 @@ class Scene:
         return up / np.sqrt((up**2).sum(axis=1, keepdims=True) + 1e-3)
 
     @classmethod
-    def of(cls, observations: np.ndarray) -> Scene:
-        obs = np.asarray(observations, dtype=np.float64)
+    def of(cls, states: np.ndarray) -> Scene:
+        obs = np.asarray(states, dtype=np.float64)
         check_batch(obs)
         proprio = obs[:, _FACTORS["proprioception"]]
         thing = obs[:, _FACTORS["object"]]
@@ -105,7 +105,7 @@ class Pose:
 
 
 class ScriptedExpert:
-    """The expert of one task: observations (B, 77) to actions (B, 8) in [-1, 1]."""
+    """The expert of one task: states (B, 77) to actions (B, 8) in [-1, 1]."""
 
     gain = 14.0
     """Joint command per rad: a lower one makes the action a gentler function of the state, but then a small error of a
@@ -128,8 +128,8 @@ class ScriptedExpert:
         passage = CARRY.get(task.obstacle, BETWEEN_BINS)
         self.carry_passage: Passage = replace(passage, end=passage.end + self.carry_posture.berth)
 
-    def __call__(self, observations: np.ndarray) -> np.ndarray:
-        scene = Scene.of(observations)
+    def __call__(self, states: np.ndarray) -> np.ndarray:
+        scene = Scene.of(states)
         pose, close = self.plan(scene)
         return np.concatenate([self._joint_command(scene, pose), close[:, None]], axis=1).astype(np.float32)
 

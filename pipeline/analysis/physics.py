@@ -111,12 +111,12 @@ def errors(transitions: Transitions, task: Task, rows: int, generator: np.random
     rotation is not of unit length are left out; `undetermined` (1,) is their share.
     """
     chosen = generator.permutation(len(transitions))[:rows]
-    usable = determined(transitions.observations[chosen])
+    usable = determined(transitions.states[chosen])
     found: dict[str, list[float]] = {name: [] for name in (*UNITS, *(_MOVED + name for name in _DYNAMIC))}
     setter = StateSetter(task)
     for row in chosen[usable]:
-        state, action = transitions.observations[row].astype(float), transitions.actions[row].astype(float)
-        following = transitions.next_observations[row].astype(float)
+        state, action = transitions.states[row].astype(float), transitions.actions[row].astype(float)
+        following = transitions.next_states[row].astype(float)
         own = setter.set(state, action)
         reached, reward, _ = setter.step(action)
         for name, value in _differences(reached, following).items():

@@ -19,9 +19,9 @@ def ground(transitions: Transitions, task: Task, layout: FactoredLayout) -> Tran
     """
     setter = StateSetter(task)
     columns: list[tuple[np.ndarray, np.ndarray, float, np.ndarray, bool]] = []
-    for row in np.flatnonzero(determined(transitions.observations)):
+    for row in np.flatnonzero(determined(transitions.states)):
         action = np.clip(transitions.actions[row].astype(float), -1.0, 1.0)
-        state = setter.set(transitions.observations[row].astype(float), action)
+        state = setter.set(transitions.states[row].astype(float), action)
         following, reward, terminated = setter.step(action)
         if np.isfinite(state).all() and np.isfinite(following).all() and np.isfinite(reward):
             columns.append((state, action, reward, following, terminated))
@@ -30,10 +30,10 @@ def ground(transitions: Transitions, task: Task, layout: FactoredLayout) -> Tran
     states, actions, rewards, following, terminals = (np.array(column) for column in zip(*columns, strict=True))
     states, following = (canonical_quaternions(array.astype(np.float32), layout) for array in (states, following))
     return Transitions(
-        observations=states,
+        states=states,
         actions=actions.astype(np.float32),
         rewards=rewards.astype(np.float32),
-        next_observations=following,
+        next_states=following,
         terminals=terminals,
         timeouts=np.zeros(len(states), dtype=bool),
         task=task,

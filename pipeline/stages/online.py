@@ -108,7 +108,7 @@ class LearnOnline:
         config = self.config
         code = ObservationCode(COMPOSUITE, task_ids=config.task_ids, canonical=config.canonical_quaternions)
         if config.normalise:
-            parts = [part.observations for part in prior]
+            parts = [part.states for part in prior]
             states = np.concatenate(parts) if parts else random_states(self.task, self.seed)
             code.normalise_by(states, hide_velocities=config.hide_velocities)
         return code

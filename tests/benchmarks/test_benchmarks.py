@@ -134,8 +134,8 @@ def test_recorded_actions_have_no_error_against_the_expert_and_altered_ones_have
     record([task], CollectConfig(episodes=1, horizon=30, noise=0.0), tmp_path, workers=1)
     recorded = read_expert(find_task_file(tmp_path, "expert", task), task)
     actions = np.clip(recorded.actions, -0.5, 0.5)
-    assert study.action_error(recorded.observations, recorded.actions, task) < 1e-5
-    assert study.action_error(recorded.observations, actions, task) == pytest.approx(
+    assert study.action_error(recorded.states, recorded.actions, task) < 1e-5
+    assert study.action_error(recorded.states, actions, task) == pytest.approx(
         float(np.sqrt(np.mean((actions - recorded.actions) ** 2))), abs=1e-4
     )
 

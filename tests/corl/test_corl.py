@@ -25,10 +25,10 @@ def _transitions(rows=200, seed=0):
     rng = np.random.default_rng(seed)
     states = rng.normal(size=(rows, 77)).astype(np.float32)
     return Transitions(
-        observations=states,
+        states=states,
         actions=np.tanh(states[:, 50:58]),
         rewards=rng.uniform(size=rows).astype(np.float32),
-        next_observations=states + 0.1 * rng.normal(size=(rows, 77)).astype(np.float32),
+        next_states=states + 0.1 * rng.normal(size=(rows, 77)).astype(np.float32),
         terminals=rng.random(rows) < 0.1,
         timeouts=np.arange(rows) % 50 == 49,
         task=TASK,

@@ -111,9 +111,9 @@ def test_rows_tell_where_they_come_from(tmp_path):
     np.testing.assert_array_equal(result.matrix[result.origins == ORIGINS.index("generated")], given)
     labelled = result.matrix[result.origins == ORIGINS.index("labelled")]
     assert len(labelled)
-    np.testing.assert_array_equal(labelled, _expected(labelled[:, COMPOSUITE.observation]))
+    np.testing.assert_array_equal(labelled, _expected(labelled[:, COMPOSUITE.state]))
     practised = practice.matrix[practice.origins == ORIGINS.index("practised")]
-    moved = practised[:, COMPOSUITE.next_observation] - practised[:, COMPOSUITE.observation]
+    moved = practised[:, COMPOSUITE.next_state] - practised[:, COMPOSUITE.state]
     np.testing.assert_allclose(moved[:, WHERE], 0.1 * practised[:, COMPOSUITE.action.start], atol=1e-6)
     assert len(practised), "solved episodes join as real transitions"
 

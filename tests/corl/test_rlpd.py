@@ -78,7 +78,7 @@ def test_values_in_bfloat16_keep_the_digits_that_rewards_are_made_of(kind):
             torch.nn.init.normal_(parameter, std=0.02)
     with torch.no_grad():
         bias.fill_(75.2)
-    states = torch.from_numpy(COMPOSUITE.join_ids(_transitions(rows=32).observations, TASK.one_hot))
+    states = torch.from_numpy(COMPOSUITE.join_ids(_transitions(rows=32).states, TASK.one_hot))
     inputs = (states,) if "value" in kind else (states, torch.rand(32, 8))
     exact = network(*inputs)
     rounded = in_dtype(network, dict(network.named_parameters()), torch.bfloat16)(*inputs)
@@ -148,4 +148,4 @@ def test_generated_rewards_and_terminals_stay_within_what_was_seen_unless_told_o
     np.testing.assert_allclose((rewards.min(), rewards.max()), (0.2, 0.4), rtol=1e-6)
     assert np.abs(actions).max() <= 1
     assert kept[:, COMPOSUITE.terminal].any() == terminals
-    np.testing.assert_array_equal(kept[:, COMPOSUITE.observation], rows[:, COMPOSUITE.observation])
+    np.testing.assert_array_equal(kept[:, COMPOSUITE.state], rows[:, COMPOSUITE.state])

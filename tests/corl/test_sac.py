@@ -459,7 +459,7 @@ def test_the_script_with_synthetic_data_runs_and_names_what_is_missing(tmp_path,
         None, {"learning_starts": 10, "env_horizon": 5, "sac": {"batch_size": 8}}, VARIANTS["rlpd_synthdata"]
     )
     policy = LearnOnline(TASK, config, 0, folder, device="cpu").best_policy()
-    assert np.abs(policy(_transitions().observations)).max() <= 1
+    assert np.abs(policy(_transitions().states)).max() <= 1
     with pytest.raises(DataError, match="has sets of IIWA_Box_None_Push"):
         synthetic_prior(root, Task.parse("IIWA_Box_None_Shelf"))
     with pytest.raises(ConfigError, match="did you mean --base_synthetic_data_path"):

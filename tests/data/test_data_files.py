@@ -35,7 +35,7 @@ def episode(length, *, terminated=False, start=0.0):
     """Observations count upwards from `start`, so that a pair (s, s') shows where it came from."""
     steps = start + np.arange(length, dtype=np.float32)
     return Episode(
-        observations=np.repeat(steps[:, None], 77, axis=1),
+        states=np.repeat(steps[:, None], 77, axis=1),
         actions=np.zeros((length, 8), np.float32),
         rewards=steps,
         successes=np.zeros(length, np.float32),
@@ -56,9 +56,9 @@ def test_dropping_episode_ends_leaves_pairs_of_one_episode_and_every_terminal(da
     np.testing.assert_array_equal(np.flatnonzero(data.terminals), [7])
     assert data.rewards[7] == 103
     assert not data.timeouts.any()
-    np.testing.assert_array_equal(data.next_observations[7], data.observations[7])
+    np.testing.assert_array_equal(data.next_states[7], data.states[7])
     others = ~data.terminals
-    np.testing.assert_array_equal(data.next_observations[others], data.observations[others] + 1)
+    np.testing.assert_array_equal(data.next_states[others], data.states[others] + 1)
 
 
 def test_dropping_keeps_a_reward_that_comes_with_the_last_terminal_of_the_file(tmp_path):
@@ -68,7 +68,7 @@ def test_dropping_keeps_a_reward_that_comes_with_the_last_terminal_of_the_file(t
     data = read_expert(tmp_path / "data.hdf5", TASK, episode_ends="drop")
     assert data.rewards.tolist() == [0, 0, 0, 1]
     assert data.terminals.tolist() == [False, False, False, True]
-    np.testing.assert_array_equal(data.next_observations[:, 0], [1, 2, 3, 3])
+    np.testing.assert_array_equal(data.next_states[:, 0], [1, 2, 3, 3])
 
 
 def test_keeping_episode_ends_pairs_the_last_observation_with_itself(data_file):
@@ -76,14 +76,14 @@ def test_keeping_episode_ends_pairs_the_last_observation_with_itself(data_file):
     assert len(data) == 12
     ends = data.terminals | data.timeouts
     np.testing.assert_array_equal(np.flatnonzero(ends), [4, 8, 11])
-    np.testing.assert_array_equal(data.next_observations[ends], data.observations[ends])
+    np.testing.assert_array_equal(data.next_states[ends], data.states[ends])
     np.testing.assert_array_equal(np.flatnonzero(data.terminals), [8])
 
 
 def test_the_published_pairing_across_episodes_can_be_reproduced(data_file):
     data = read_expert(data_file, TASK, episode_ends="reference")
     assert len(data) == 11
-    assert data.next_observations[4, 0] == 100
+    assert data.next_states[4, 0] == 100
     assert data.timeouts[4]
 
 
@@ -121,8 +121,8 @@ def test_reading_in_blocks_gives_what_indexing_the_whole_file_gives(lengths, blo
         "self": (row, np.where(ends, row, row + 1)),
         "reference": (row[:-1], row[1:]),
     }[episode_ends]
-    np.testing.assert_array_equal(data.observations, states[pairs[0]])
-    np.testing.assert_array_equal(data.next_observations, states[pairs[1]])
+    np.testing.assert_array_equal(data.states, states[pairs[0]])
+    np.testing.assert_array_equal(data.next_states, states[pairs[1]])
     np.testing.assert_array_equal(data.rewards, pairs[0])
     np.testing.assert_array_equal(data.timeouts, timeouts[pairs[0]])
     np.testing.assert_array_equal(data.terminals, terminals[pairs[0]])
@@ -218,10 +218,10 @@ def test_a_file_of_another_task_is_refused(data_file):
 def _transitions(rows=6):
     rng = np.random.default_rng(0)
     return Transitions(
-        observations=rng.normal(size=(rows, 77)).astype(np.float32),
+        states=rng.normal(size=(rows, 77)).astype(np.float32),
         actions=rng.normal(size=(rows, 8)).astype(np.float32),
         rewards=rng.normal(size=rows).astype(np.float32),
-        next_observations=rng.normal(size=(rows, 77)).astype(np.float32),
+        next_states=rng.normal(size=(rows, 77)).astype(np.float32),
         terminals=np.arange(rows) == 2,
         timeouts=np.zeros(rows, dtype=bool),
         task=TASK,

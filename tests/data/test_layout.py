@@ -47,10 +47,10 @@ def test_splitting_off_the_ids_is_undone_by_joining_them(layout, data):
 def test_transitions_survive_the_way_through_the_matrix(layout, rows, seed):
     rng = np.random.default_rng(seed)
     transitions = Transitions(
-        observations=rng.normal(size=(rows, layout.state_dim)).astype(np.float32),
+        states=rng.normal(size=(rows, layout.state_dim)).astype(np.float32),
         actions=rng.normal(size=(rows, layout.action_dim)).astype(np.float32),
         rewards=rng.normal(size=rows).astype(np.float32),
-        next_observations=rng.normal(size=(rows, layout.state_dim)).astype(np.float32),
+        next_states=rng.normal(size=(rows, layout.state_dim)).astype(np.float32),
         terminals=rng.random(rows) < 0.5,
         timeouts=np.zeros(rows, dtype=bool),
     )

@@ -56,7 +56,7 @@ def _frames(folder):
 
 def test_every_step_is_a_frame_with_its_place(folder, episodes):
     frames, all_episodes = _frames(folder), [e for task in TASKS for e in episodes[task]]
-    states = np.concatenate([each.observations for each in all_episodes])
+    states = np.concatenate([each.states for each in all_episodes])
     np.testing.assert_array_equal(np.stack(frames["observation.state"]), states)
     np.testing.assert_array_equal(np.stack(frames["action"]), np.concatenate([each.actions for each in all_episodes]))
     assert frames["index"].tolist() == list(range(15))

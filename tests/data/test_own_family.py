@@ -52,7 +52,7 @@ def test_transitions_of_another_family_go_through_a_matrix_and_back():
     layout = point_layout()
     data = demonstrate(TASKS[0], 2, np.random.default_rng(0))
     back = type(data).from_matrix(data.to_matrix(layout, timeouts_as_terminals=True), TASKS[0], layout)
-    np.testing.assert_array_equal(back.next_observations, data.next_observations)
+    np.testing.assert_array_equal(back.next_states, data.next_states)
     data.validate("demonstrations", layout)
 
 
@@ -61,7 +61,7 @@ def test_samples_of_another_family_are_written_and_read(tmp_path):
     data = demonstrate(TASKS[0], 2, np.random.default_rng(0))
     write_samples(path, data, layout, {})
     back = read_samples(path, TASKS[0], layout)
-    for name in ("observations", "actions", "rewards", "next_observations", "terminals"):
+    for name in ("states", "actions", "rewards", "next_states", "terminals"):
         np.testing.assert_array_equal(getattr(back, name), getattr(data, name))
     with pytest.raises(DataError, match=r"observations has shape \(50, 8\), expected \(50, 77\)"):
         read_samples(path, None, COMPOSUITE)
@@ -75,7 +75,7 @@ def test_recorded_actions_of_another_family_are_checked_when_they_are_read(tmp_p
     data = demonstrate(task, 1, np.random.default_rng(0))
     for largest in (1.0, -40.0):
         data.actions[3, 1] = largest
-        write_expert(path, [Episode(data.observations, data.actions, data.rewards, data.rewards, True)], task, layout)
+        write_expert(path, [Episode(data.states, data.actions, data.rewards, data.rewards, True)], task, layout)
         if largest == 1.0:
             np.testing.assert_array_equal(read_expert(path, task, layout).actions, data.actions)
     with pytest.raises(DataError, match=r"actions has -40 in row 3, expected actions in \[-1, 1\]"):

@@ -31,10 +31,10 @@ def _random_transitions(task, rows, seed):
     rng = np.random.default_rng(seed)
     states = rng.normal(size=(rows, 77)).astype(np.float32)
     return Transitions(
-        observations=states,
+        states=states,
         actions=rng.uniform(-1, 1, size=(rows, 8)).astype(np.float32),
         rewards=rng.uniform(size=rows).astype(np.float32),
-        next_observations=states + 0.1,
+        next_states=states + 0.1,
         terminals=np.zeros(rows, dtype=bool),
         timeouts=np.arange(rows) % 50 == 49,
         task=task,
@@ -113,7 +113,7 @@ def test_weighing_dimensions_leaves_the_mean_weight_at_one():
     weights = dimension_weights(TrainConfig(action_weight=5.0, next_weight=0.3), COMPOSUITE)
     assert weights.mean().item() == pytest.approx(1.0)
     assert (weights[COMPOSUITE.action] / weights[COMPOSUITE.reward]).allclose(torch.tensor(5.0))
-    assert (weights[COMPOSUITE.next_observation] / weights[COMPOSUITE.reward]).allclose(torch.tensor(0.3))
+    assert (weights[COMPOSUITE.next_state] / weights[COMPOSUITE.reward]).allclose(torch.tensor(0.3))
 
 
 def test_only_biases_escape_weight_decay():
@@ -215,7 +215,7 @@ def test_normalising_in_blocks_is_normalising_the_whole(pool, delta, monkeypatch
     matrix = torch.from_numpy(pool.matrix)
     shifted = matrix.clone()
     if delta:
-        shifted[:, COMPOSUITE.next_observation] -= matrix[:, COMPOSUITE.observation]
+        shifted[:, COMPOSUITE.next_state] -= matrix[:, COMPOSUITE.state]
     monkeypatch.setattr("diffusion.normalizer.BLOCK_ROWS", 7)
     normalizer = Normalizer.fit(matrix, COMPOSUITE, delta_next=delta, standardise_terminal=True)
     torch.testing.assert_close(normalizer.mean, shifted.double().mean(dim=0).float())

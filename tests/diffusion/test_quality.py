@@ -29,7 +29,7 @@ def _set(rows, shift=0.0, seed=0):
     rng = np.random.default_rng(seed)
     matrix = rng.normal(size=(rows, 164)).astype(np.float32) + shift
     angles = rng.uniform(-1, 1, size=(rows, 7))
-    for start in (0, COMPOSUITE.next_observation.start):
+    for start in (0, COMPOSUITE.next_state.start):
         for part in COMPOSUITE.quaternions:
             quaternion = matrix[:, start + part.start : start + part.stop]
             quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)

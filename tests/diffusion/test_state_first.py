@@ -32,10 +32,10 @@ def _lawful(task, rows, seed):
     states = 0.1 * random.normal(size=(rows, 77)).astype(np.float32) + cause
     actions = np.tanh(np.repeat(cause, 8, axis=1))
     return Transitions(
-        observations=states,
+        states=states,
         actions=actions,
         rewards=1 / (1 + np.exp(-cause[:, 0])),
-        next_observations=states + 0.1 * actions[:, :1],
+        next_states=states + 0.1 * actions[:, :1],
         terminals=np.zeros(rows, dtype=bool),
         timeouts=np.zeros(rows, dtype=bool),
         task=task,
@@ -85,22 +85,22 @@ def test_the_network_takes_the_state_alone():
 
 def test_the_rest_follows_from_the_state(model):
     data = _lawful(TASKS[0], 200, seed=9)
-    expected = given_states(model, data.observations, TASKS[0].one_hot, state_noise=0.05, canonical=False)
-    np.testing.assert_array_equal(expected[:, COMPOSUITE.observation], data.observations)
+    expected = given_states(model, data.states, TASKS[0].one_hot, state_noise=0.05, canonical=False)
+    np.testing.assert_array_equal(expected[:, COMPOSUITE.state], data.states)
     assert np.abs(expected[:, COMPOSUITE.action] - data.actions).mean() < 0.08
     assert np.abs(expected[:, COMPOSUITE.reward] - data.rewards).mean() < 0.05
-    moved = expected[:, COMPOSUITE.next_observation] - data.observations
-    assert np.abs(moved - (data.next_observations - data.observations)).mean() < 0.01
+    moved = expected[:, COMPOSUITE.next_state] - data.states
+    assert np.abs(moved - (data.next_states - data.states)).mean() < 0.01
 
 
 def test_velocities_of_a_given_state_are_not_read(model):
     data = _lawful(TASKS[0], 20, seed=9)
-    other = data.observations.copy()
+    other = data.states.copy()
     for part in COMPOSUITE.velocities:
         other[:, part] += 10.0
     one, two = (
         given_states(model, states, TASKS[0].one_hot, state_noise=0.05, canonical=False)
-        for states in (data.observations, other)
+        for states in (data.states, other)
     )
     np.testing.assert_array_equal(one[:, COMPOSUITE.action], two[:, COMPOSUITE.action])
 
@@ -111,7 +111,7 @@ def test_samples_obey_the_law_of_the_data(model, rest):
         solver="dpmpp_2m", steps=12, num_samples=300, batch_size=100, sigma_max=20, rest=rest, state_noise=0.05
     )
     samples = generate(model, TASKS[1].one_hot, config, seed=1)
-    causes = samples[:, COMPOSUITE.observation].mean(axis=1)
+    causes = samples[:, COMPOSUITE.state].mean(axis=1)
     assert 0.6 < causes.std() < 1.3
     actions = samples[:, COMPOSUITE.action]
     assert np.abs(actions - np.tanh(causes)[:, None]).mean() < 0.25
@@ -121,7 +121,7 @@ def test_samples_obey_the_law_of_the_data(model, rest):
 def test_the_expectation_of_a_sampled_state_is_what_the_mean_sampler_gives(model):
     config = SamplerConfig(solver="dpmpp_2m", steps=8, num_samples=50, batch_size=50, sigma_max=20, state_noise=0.05)
     samples = generate(model, TASKS[0].one_hot, config, seed=2)
-    again = given_states(model, samples[:, COMPOSUITE.observation], TASKS[0].one_hot, state_noise=0.05, canonical=False)
+    again = given_states(model, samples[:, COMPOSUITE.state], TASKS[0].one_hot, state_noise=0.05, canonical=False)
     actions = COMPOSUITE.action
     np.testing.assert_allclose(again[:, actions], samples[:, actions].clip(-1, 1), atol=1e-4)
 
@@ -151,7 +151,7 @@ def test_a_generator_of_order_joint_expects_the_rest_as_well(tmp_path):
     network = DenoiserConfig(hidden=16, depth=1, heads=2)
     model = _train(tmp_path, steps=400, network=network, follow_scale=0.1, P_mean=-2.0, P_std=1.5, action_weight=5.0)
     data = _lawful(TASKS[0], 200, seed=9)
-    expected = given_states(model, data.observations, TASKS[0].one_hot, state_noise=0.05, canonical=False)
+    expected = given_states(model, data.states, TASKS[0].one_hot, state_noise=0.05, canonical=False)
     assert np.abs(expected[:, COMPOSUITE.action] - data.actions).mean() < 0.2
 
 

@@ -141,8 +141,8 @@ def test_the_network_is_the_same_whether_the_pool_is_on_the_device_or_streamed(p
 def test_training_in_bfloat16_has_the_loss_of_float32_within_noise(tmp_path):
     parts = [_random_transitions(task, 200, i) for i, task in enumerate(TASKS)]
     for part in parts:  # all of one number, which is what there is to learn
-        part.observations[:] = part.observations[:, :1]
-        part.next_observations[:] = part.observations
+        part.states[:] = part.states[:, :1]
+        part.next_states[:] = part.states
     pool = Pool.of(parts, COMPOSUITE, canonical=False, timeouts_as_terminals=False)
     losses = {}
     for precision in ("float32", "bfloat16"):

@@ -48,7 +48,7 @@ def test_collected_data_is_the_same_whoever_collects_it(tmp_path):
     for task in tasks:
         a, b = (read_expert(task_file(tmp_path / root, "expert", task), task) for root in ("one", "two"))
         assert len(a) == 6 * 5, "six runs of six steps, each a pair less"
-        np.testing.assert_array_equal(a.observations, b.observations)
+        np.testing.assert_array_equal(a.states, b.states)
         np.testing.assert_array_equal(a.actions, b.actions)
         folder = task_file(tmp_path / "two", "expert", task).parent
         assert sorted(path.name for path in folder.iterdir()) == ["data.hdf5", "data.hdf5.json"], "no part is left"

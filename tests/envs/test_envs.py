@@ -248,7 +248,7 @@ def test_shoves_are_not_recorded_but_what_follows_them_is():
     assert len(lengths) > 3
     assert 120 - 8 * len(lengths) <= sum(lengths) <= 120 - 4 * (len(lengths) - 1)
     # Between two episodes the arm was moved further than an expert's step moves it.
-    before, after = run.episodes[0].observations[-1], run.episodes[1].observations[0]
+    before, after = run.episodes[0].states[-1], run.episodes[1].states[0]
     assert np.abs(after[45:59] - before[45:59]).max() > 0.01
 
 
@@ -257,9 +257,9 @@ def test_after_a_slip_open_fingers_about_the_object_close():
     runs = record(task, CollectConfig(noise=0.0, shove_every=0, slip=0.3), [0, 2, 3], expert_for(task))
     for run in runs:
         assert len(run.episodes) > 1, "a slip starts a new episode"
-        first = run.episodes[1].observations[0]
+        first = run.episodes[1].states[0]
         assert first[73] - first[74] > 0.015
         assert np.linalg.norm(first[66:68] - first[0:2]) < 0.05
-        last = run.episodes[-1].observations[-1]
+        last = run.episodes[-1].states[-1]
         assert last[73] - last[74] < 0.01, "and the object is gripped again"
         assert run.success

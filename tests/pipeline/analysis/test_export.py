@@ -73,9 +73,9 @@ def test_minaris_own_loader_reads_an_export_back(source, tmp_path):
     assert dataset.total_episodes == 2
     cut, ended = dataset.iterate_episodes()
     first, second = _episode(6, terminated=False, seed=0), _episode(4, terminated=True, seed=1)
-    np.testing.assert_array_equal(cut.observations, first.observations)
+    np.testing.assert_array_equal(cut.observations, first.states)
     np.testing.assert_array_equal(cut.actions, first.actions[:5])
-    np.testing.assert_array_equal(ended.observations[:4], second.observations)
+    np.testing.assert_array_equal(ended.observations[:4], second.states)
     np.testing.assert_allclose(ended.rewards, second.rewards)
     assert (cut.terminations.any(), cut.truncations.tolist()) == (False, [False] * 4 + [True])
     assert (ended.truncations.any(), ended.terminations.tolist()) == (False, [False] * 3 + [True])
@@ -86,7 +86,7 @@ def test_the_transitions_of_an_export_are_those_that_training_reads(source, tmp_
     name = minari_id(TASK, "expert")
     back = from_minari(write_minari(source, name, tmp_path / "out", CARD), TASK)
     direct = read_expert(source, TASK, episode_ends="drop")
-    for key in ("observations", "actions", "rewards", "next_observations", "terminals"):
+    for key in ("states", "actions", "rewards", "next_states", "terminals"):
         np.testing.assert_allclose(getattr(back, key), getattr(direct, key))
     assert direct.terminals.sum() == 1
 
@@ -113,7 +113,7 @@ def test_flat_transitions_are_plain_hdf5_with_the_usual_keys(tmp_path):
     path = write_flat(transitions, tmp_path, CARD)
     with h5py.File(path) as file:
         assert set(file) == {"observations", "actions", "rewards", "next_observations", "terminals", "timeouts"}
-        np.testing.assert_array_equal(file["next_observations"][()], transitions.next_observations)
+        np.testing.assert_array_equal(file["next_observations"][()], transitions.next_states)
     back = read_flat(path)
     assert back.task == TASK
     np.testing.assert_array_equal(back.actions, transitions.actions)

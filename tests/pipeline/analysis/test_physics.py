@@ -74,14 +74,14 @@ def test_recorded_transitions_of_other_robots_pass_too(robot):
 
 
 def test_a_next_state_that_is_wrong_is_found_by_as_much_as_it_is_wrong(episode):
-    following = episode.next_observations.copy()
+    following = episode.next_states.copy()
     following[:, 0] += 0.05  # the object, 50 mm
     angle = 0.1
     cosines, sines = following[:, 45].copy(), following[:, 52].copy()
     following[:, 45] = cosines * math.cos(angle) - sines * math.sin(angle)
     following[:, 52] = sines * math.cos(angle) + cosines * math.sin(angle)
     wrong = Transitions(
-        episode.observations, episode.actions, episode.rewards + 0.25, following, episode.terminals, episode.timeouts,
+        episode.states, episode.actions, episode.rewards + 0.25, following, episode.terminals, episode.timeouts,
         TASK,
     )  # fmt: skip
     medians = _medians(wrong)
@@ -92,14 +92,14 @@ def test_a_next_state_that_is_wrong_is_found_by_as_much_as_it_is_wrong(episode):
 
 
 def test_a_state_that_contradicts_itself_is_found(episode):
-    states = episode.observations.copy()
+    states = episode.states.copy()
     states[:, 66] += 0.02  # the tool is said to be 20 mm from where the joints put it
     other = Transitions(states, *(getattr(episode, n) for n in Transitions.arrays()[1:]), TASK)
     assert _medians(other)["tool within s"] == pytest.approx(20, abs=1)
 
 
 def test_rows_whose_rotation_is_not_one_are_left_out_and_counted(episode):
-    states = episode.observations.copy()
+    states = episode.states.copy()
     states[::2, 3:7] *= 0.5
     other = Transitions(states, *(getattr(episode, n) for n in Transitions.arrays()[1:]), TASK)
     found = physics.errors(other, TASK, 60, rng("test", 0))

@@ -222,7 +222,7 @@ def test_batches_carry_the_ids_of_their_rows_and_normalised_states():
     np.testing.assert_allclose(everything.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(everything[:, ~hidden].std(axis=0), 1, atol=5e-3)
     assert (states[:, hidden] == 0).all()
-    observed = data.normalisation.observation(parts[1].observations[10:11], TASKS[1], COMPOSUITE)
+    observed = data.normalisation.observation(parts[1].states[10:11], TASKS[1], COMPOSUITE)
     np.testing.assert_allclose(observed, data.batch(torch.tensor([70])).states.numpy(), atol=1e-6)
 
 

@@ -70,7 +70,7 @@ def test_a_practised_set_is_a_set_like_any_other_and_says_where_its_rows_come_fr
     practice = artifact_info(stage.output)["practice"]
     assert sum(practice["rows"].values()) == len(rows) == practice["rounds"][practice["round"]]["rows"]
     assert practice["rows"]["generated"] == len(given)
-    np.testing.assert_array_equal(rows.observations[: len(given)], given.observations)
+    np.testing.assert_array_equal(rows.states[: len(given)], given.states)
     steps = [done["control_steps"] for done in practice["rounds"]]
     assert practice["control_steps"] == sum(steps) <= PRACTICE.control_steps
     assert steps[0] == 3 * 12, "three episodes of the whole horizon"
@@ -99,7 +99,7 @@ def test_labels_are_what_the_generator_expects_in_the_simulators_states(generate
     labelled = practice.matrix[practice.origins == 1]
     assert 0 < len(labelled) <= 3 * 12
     model = DiffusionModel.load(generated[0], COMPOSUITE, torch.device("cpu"))
-    again = given_states(model, labelled[:, COMPOSUITE.observation], NEW.one_hot, state_noise=0.2)
+    again = given_states(model, labelled[:, COMPOSUITE.state], NEW.one_hot, state_noise=0.2)
     np.testing.assert_allclose(again, labelled, atol=1e-5)
     with EnvPool(NEW, 3, horizon=12) as fresh:
         states = fresh.reset([1, 2, 3])
