@@ -11,7 +11,7 @@ import io
 import re
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from runtime.errors import ConfigError
@@ -24,27 +24,22 @@ def parse_flags(main: Callable[..., Any], argv: Sequence[str] | None = None) -> 
 
     A bool is a switch, `--track` and `--no_track`, and takes a word as well: `--track False`.
     A parameter that is a dataclass stands for its fields, which are flags like the others: what several commands share.
+    If it is one of `runtime.flags.Overrides` it knows which of them were given.
     Raises `ConfigError` naming the flag for an unknown flag or a value of the wrong type; `--help` prints and exits.
     """
     import tyro
 
     arguments = list(sys.argv[1:] if argv is None else argv)
-    kinds = _kinds_of(main)
-    known = {f"__{prefix}{name}" for name in kinds for prefix in ("", "no_")}
-    for argument in arguments:
-        flag = argument.split("=")[0].replace("-", "_")
-        if argument.startswith("--") and flag not in known and flag != "__help":
-            near = difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
-            hint = f"; did you mean {near[0].replace('__', '--', 1)}?" if near else "; --help lists the flags"
-            raise ConfigError(f"unknown flag {argument.split('=')[0]}{hint}")
+    flags = _flags_of(main)
+    given = _given(arguments, flags)
     asks_for_help = "--help" in arguments or "-h" in arguments
     complaint = io.StringIO()
     try:
         with contextlib.nullcontext() if asks_for_help else contextlib.redirect_stderr(complaint):
             call = tyro.cli(
-                _deferred(main),
+                _deferred(main, given),
                 prog=_command(),
-                args=_with_switches(arguments, kinds),
+                args=_with_switches(arguments, flags),
                 use_underscores=True,
                 config=(tyro.conf.OmitArgPrefixes,),
             )
@@ -61,27 +56,66 @@ def _command() -> str | None:
     return f"python -m {spec.name}" if spec else None
 
 
-def _deferred(main: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
+def _deferred(main: Callable[..., Any], given: Collection[str]) -> Callable[..., Callable[[], Any]]:
     """The same flags, but parsing alone: what `main` prints must not be taken for a complaint about flags."""
 
     @functools.wraps(main)
     def bind(*args: Any, **kwargs: Any) -> Callable[[], Any]:
-        return functools.partial(main, *args, **kwargs)
+        from runtime.flags import Overrides
+
+        def marked(value: Any) -> Any:
+            return value.with_given(given) if isinstance(value, Overrides) else value
+
+        return functools.partial(main, *map(marked, args), **{name: marked(value) for name, value in kwargs.items()})
 
     return bind
 
 
-def _kinds_of(main: Callable[..., Any]) -> dict[str, Any]:
-    """Name of each flag -> its type."""
+@dataclasses.dataclass(frozen=True)
+class _Flag:
+    """`kind` is its type."""
+
+    name: str
+    kind: Any
+
+
+def _flags_of(main: Callable[..., Any]) -> dict[str, _Flag]:
+    """Every flag by its name, and by the others that it goes by."""
     kinds: dict[str, Any] = {}
-    hints = typing.get_type_hints(main)
+    hints = typing.get_type_hints(main, include_extras=True)
     for name in inspect.signature(main).parameters:
         kind = hints.get(name)
-        kinds |= typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {name: kind}
-    return kinds
+        is_group = dataclasses.is_dataclass(kind)
+        kinds |= typing.get_type_hints(kind, include_extras=True) if is_group else {name: kind}
+    flags = {}
+    for name, kind in kinds.items():
+        plain, *notes = typing.get_args(kind) if typing.get_origin(kind) is typing.Annotated else (kind,)
+        aliases = [other.removeprefix("--") for note in notes for other in getattr(note, "aliases", None) or ()]
+        flags |= dict.fromkeys((name, *aliases), _Flag(name, plain))
+    return flags
 
 
-def _with_switches(arguments: Sequence[str], kinds: dict[str, Any]) -> list[str]:
+def _given(arguments: Sequence[str], flags: Mapping[str, _Flag]) -> set[str]:
+    """Names of the flags that are given. Raises `ConfigError` for an unknown one, and one given by two names."""
+    known = {f"{prefix}{name}" for name in flags for prefix in ("", "no_")} | {"help"}
+    names: dict[str, str] = {}
+    for argument in arguments:
+        written = argument.split("=")[0]
+        word = written.removeprefix("--").replace("-", "_")
+        if not argument.startswith("--"):
+            continue
+        if word not in known:
+            near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+            hint = f"; did you mean --{near[0]}?" if near else "; --help lists the flags"
+            raise ConfigError(f"unknown flag {written}{hint}")
+        word = word if word in flags else word.removeprefix("no_")
+        name = flags[word].name if word in flags else word
+        if names.setdefault(name, word) != word:
+            raise ConfigError(f"--{names[name]} and --{word} name the same thing: give one of them")
+    return set(names)
+
+
+def _with_switches(arguments: Sequence[str], flags: Mapping[str, _Flag]) -> list[str]:
     """The arguments with every switch as tyro takes it: `--x` or `--no-x`, where it may be None `--x True`."""
     written: list[str] = []
     rest = list(arguments)
@@ -89,22 +123,23 @@ def _with_switches(arguments: Sequence[str], kinds: dict[str, Any]) -> list[str]
         argument = rest.pop(0)
         flag, equals, word = argument.partition("=")
         name = flag.removeprefix("--").replace("-", "_")
-        negated = name not in kinds and name.startswith("no_")
-        name = name.removeprefix("no_") if negated else name
-        kind = kinds.get(name)
-        if not flag.startswith("--") or kind not in (bool, bool | None):
+        negated = name not in flags and name.startswith("no_")
+        found = flags.get(name.removeprefix("no_") if negated else name)
+        if not flag.startswith("--") or found is None or found.kind not in (bool, bool | None):
             written.append(argument)
             continue
         if not equals and rest and rest[0].lower() in _WORDS:
             word = rest.pop(0)
         value = _WORDS.get(word.lower()) if equals or word else True
         if value is None:
-            raise ConfigError(f"{flag} {word!r}: expected a switch, --{name} or --no_{name}, or True or False")
+            raise ConfigError(
+                f"{flag} {word!r}: expected a switch, --{found.name} or --no_{found.name}, or True or False"
+            )
         value = value is not negated
-        if kind is bool:
-            written.append(f"--{name}" if value else f"--no-{name}")
+        if found.kind is bool:
+            written.append(f"--{found.name}" if value else f"--no-{found.name}")
         else:
-            written += [f"--{name}", str(value)]
+            written += [f"--{found.name}", str(value)]
     return written
 
 

@@ -210,6 +210,13 @@ def to_dict(value: Any) -> Any:
     return value
 
 
+def to_yaml(value: Any) -> str:
+    """A dataclass as a YAML file that `load_yaml` makes the same of."""
+    import yaml
+
+    return yaml.safe_dump(to_dict(value), sort_keys=False, allow_unicode=True)
+
+
 def dict_without(value: Any, names: Collection[str]) -> dict[str, Any]:
     """`to_dict` of a dataclass or mapping, less the fields `names`: those of a configuration that change no result."""
     return {name: item for name, item in to_dict(value).items() if name not in names}

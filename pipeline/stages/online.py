@@ -31,7 +31,7 @@ from corl.rlpd import PriorData
 from corl.sac import SAC
 from envs.composuite.simulation import CONTROL_FREQUENCY
 from envs.pool import EnvPool
-from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
+from offline_compositional_rl_datasets.hdf5 import read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples
 from offline_compositional_rl_datasets.task import Task
@@ -232,11 +232,6 @@ def synthetic_prior(root: Path, task: Task) -> tuple[tuple[Task, Path], ...]:
         there = sorted(found.parent.name for found in Path(root).glob(f"*/{SAMPLES_FILE}"))
         raise DataError(f"{path}: no such sample file; {root} has sets of {', '.join(there) or 'no task'}")
     return ((task, path),)
-
-
-def real_prior(data_path: Path, dataset_type: str, tasks: tuple[Task, ...]) -> tuple[tuple[Task, Path], ...]:
-    """The expert files of all tasks. Raises `DataError` for the first that is missing."""
-    return tuple((task, find_task_file(data_path, dataset_type, task)) for task in tasks)
 
 
 def run_name(task: Task, exp_name: str, seed: int, data_root: Path | None = None) -> str:

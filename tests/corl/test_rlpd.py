@@ -21,7 +21,7 @@ from diffusion.model import DiffusionModel
 from diffusion.pool import Pool
 from diffusion.train import train
 from offline_compositional_rl_datasets.layout import COMPOSUITE
-from pipeline.commands.online import VARIANTS, load_online_config
+from pipeline.commands.online import VARIANTS, AgentFlags
 from runtime.program import PROJECT_ROOT
 from runtime.seeds import derive_seed
 from tests.corl.test_corl import CPU, TASK, _transitions
@@ -29,8 +29,8 @@ from tests.corl.test_sac import _batch
 
 
 def test_rlpds_file_aims_at_half_the_actions_dimension_and_the_published_code_at_all_of_it():
-    published = load_online_config(None, {}, VARIANTS["rlpd_synthdata"]).sac
-    rlpd = load_online_config(PROJECT_ROOT / "config" / "online" / "rlpd.yaml", {}, VARIANTS["rlpd_synthdata"]).sac
+    published = AgentFlags().online_config(VARIANTS["rlpd_synthdata"]).sac
+    rlpd = AgentFlags(PROJECT_ROOT / "config" / "online" / "rlpd.yaml").online_config(VARIANTS["rlpd_synthdata"]).sac
     agents = [SAC(5, 8, replace(config, hidden=(8,)), seed=0, device=CPU) for config in (published, rlpd)]
     assert [agent.target_entropy for agent in agents] == [-8.0, -4.0]
 

@@ -10,7 +10,7 @@ from corl.online import HISTORY_COLUMNS, HISTORY_FILE
 from corl.online_config import OnlineConfig
 from offline_compositional_rl_datasets.task import Task
 from pipeline.commands.baseline import baseline_command
-from pipeline.commands.cluster_flags import ClusterFlags
+from pipeline.commands.job_flags import ClusterFlags
 from pipeline.commands.online import VARIANTS
 from pipeline.commands.sweep import sweep_command
 from pipeline.loop.config import ClusterConfig
