@@ -124,20 +124,22 @@ def run_variant(
     name: str, otherwise: Mapping[str, Any], config: PipelineConfig, trained: dict[str, Path]
 ) -> list[dict[str, object]]:
     """Run the loop's first iteration, or find it done; a row per held-out task. Its generator is added to `trained`."""
-    from pipeline.loop.runner import Loop
+    from pipeline.commands.iterate import watched
+    from pipeline.loop.plan import generation_stages, generator_stage
+    from pipeline.loop.run import Run
     from pipeline.loop.state import Iteration
     from runtime.atomic import artifact_info
 
-    loop = Loop(config)
-    take_generator(loop.generator_stage(Iteration(0, targets=(), sources={}, phase=None)), trained)
-    state = loop.run()
-    iteration = state.iterations[0]
-    generator = loop.generator_stage(iteration)
+    run = Run.of(config)
+    take_generator(generator_stage(run, Iteration(0, targets=(), sources={}, phase=None)), trained)
+    run = watched(run)
+    iteration = run.state.iterations[0]
+    generator = generator_stage(run, iteration)
     trained[generator.key()] = generator.checkpoint.parent
     flop = training_flop(config, artifact_info(generator.checkpoint)["rows"])
     only_steps = set(otherwise) <= {"training"} and set(otherwise.get("training", {})) <= {"steps"}
     rows = []
-    for stage in loop.generation_stages(iteration):
+    for stage in generation_stages(run, iteration):
         transitions = read_samples(stage.output, stage.task, COMPOSUITE)
         scores = iteration.scores.get(stage.task, {}).values()
         quality = stage.quality()

@@ -33,11 +33,11 @@ def main(
         seed: of the choice of transitions
     """
     from pipeline.analysis.physics import check_run, compare_figure, write_table
+    from pipeline.loop.run import open_run
     from pipeline.report.figures import save_figure
-    from pipeline.results.overview import open_run
 
-    loop = open_run(run, data_path=data_path)
-    summaries = check_run(loop, iteration, rows, seed=seed)
+    opened = open_run(run, data_path=data_path)
+    summaries = check_run(opened, iteration, rows, seed=seed)
     write_table(out / "physics.csv", summaries)
     for path in save_figure(compare_figure(summaries), out / "physics", ("png", "pdf")):
         print(path)

@@ -44,7 +44,8 @@ def main(
     """
     from offline_compositional_rl_datasets.task import Task
     from pipeline.loop.config import load_pipeline_config
-    from pipeline.loop.runner import Loop
+    from pipeline.loop.plan import generation_stages
+    from pipeline.loop.run import Run
     from pipeline.loop.state import Iteration
     from runtime.logs import configure_logging
 
@@ -58,9 +59,9 @@ def main(
         "device": device,
         "paths": {"results_path": base_results_folder, "tasks_path": task_list_path},
     }
-    loop = Loop(load_pipeline_config(config, overrides))
-    targets = (Task.parse(target_task),) if target_task else loop.tasks.test
-    for stage in loop.generation_stages(Iteration(diffusion_training_run, targets, sources={}, phase=None)):
+    run = Run.of(load_pipeline_config(config, overrides))
+    targets = (Task.parse(target_task),) if target_task else run.tasks.test
+    for stage in generation_stages(run, Iteration(diffusion_training_run, targets, sources={}, phase=None)):
         stage()
 
 

@@ -20,21 +20,21 @@ def main(run: Path, out: Path = Path("figures"), formats: tuple[str, ...] = ("pn
         formats: file formats, of those that matplotlib knows
         dpi: resolution of png files
     """
+    from pipeline.loop.run import open_run
     from pipeline.report.figures import FIGURES, save_figure, success_grid
     from pipeline.report.page import report_file, write_report
-    from pipeline.results.overview import open_run
 
-    loop = open_run(run)
-    figures = {name: draw(loop) for name, (draw, _) in FIGURES.items()}
-    figures |= {f"success_grid_iter{it.index}": success_grid(loop, it.index) for it in loop.state.iterations}
+    opened = open_run(run)
+    figures = {name: draw(opened) for name, (draw, _) in FIGURES.items()}
+    figures |= {f"success_grid_iter{it.index}": success_grid(opened, it.index) for it in opened.state.iterations}
     for name, figure in figures.items():
         if figure is None:
             print(f"{name}: nothing to show")
             continue
         for path in save_figure(figure, out / name, formats, dpi=dpi):
             print(path)
-    write_report(loop)
-    print(report_file(loop))
+    write_report(opened)
+    print(report_file(opened))
 
 
 if __name__ == "__main__":

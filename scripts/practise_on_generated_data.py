@@ -49,7 +49,8 @@ def main(
     """
     from offline_compositional_rl_datasets.task import Task
     from pipeline.loop.config import load_pipeline_config
-    from pipeline.loop.runner import Loop
+    from pipeline.loop.plan import practice_stages
+    from pipeline.loop.run import Run
     from pipeline.loop.state import Iteration
     from runtime.logs import configure_logging
 
@@ -64,9 +65,9 @@ def main(
         "practice": {"rounds": rounds, "control_steps": control_steps},
         "paths": {"results_path": base_results_folder, "tasks_path": task_list_path},
     }
-    loop = Loop(load_pipeline_config(config, overrides))
+    run = Run.of(load_pipeline_config(config, overrides))
     iteration = Iteration(diffusion_training_run, (Task.parse(target_task),), sources={}, phase=None)
-    for stage in loop.practice_stages(iteration, iteration.targets):
+    for stage in practice_stages(run, iteration, iteration.targets):
         stage()
 
 

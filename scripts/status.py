@@ -28,7 +28,7 @@ def main(
     from json import dumps
 
     from pipeline.jobs.slurm import queue
-    from pipeline.results.overview import open_run
+    from pipeline.loop.run import open_run
     from pipeline.results.status import find_runs, render, status_of
 
     jobs = queue()

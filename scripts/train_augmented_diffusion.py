@@ -54,7 +54,8 @@ def main(
     """
     from pipeline.commands.sources import parse_sources
     from pipeline.loop.config import load_pipeline_config
-    from pipeline.loop.runner import Loop
+    from pipeline.loop.plan import generator_stage
+    from pipeline.loop.run import Run
     from pipeline.loop.state import Iteration
     from runtime import interrupt
     from runtime.logs import configure_logging
@@ -76,10 +77,10 @@ def main(
             "tasks_path": task_list_path,
         },
     }
-    loop = Loop(load_pipeline_config(config, overrides))
+    run = Run.of(load_pipeline_config(config, overrides))
     iteration = Iteration(diffusion_training_run, targets=(), sources=parse_sources(source_tasks), phase=None)
     with interrupt.honoured():
-        loop.generator_stage(iteration)()
+        generator_stage(run, iteration)()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.lerobot import write_lerobot
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
-from pipeline.results.overview import open_run
+from pipeline.loop.run import open_run
 from pipeline.stages.paths import samples_file
 from runtime.atomic import artifact_info
 from runtime.errors import DataError
@@ -92,36 +92,36 @@ def _recorded(info: Mapping[str, Any]) -> str:
     return f"{who}, acting at random for {first:.0%} to {last:.0%} of its time" if first or last else who
 
 
-def export_synthetic(run: Path, tasks: Sequence[Task], out: Path, *, licence: str) -> list[Path]:
+def export_synthetic(folder: Path, tasks: Sequence[Task], out: Path, *, licence: str) -> list[Path]:
     """The best generated set of each task (default: the held-out tasks) of a run, flat, under `out/transitions`.
 
     Raises `DataError` where none of them has a score yet or a sample file is gone.
     """
-    loop = open_run(run)
-    chosen = [task for task in (tasks or loop.tasks.test) if loop.state.best(task)]
+    run = open_run(folder)
+    chosen = [task for task in (tasks or run.tasks.test) if run.state.best(task)]
     if not chosen:
-        raise DataError(f"{run}: no set of these tasks has been validated")
+        raise DataError(f"{folder}: no set of these tasks has been validated")
     written = []
     for task in chosen:
-        rate, iteration = loop.state.best(task)
-        path = samples_file(loop.paths.results_path, iteration, loop.config.model_name(iteration), task)
-        scores = loop.state.iterations[iteration].scores[task].values()
+        rate, iteration = run.state.best(task)
+        path = samples_file(run.paths.results_path, iteration, run.config.model_name(iteration), task)
+        scores = run.state.iterations[iteration].scores[task].values()
         counts = f"{sum(s.solved for s in scores)} of {sum(s.trials for s in scores)} episodes"
-        algorithm = loop.config.policy.algorithm.upper().replace("TD3_BC", "TD3+BC")
-        kind = "held out: no real data of this task was used" if task in loop.tasks.test else "a middle task"
+        algorithm = run.config.policy.algorithm.upper().replace("TD3_BC", "TD3+BC")
+        kind = "held out: no real data of this task was used" if task in run.tasks.test else "a middle task"
         card = Card(
             f"{task.name}, generated data",
             task,
-            f"drawn from the diffusion model of iteration {iteration} of run `{loop.config.run_name}`; {kind}",
+            f"drawn from the diffusion model of iteration {iteration} of run `{run.config.run_name}`; {kind}",
             f"{float(rate):.2f} ({counts}) of {algorithm} policies that saw these data alone",
             licence,
             {
-                "expert data of": ", ".join(t.name for t in loop.tasks.train),
-                "sampler": f"{loop.config.sampling.solver}, {loop.config.sampling.steps} steps",
+                "expert data of": ", ".join(t.name for t in run.tasks.train),
+                "sampler": f"{run.config.sampling.solver}, {run.config.sampling.steps} steps",
                 **{k: v for k, v in (artifact_info(path) or {}).items() if k not in ("model", "task")},
             },
         )
-        folder = Path(out) / FLAT_ROOT / task.name / "generated-v0"
-        written.append(write_flat(read_samples(path, task, COMPOSUITE), folder, card))
+        target = Path(out) / FLAT_ROOT / task.name / "generated-v0"
+        written.append(write_flat(read_samples(path, task, COMPOSUITE), target, card))
         log.info("%s: %s", task, written[-1])
     return written

@@ -22,6 +22,8 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
+from pipeline.loop.plan import generation_stages
+from pipeline.loop.run import Run
 from pipeline.report.figures import new_figure, styled
 from pipeline.results.physics_summary import LEVELS, UNITS, PhysicsSummary
 from pipeline.stages.paths import PHYSICS_FILE, expert_files
@@ -32,8 +34,6 @@ from runtime.seeds import rng
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from pipeline.loop.runner import Loop
 
 log = logging.getLogger(__name__)
 
@@ -163,20 +163,20 @@ def summary(task: Task, generated: Mapping[str, np.ndarray], real: Mapping[str, 
     )
 
 
-def check_run(loop: Loop, iteration: int | None, rows: int, *, seed: int = 0) -> list[PhysicsSummary]:
+def check_run(run: Run, iteration: int | None, rows: int, *, seed: int = 0) -> list[PhysicsSummary]:
     """Check the sets of an iteration (None: the last with sets), `rows` of each; writes `physics.json` beside each.
 
     Raises `DataError` where there is no such set, or where the expert data of a training task is missing.
     """
-    candidates = loop.state.iterations if iteration is None else loop.state.iterations[iteration : iteration + 1]
-    stages = [[s for s in loop.generation_stages(it) if s.output.exists()] for it in candidates]
+    candidates = run.state.iterations if iteration is None else run.state.iterations[iteration : iteration + 1]
+    stages = [[s for s in generation_stages(run, it) if s.output.exists()] for it in candidates]
     stages = next((found for found in reversed(stages) if found), [])
     if not stages:
         which = "no iteration" if iteration is None else f"iteration {iteration}"
-        raise DataError(f"{loop.folder}: {which} has generated sets to check")
-    files = expert_files(loop.paths.data_path, loop.config.dataset_type, loop.tasks.train)
+        raise DataError(f"{run.folder}: {which} has generated sets to check")
+    files = expert_files(run.paths.data_path, run.config.dataset_type, run.tasks.train)
     parts = []
-    for task, file in zip(loop.tasks.train, files, strict=True):
+    for task, file in zip(run.tasks.train, files, strict=True):
         parts.append(errors(read_expert(file, task), task, rows, rng("physics", seed, task.name)))
         log.info("real data of %s: %d transitions", task, len(parts[-1]["reward"]))
     real = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pipeline.loop.run import Run
 
 # Worker processes import their parent's script: the rest is imported where it is needed.
 
@@ -81,7 +84,7 @@ def loop_command(
             dry_run: say what is done and what would be done next, and do nothing
         """
         from pipeline.loop.config import load_pipeline_config
-        from pipeline.loop.runner import Loop
+        from pipeline.loop.run import Run
         from runtime.errors import ConfigError
         from runtime.logs import configure_logging
         from runtime.wandb_sink import use_wandb
@@ -113,13 +116,22 @@ def loop_command(
         }
         configure_logging()
         use_wandb(wandb_project, wandb)
-        loop = Loop(load_pipeline_config(config or config_file, flags, defaults))
+        run = Run.of(load_pipeline_config(config or config_file, flags, defaults))
         if dry_run:
             from pipeline.results.status import plan
 
-            print(plan(loop))
+            print(plan(run))
             return
-        loop.run()
+        watched(run)
 
     main.__doc__ = main.__doc__.format(**defaults)
     return main
+
+
+def watched(run: Run) -> Run:
+    """Carry a run to its end, with its tables and its page."""
+    from pipeline.loop.runner import carry_out
+    from pipeline.report.page import Page
+    from pipeline.results.tables import Tables
+
+    return carry_out(run, (Tables(), Page()))

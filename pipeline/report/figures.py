@@ -1,4 +1,4 @@
-"""The figures of a run, for its page and for a paper. Each is a function of the loop that gives a matplotlib figure."""
+"""The figures of a run, for its page and for a paper. Each is a function of the run that gives a matplotlib figure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.loop.run import Run
 from pipeline.results import overview
 from runtime.atomic import atomic_path
 from runtime.errors import ConfigError
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from pipeline.loop.runner import Loop
 
 _INK, _SOFT = "#1d2433", "#5b6475"
 _LOW, _HIGH = "#f3f7f5", "#14713f"  # of success 0 and 1
@@ -70,12 +70,12 @@ def success_map() -> Any:
 
 
 @styled
-def success_grid(loop: Loop, iteration: int | None = None) -> Figure:
+def success_grid(run: Run, iteration: int | None = None) -> Figure:
     """Success over object x obstacle, a panel per objective (and row per robot); the best of all iterations unless one
     is given. Tasks with expert data are hatched, middle tasks have a dashed frame, held-out tasks a full one."""
     from matplotlib.patches import Rectangle
 
-    grid = overview.grid(loop)
+    grid = overview.grid(run)
     rows, columns = len(grid.robots), len(grid.objectives)
     size = (0.38 * len(grid.obstacles) * columns + 1.0, (0.38 * len(grid.objects) + 0.9) * rows)
     figure, axes = new_figure(rows, columns, size=size)
@@ -112,9 +112,9 @@ def _draw_cell(axes: Axes, rectangle: Any, cell: Any, x: int, y: int, iteration:
 
 
 @styled
-def diffusion_loss(loop: Loop) -> Figure | None:
+def diffusion_loss(run: Run) -> Figure | None:
     """Denoising loss while the generators train, one curve per iteration."""
-    curves = overview.loss_curves(loop)
+    curves = overview.loss_curves(run)
     if not curves:
         return None
     figure, ((axes,),) = new_figure()
@@ -129,19 +129,19 @@ def diffusion_loss(loop: Loop) -> Figure | None:
     return figure
 
 
-def policy_success(loop: Loop) -> Figure | None:
+def policy_success(run: Run) -> Figure | None:
     """Success while the policies of the held-out tasks train, in each task's best iteration."""
-    return _policy_figure(loop, "success_rate", "success", ylim=(-0.03, 1.03))
+    return _policy_figure(run, "success_rate", "success", ylim=(-0.03, 1.03))
 
 
-def policy_return(loop: Loop) -> Figure | None:
+def policy_return(run: Run) -> Figure | None:
     """Return while the policies of the held-out tasks train, in each task's best iteration."""
-    return _policy_figure(loop, "mean_return", "return of an episode")
+    return _policy_figure(run, "mean_return", "return of an episode")
 
 
 @styled
-def _policy_figure(loop: Loop, key: str, label: str, **limits: Any) -> Figure | None:
-    curves = list(overview.policy_curves(loop))
+def _policy_figure(run: Run, key: str, label: str, **limits: Any) -> Figure | None:
+    curves = list(overview.policy_curves(run))
     if not curves:
         return None
     figure, ((axes,),) = new_figure()
@@ -165,13 +165,13 @@ def _policy_figure(loop: Loop, key: str, label: str, **limits: Any) -> Figure | 
 
 
 @styled
-def threshold_history(loop: Loop) -> Figure | None:
+def threshold_history(run: Run) -> Figure | None:
     """Acceptance threshold and the successes that met it, per iteration; the curriculum's phases along the axis."""
-    rows = overview.history(loop)
+    rows = overview.history(run)
     if not rows:
         return None
     figure, ((axes,),) = new_figure()
-    known = overview.cells(loop).values()
+    known = overview.cells(run).values()
     for kind, colour, marker in (("held out", _COLOURS[2], "o"), ("middle", _COLOURS[3], "s")):
         points = [(i, rate) for cell in known if cell.kind == kind for i, rate in enumerate(cell.rates)]
         points = [(i, rate) for i, rate in points if rate is not None]
@@ -190,9 +190,9 @@ def threshold_history(loop: Loop) -> Figure | None:
 
 
 @styled
-def data_quality(loop: Loop) -> Figure | None:
+def data_quality(run: Run) -> Figure | None:
     """Success of a set's policies over its quality; None where no set was assessed and tried."""
-    sets = [each for each in overview.generated_sets(loop) if each.quality is not None and each.rate is not None]
+    sets = [each for each in overview.generated_sets(run) if each.quality is not None and each.rate is not None]
     if not sets:
         return None
     figure, (row,) = new_figure(1, 3, size=(7.2, 2.5))
@@ -211,14 +211,14 @@ def data_quality(loop: Loop) -> Figure | None:
 
 
 @styled
-def stage_times(loop: Loop) -> Figure | None:
+def stage_times(run: Run) -> Figure | None:
     """Wall time of each stage per iteration."""
-    rows = [row for row in overview.history(loop) if row["seconds"]]
+    rows = [row for row in overview.history(run) if row["seconds"]]
     if not rows:
         return None
     figure, ((axes,),) = new_figure(size=(4.6, 2.4))
     left = np.zeros(len(rows))
-    for stage, colour in zip(loop.config.stages, _COLOURS, strict=False):
+    for stage, colour in zip(run.config.stages, _COLOURS, strict=False):
         minutes = np.array([row["seconds"].get(stage, 0.0) / 60 for row in rows])
         label = overview.STAGES[stage]
         axes.barh([row["index"] for row in rows], minutes, left=left, color=colour, height=0.6, label=label)
@@ -230,15 +230,15 @@ def stage_times(loop: Loop) -> Figure | None:
     return figure
 
 
-def physics_errors(loop: Loop) -> Figure | None:
+def physics_errors(run: Run) -> Figure | None:
     """How far generated next states are from the simulator's, beside real data's own; None where unchecked."""
     from pipeline.analysis.physics import compare_figure
 
-    checked = [each for each in overview.generated_sets(loop) if each.physics]
+    checked = [each for each in overview.generated_sets(run) if each.physics]
     return compare_figure([each.physics for each in checked]) if checked else None
 
 
-FIGURES: dict[str, tuple[Callable[[Loop], Any], str]] = {
+FIGURES: dict[str, tuple[Callable[[Run], Any], str]] = {
     "success_grid": (success_grid, "Best success of every task"),
     "threshold": (threshold_history, "Success of every set, and the threshold it had to pass"),
     "diffusion_loss": (diffusion_loss, "Training of the generator"),

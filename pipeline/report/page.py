@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from offline_compositional_rl_datasets.task import Task
+from pipeline.loop.observer import Observer
+from pipeline.loop.run import Run
 from pipeline.report.figures import FIGURES
 from pipeline.report.pictures import film_strip
 from pipeline.results import overview, tables
@@ -33,8 +35,6 @@ from runtime.records import read_optional
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pipeline.loop.runner import Loop
-
 log = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -45,11 +45,11 @@ _WIDE = ("data_quality", "physics")
 _writing = threading.Lock()
 
 
-def report_file(loop: Loop) -> Path:
-    return loop.folder / "report.html"
+def report_file(run: Run) -> Path:
+    return run.folder / "report.html"
 
 
-def write_report(loop: Loop, *, pictures: bool = False, failure: str = "") -> None:
+def write_report(run: Run, *, pictures: bool = False, failure: str = "") -> None:
     """Write the page for the present state; with `pictures` also film the held-out tasks that were solved since.
 
     `failure` is why the run stopped before its end. A page that cannot be written is a warning: it must not end a run.
@@ -57,73 +57,91 @@ def write_report(loop: Loop, *, pictures: bool = False, failure: str = "") -> No
     with _writing:
         if pictures:
             try:
-                _film(loop)
+                _film(run)
             except Exception:
-                log.warning("no more pictures for %s", report_file(loop), exc_info=True)
+                log.warning("no more pictures for %s", report_file(run), exc_info=True)
         try:
-            write_text(report_file(loop), page(loop, failure=failure))
+            write_text(report_file(run), page(run, failure=failure))
         except Exception:
-            log.warning("the page %s could not be written", report_file(loop), exc_info=True)
+            log.warning("the page %s could not be written", report_file(run), exc_info=True)
 
 
-@contextlib.contextmanager
-def live_report(loop: Loop, every_seconds: float = _LIVE_SECONDS) -> Iterator[None]:
-    """Renew the page now and then while jobs run."""
-    stop = threading.Event()
+class Page(Observer):
+    """The page of a run, kept up to date while it goes on."""
 
-    def renew() -> None:
-        while not stop.wait(every_seconds):
-            write_report(loop)
+    def opened(self, run: Run) -> None:
+        write_report(run)
 
-    thread = threading.Thread(target=renew, name="report", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    @contextlib.contextmanager
+    def watch(self, current: Callable[[], Run], every_seconds: float = _LIVE_SECONDS) -> Iterator[None]:
+        """Renew the page now and then while jobs run."""
+        stop = threading.Event()
+
+        def renew() -> None:
+            while not stop.wait(every_seconds):
+                write_report(current())
+
+        thread = threading.Thread(target=renew, name="report", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def begun(self, run: Run) -> None:
+        write_report(run)
+
+    def judged(self, run: Run) -> None:
+        write_report(run, pictures=True)
+
+    def ended(self, run: Run) -> None:
+        write_report(run, pictures=True)
+
+    def stopped(self, run: Run, reason: str) -> None:
+        write_report(run, failure=reason)
 
 
-def page(loop: Loop, *, failure: str = "") -> str:
-    """The page as HTML, for the state that the loop has at this moment."""
-    config, state = loop.config, loop.state
+def page(run: Run, *, failure: str = "") -> str:
+    """The page as HTML, for the run as it is at this moment."""
+    config, state = run.config, run.state
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"shade": shade, "median": _median}
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    cells = overview.cells(loop).values()
+    cells = overview.cells(run).values()
     tests = [cell for cell in cells if cell.kind == "held out"]
     tests.sort(key=lambda cell: -(cell.best or 0))
     iterations = [it.index for it in state.iterations]
     views = [{"name": "best", "iteration": None}, *({"name": f"iteration {i}", "iteration": i} for i in iterations)]
-    sets = overview.generated_sets(loop)
-    averages = tables.final_rows(loop)[-1] if any(cell.best is not None for cell in tests) else {}
+    sets = overview.generated_sets(run)
+    averages = tables.final_rows(run)[-1] if any(cell.best is not None for cell in tests) else {}
     return template.render(
         title=config.run_name,
         outcome=state.outcome,
         failure=failure,
-        running=not state.outcome and not failure and is_held(loop.lock_file),
-        now=overview.now(loop),
+        running=not state.outcome and not failure and is_held(run.lock_file),
+        now=overview.now(run),
         written=time.strftime("%Y-%m-%d %H:%M:%S"),
         iterations=iterations,
         views=views if iterations[1:] else views[:1],
-        grid=overview.grid(loop),
+        grid=overview.grid(run),
         tests=tests,
         middles=[cell for cell in cells if cell.kind == "middle"],
-        train=[task.name for task in loop.tasks.train],
+        train=[task.name for task in run.tasks.train],
         averages={name: f"{float(value):.2f}" for name, value in averages.items() if value and name != "task"},
-        solved=len(state.solved(loop.tasks.test)),
+        solved=len(state.solved(run.tasks.test)),
         by_practice=sum(cell.practised for cell in tests),
-        practice=practice_rows(loop),
+        practice=practice_rows(run),
         stage_names=config.stages,
         threshold=state.threshold.value,
         spent=duration(sum(sum(it.seconds.values()) for it in state.iterations)),
-        history=overview.history(loop),
-        stages=overview.stage_rows(loop),
+        history=overview.history(run),
+        stages=overview.stage_rows(run),
         sets=sets,
         checked=any(each.physics for each in sets),
-        figures=list(_figures(loop)),
-        strips=_strips(loop),
-        links=overview.links(loop),
+        figures=list(_figures(run)),
+        strips=_strips(run),
+        links=overview.links(run),
         seeds={
             "diffusion": config.diffusion_seed,
             "curriculum": config.curriculum_seed,
@@ -153,10 +171,10 @@ def _median(generated_set: overview.GeneratedSet, quantity: str) -> str:
     return f"{text} ({real[0.5]:.2g})" if real else text
 
 
-def _figures(loop: Loop) -> Iterator[dict[str, Any]]:
+def _figures(run: Run) -> Iterator[dict[str, Any]]:
     for name in _ON_PAGE:
         draw, caption = FIGURES[name]
-        figure = draw(loop)
+        figure = draw(run)
         if figure is not None:
             yield {"data": _svg(figure), "caption": caption, "wide": name in _WIDE}
 
@@ -177,14 +195,14 @@ class _Caption:
     caption: str
 
 
-def _strip_file(loop: Loop, task: Task, iteration: int) -> Path:
-    return loop.folder / "pictures" / f"{task.name}_iteration{iteration}.jpg"
+def _strip_file(run: Run, task: Task, iteration: int) -> Path:
+    return run.folder / "pictures" / f"{task.name}_iteration{iteration}.jpg"
 
 
-def filmed(loop: Loop) -> list[tuple[Task, int]]:
+def filmed(run: Run) -> list[tuple[Task, int]]:
     """The held-out tasks worth a film and the iteration to film: the solved ones where their set was accepted; where
     none is solved, the best few with any success at their best."""
-    state, tests = loop.state, loop.tasks.test
+    state, tests = run.state, run.tasks.test
     accepted = state.accepted_in()
     solved = [(task, accepted[task]) for task in state.solved(tests)]
     if solved:
@@ -194,22 +212,22 @@ def filmed(loop: Loop) -> list[tuple[Task, int]]:
     return [(task, best[task][1]) for task in ranked[:_UNSOLVED_STRIPS]]
 
 
-def _film(loop: Loop) -> None:
+def _film(run: Run) -> None:
     """Film what has not been filmed yet, each as a JPEG with its caption beside it."""
     import imageio.v3 as imageio
 
-    for task, iteration in filmed(loop):
-        path = _strip_file(loop, task, iteration)
+    for task, iteration in filmed(run):
+        path = _strip_file(run, task, iteration)
         if path.exists():
             continue
-        it = loop.state.iterations[iteration]
+        it = run.state.iterations[iteration]
         practised = it.by_practice(task)
         seeds = (it.practised if practised else it.scores)[task]
         seed = max(seeds, key=lambda s: seeds[s].rate)
-        where = loop.paths.results_path, iteration, loop.config.model_name(iteration), task, seed
+        where = run.paths.results_path, iteration, run.config.model_name(iteration), task, seed
         folder = policy_folder(*where, practised=practised)
         try:
-            picture, solved = film_strip(task, folder, loop.config.policy, seed)
+            picture, solved = film_strip(task, folder, run.config.policy, seed)
         except UserError as error:
             log.warning("no pictures of %s: %s", task, one_line(error))
             continue
@@ -222,11 +240,11 @@ def _film(loop: Loop) -> None:
             imageio.imwrite(temporary, picture, quality=82)
 
 
-def _strips(loop: Loop) -> list[dict[str, str]]:
+def _strips(run: Run) -> list[dict[str, str]]:
     """The films there are, with captions."""
     strips = []
-    for task, iteration in filmed(loop):
-        path = _strip_file(loop, task, iteration)
+    for task, iteration in filmed(run):
+        path = _strip_file(run, task, iteration)
         caption = read_optional(_Caption, path.with_suffix(".json"))
         with contextlib.suppress(OSError):
             data = base64.b64encode(path.read_bytes()).decode()

@@ -11,22 +11,27 @@ from urllib.parse import quote
 
 from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import AXES, Task
-from pipeline.loop.config import load_pipeline_config
-from pipeline.loop.state import Iteration, load_state
+from pipeline.jobs.usage import notes_of, of_stage, used
+from pipeline.loop.plan import (
+    generation_stages,
+    generator_stage,
+    policy_stages,
+    practice_stages,
+    practised_policy_stages,
+)
+from pipeline.loop.run import Run
+from pipeline.loop.state import Iteration
 from pipeline.results import tables
 from pipeline.results.physics_summary import PhysicsSummary
-from pipeline.results.usage import notes_of, of_stage, used
 from pipeline.stages.paths import PHYSICS_FILE, policy_folder
 from pipeline.stages.policy import TrainPolicy
 from runtime.atomic import is_complete
-from runtime.errors import DataError
 from runtime.logs import duration
 from runtime.metrics import read_metrics
 from runtime.records import read_optional
 
 if TYPE_CHECKING:
     from diffusion.quality import Quality
-    from pipeline.loop.runner import Loop
 
 STAGES = {
     "diffusion": "train the generator",
@@ -39,23 +44,6 @@ STAGES = {
 
 _SHOWN_JOBS = 6
 _GRID_AXES = ("object", "obstacle", "objective", "robot")
-
-
-def open_run(folder: Path, *, data_path: Path | None = None, logs_path: Path | None = None) -> Loop:
-    """The loop of a run's folder `<results>/loops/<run>`, to be read; nothing is run or written.
-
-    Paths that are not given are the recorded ones. Raises `DataError` where it is not the folder of a run.
-    """
-    from pipeline.loop.runner import Loop
-
-    folder = Path(folder).absolute()
-    if not (folder / "config.json").exists():
-        raise DataError(f"{folder}: not the folder of a run (no config.json); expected <results>/loops/<run>")
-    paths = {"results_path": folder.parent.parent, "data_path": data_path, "logs_path": logs_path}
-    loop = Loop(load_pipeline_config(folder / "config.json", {"paths": paths}))
-    if loop.state_file.exists():
-        loop.state = load_state(loop.state_file)
-    return loop
 
 
 @dataclass(frozen=True)
@@ -98,24 +86,24 @@ class Grid:
     blocks: tuple[Block, ...]
 
 
-def cells(loop: Loop) -> dict[Task, Cell]:
+def cells(run: Run) -> dict[Task, Cell]:
     """All tasks of the split: train, held out, middle."""
-    accepted = loop.state.accepted_in()
-    found = {task: Cell(task, "train") for task in loop.tasks.train}
-    for task in loop.tasks.generated:
+    accepted = run.state.accepted_in()
+    found = {task: Cell(task, "train") for task in run.tasks.train}
+    for task in run.tasks.generated:
         rates, counts = [], []
-        for it in loop.state.iterations:
+        for it in run.state.iterations:
             rate, scores = it.rate(task), it.scores.get(task, {}).values()
             rates.append(None if rate is None else float(rate))
             counts.append(f"{sum(s.solved for s in scores)}/{sum(s.trials for s in scores)}" if scores else "")
-        kind = "held out" if task in loop.tasks.test else "middle"
-        practised = task in accepted and task in loop.state.iterations[accepted[task]].selection.practised
+        kind = "held out" if task in run.tasks.test else "middle"
+        practised = task in accepted and task in run.state.iterations[accepted[task]].selection.practised
         found[task] = Cell(task, kind, tuple(rates), tuple(counts), accepted.get(task), practised)
     return found
 
 
-def grid(loop: Loop) -> Grid:
-    known = cells(loop)
+def grid(run: Run) -> Grid:
+    known = cells(run)
     axes = [tuple(e for e in AXES[axis] if any(getattr(t, axis) == e for t in known)) for axis in _GRID_AXES]
     objects, obstacles, objectives, robots = axes
     blocks = tuple(
@@ -128,31 +116,31 @@ def grid(loop: Loop) -> Grid:
     return Grid(objects, obstacles, objectives, robots, blocks)
 
 
-def now(loop: Loop) -> list[str]:
+def now(run: Run) -> list[str]:
     """What is being done, by the files that are there: first in a sentence, then the jobs that are under way."""
-    iteration = loop.state.current
-    if loop.state.outcome:
+    iteration = run.state.current
+    if run.state.outcome:
         return []
     if iteration is None:
-        return [] if loop.state.iterations else _recorded(loop)
-    stages = loop.config.stages
+        return [] if run.state.iterations else _recorded(run)
+    stages = run.config.stages
     stage = next((name for name in stages if name not in iteration.seconds), stages[-1])
     head = f"Iteration {iteration.index}: {STAGES[stage]}"
     if stage == "diffusion":
-        return [f"{head}: {loop.generator_stage(iteration).progress().text}"]
+        return [f"{head}: {generator_stage(run, iteration).progress().text}"]
     if stage == "generation":
-        stages = loop.generation_stages(iteration)
+        stages = generation_stages(run, iteration)
         done = sum(is_complete(each.output) for each in stages)
         return [f"{head}: {done} of {len(stages)} sets done"]
     if stage == "practice":
-        stages = loop.practice_stages(iteration)
+        stages = practice_stages(run, iteration)
         done = sum(is_complete(each.output) for each in stages)
         return [f"{head}: {done} of {len(stages)} tasks done"]
     scores = iteration.scores
-    members = policies(loop, iteration)
+    members = policies(run, iteration)
     if stage == "practised_policy":
         scores = iteration.practised
-        members = [member for each in loop.practised_policy_stages(iteration) for member in each.members]
+        members = [member for each in practised_policy_stages(run, iteration) for member in each.members]
     open_ = [m for m in members if m.seed not in scores.get(m.task, {})]
     running = [(m, m.progress()) for m in open_ if (m.folder / "metrics.jsonl").exists()]
     jobs = [f"{m.task} seed {m.seed}: {progress.text}" for m, progress in running]
@@ -160,24 +148,24 @@ def now(loop: Loop) -> list[str]:
     return [f"{head}: {len(members) - len(open_)} of {len(members)} scored", *jobs[:_SHOWN_JOBS], *more]
 
 
-def _recorded(loop: Loop) -> list[str]:
+def _recorded(run: Run) -> list[str]:
     """How much of the expert data there is, while the loop records them before its first iteration."""
-    if loop.config.collect is None:
+    if run.config.collect is None:
         return []
-    tasks, root, kind = loop.tasks.train, loop.paths.data_path, loop.config.dataset_type
+    tasks, root, kind = run.tasks.train, run.paths.data_path, run.config.dataset_type
     done = sum(is_complete(task_file(root, kind, task)) for task in tasks)
     return [f"Expert data: {done} of {len(tasks)} tasks recorded"]
 
 
-def policies(loop: Loop, iteration: Iteration) -> list[TrainPolicy]:
+def policies(run: Run, iteration: Iteration) -> list[TrainPolicy]:
     """Every pair of task and seed of an iteration, however they are grouped into jobs."""
-    return [member for stage in loop.policy_stages(iteration) for member in stage.members]
+    return [member for stage in policy_stages(run, iteration) for member in stage.members]
 
 
-def history(loop: Loop) -> list[dict[str, Any]]:
+def history(run: Run) -> list[dict[str, Any]]:
     """One row per iteration: pool, curriculum, threshold, verdicts, time."""
     rows = []
-    for it in loop.state.iterations:
+    for it in run.state.iterations:
         selection = it.selection
         rows.append(
             {
@@ -185,7 +173,7 @@ def history(loop: Loop) -> list[dict[str, Any]]:
                 "targets": len(it.targets),
                 "sources": sum(len(tasks) for tasks in it.sources.values()),
                 "phase": it.phase or "all sources",
-                "threshold": float(selection.threshold.value if selection else loop.state.threshold.value),
+                "threshold": float(selection.threshold.value if selection else run.state.threshold.value),
                 "reduced_from": None if selection is None or selection.reduced_from is None
                 else float(selection.reduced_from),
                 "good": len(selection.good) if selection else None,
@@ -197,20 +185,20 @@ def history(loop: Loop) -> list[dict[str, Any]]:
     return rows
 
 
-def stage_rows(loop: Loop) -> list[dict[str, Any]]:
+def stage_rows(run: Run) -> list[dict[str, Any]]:
     """Per stage: wall time of all iterations, jobs, what each job asks for and what the largest and longest used."""
-    iterations, notes = loop.state.iterations, notes_of(loop)
+    iterations, notes = run.state.iterations, notes_of(run.jobs_folder, run.config.run_name, run.folder)
     total = sum(sum(it.seconds.values()) for it in iterations)
     jobs = {
         "diffusion": len(iterations),
         "generation": sum(len(it.targets) for it in iterations),
-        "policy": sum(len(loop.policy_stages(it)) for it in iterations),
-        "practice": sum(len(loop.practice_stages(it)) for it in iterations),
-        "practised_policy": sum(len(loop.practised_policy_stages(it)) for it in iterations),
+        "policy": sum(len(policy_stages(run, it)) for it in iterations),
+        "practice": sum(len(practice_stages(run, it)) for it in iterations),
+        "practised_policy": sum(len(practised_policy_stages(run, it)) for it in iterations),
     }
     rows = []
-    for stage in loop.config.stages:
-        what, asked = STAGES[stage], loop.config.resources.of(stage)
+    for stage in run.config.stages:
+        what, asked = STAGES[stage], run.config.resources.of(stage)
         seconds = sum(it.seconds.get(stage, 0.0) for it in iterations)
         most = used(of_stage(notes, stage))
         rows.append(
@@ -243,62 +231,62 @@ class GeneratedSet:
     rate: float | None
 
 
-def generated_sets(loop: Loop) -> list[GeneratedSet]:
+def generated_sets(run: Run) -> list[GeneratedSet]:
     """The sets of all iterations of which quality or physics is known."""
     found = []
-    for it in loop.state.iterations:
-        for stage in loop.generation_stages(it):
+    for it in run.state.iterations:
+        for stage in generation_stages(run, it):
             physics = read_optional(PhysicsSummary, stage.output.with_name(PHYSICS_FILE))
             quality, rate = stage.quality(), it.rate(stage.task)
             if quality is not None or physics is not None:
-                kind = "held out" if stage.task in loop.tasks.test else "middle"
+                kind = "held out" if stage.task in run.tasks.test else "middle"
                 rate = None if rate is None else float(rate)
                 found.append(GeneratedSet(it.index, stage.task, kind, quality, physics, rate))
     return found
 
 
-def loss_curves(loop: Loop) -> dict[int, list[tuple[int, float]]]:
+def loss_curves(run: Run) -> dict[int, list[tuple[int, float]]]:
     """Iteration -> (step, denoising loss) while its generator trained."""
     curves = {}
-    for it in loop.state.iterations:
-        rows = read_metrics(loop.generator_stage(it).checkpoint.parent / "metrics.jsonl", "loss")
+    for it in run.state.iterations:
+        rows = read_metrics(generator_stage(run, it).checkpoint.parent / "metrics.jsonl", "loss")
         points = [(row["step"], row["loss"]) for row in rows]
         if points:
             curves[it.index] = points
     return curves
 
 
-def policy_curves(loop: Loop) -> Iterator[tuple[Task, int, list[dict[str, Any]]]]:
+def policy_curves(run: Run) -> Iterator[tuple[Task, int, list[dict[str, Any]]]]:
     """Held-out task, seed and rows (step, success_rate, mean_return) of its policies in the task's best iteration."""
-    for task in loop.tasks.test:
-        best = loop.state.best(task)
+    for task in run.tasks.test:
+        best = run.state.best(task)
         if best is None:
             continue
-        for seed in sorted(loop.state.iterations[best[1]].scores[task]):
-            model = loop.config.model_name(best[1])
-            folder = policy_folder(loop.paths.results_path, best[1], model, task, seed)
+        for seed in sorted(run.state.iterations[best[1]].scores[task]):
+            model = run.config.model_name(best[1])
+            folder = policy_folder(run.paths.results_path, best[1], model, task, seed)
             rows = read_metrics(folder / "metrics.jsonl", "success_rate", "mean_return")
             if rows:
                 yield task, seed, rows
 
 
-def links(loop: Loop) -> list[tuple[str, str]]:
+def links(run: Run) -> list[tuple[str, str]]:
     """(name, address relative to the page) of the files that are there."""
-    state = loop.state
-    found = [("state", loop.state_file), ("configuration", loop.folder / "config.json")]
+    state = run.state
+    found = [("state", run.state_file), ("configuration", run.folder / "config.json")]
     if state.iterations:
         found += [
-            ("table of held-out tasks", tables.final_table_file(loop)),
-            ("table of practice", tables.policies_folder(loop) / "practice.csv"),
-            ("tables per iteration", tables.policies_folder(loop)),
-            ("best generated sets", tables.best_folder(loop)),
-            ("logs of the jobs", loop.paths.logs_path / "slurm"),
+            ("table of held-out tasks", tables.final_table_file(run)),
+            ("table of practice", run.tables_folder / "practice.csv"),
+            ("tables per iteration", run.tables_folder),
+            ("best generated sets", tables.best_folder(run)),
+            ("logs of the jobs", run.jobs_folder),
         ]
     for it in state.iterations:
-        found.append((f"generator and sets of iteration {it.index}", loop.generator_stage(it).checkpoint.parent))
-        folder = loop.paths.results_path / f"augmented_{it.index}" / "policies" / loop.config.model_name(it.index)
+        found.append((f"generator and sets of iteration {it.index}", generator_stage(run, it).checkpoint.parent))
+        folder = run.paths.results_path / f"augmented_{it.index}" / "policies" / run.config.model_name(it.index)
         found.append((f"policies of iteration {it.index}", folder))
-    return [(name, _address(path, loop.folder)) for name, path in found if path.exists()]
+    return [(name, _address(path, run.folder)) for name, path in found if path.exists()]
 
 
 def _address(path: Path, folder: Path) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from offline_compositional_rl_datasets.task import Task
+from pipeline.loop.plan import practice_stages
+from pipeline.loop.run import Run
 from pipeline.loop.selection import Score
 from pipeline.loop.state import Iteration
 from runtime.atomic import artifact_info
 from runtime.metrics import wilson, write_csv
-
-if TYPE_CHECKING:
-    from pipeline.loop.runner import Loop
 
 COLUMNS = (
     "task",
@@ -31,21 +30,21 @@ COLUMNS = (
 )
 
 
-def practice_rows(loop: Loop) -> list[dict[str, Any]]:
+def practice_rows(run: Run) -> list[dict[str, Any]]:
     """A row for each task and iteration in which a practised set was tried; success as k/n over all seeds."""
-    return [_row(loop, it, task) for it in loop.state.iterations for task in it.targets if it.practised.get(task)]
+    return [_row(run, it, task) for it in run.state.iterations for task in it.targets if it.practised.get(task)]
 
 
-def _row(loop: Loop, iteration: Iteration, task: Task) -> dict[str, Any]:
+def _row(run: Run, iteration: Iteration, task: Task) -> dict[str, Any]:
     solved, trials = _counts(iteration.practised[task])
     low, high = wilson(solved, trials)
-    (stage,) = loop.practice_stages(iteration, [task])
+    (stage,) = practice_stages(run, iteration, [task])
     practice = (artifact_info(stage.output) or {}).get("practice", {})
     made = practice.get("rows", {})
     strict = iteration.scores.get(task)
     return {
         "task": task.name,
-        "kind": "held out" if task in loop.tasks.test else "middle",
+        "kind": "held out" if task in run.tasks.test else "middle",
         "iteration": iteration.index,
         "generated_solved": "/".join(map(str, _counts(strict))) if strict else "",
         "practised_solved": f"{solved}/{trials}",
@@ -62,8 +61,8 @@ def _counts(scores: dict[int, Score]) -> tuple[int, int]:
     return sum(score.solved for score in scores.values()), sum(score.trials for score in scores.values())
 
 
-def write_practice_table(loop: Loop, folder: Path) -> None:
+def write_practice_table(run: Run, folder: Path) -> None:
     """`practice.csv` in the folder, where something was practised."""
-    rows = practice_rows(loop)
+    rows = practice_rows(run)
     if rows:
         write_csv(folder / "practice.csv", list(COLUMNS), rows)

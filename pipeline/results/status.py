@@ -11,25 +11,16 @@ from typing import Any
 from pipeline.jobs.attempts import Ledger, Record
 from pipeline.jobs.slurm import JobInfo
 from pipeline.jobs.stage import Stage
+from pipeline.jobs.usage import notes_of, used
 from pipeline.loop.config import PathConfig
-from pipeline.loop.runner import Loop
-from pipeline.loop.state import Iteration, load_state
-from pipeline.results.usage import notes_of, used
+from pipeline.loop.plan import stages_of
+from pipeline.loop.run import Run, latest
+from pipeline.loop.state import Iteration
 from runtime.atomic import artifact_info
 from runtime.errors import DataError
 from runtime.logs import duration
 
 _WIDTH = 80
-
-
-def stages_of(loop: Loop, iteration: Iteration) -> dict[str, Sequence[Stage]]:
-    return {
-        "diffusion": [loop.generator_stage(iteration)],
-        "generation": loop.generation_stages(iteration),
-        "policy": loop.policy_stages(iteration),
-        "practice": loop.practice_stages(iteration),
-        "practised_policy": loop.practised_policy_stages(iteration),
-    }
 
 
 def count(stages: Sequence[Stage], records: Mapping[str, Record], jobs: Mapping[str, JobInfo] | None) -> dict[str, int]:
@@ -76,21 +67,20 @@ def under_way(stages: Sequence[Stage], notes: Sequence[Mapping[str, Any]], now: 
     return [(stage.progress().fraction, max(now - started[stage.name], 0.0)) for stage in left]
 
 
-def status_of(loop: Loop, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
+def status_of(run: Run, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
     """Everything as plain values; see `render`."""
-    if loop.state_file.exists():
-        loop.state = load_state(loop.state_file)
-    state, notes = loop.state, notes_of(loop)
-    records = Ledger(loop.folder / "jobs.json").records
+    run = latest(run)
+    state, notes = run.state, notes_of(run.jobs_folder, run.config.run_name, run.folder)
+    records = Ledger(run.folder / "jobs.json").records
     iteration = state.current
     stages = []
-    for name in loop.config.stages if iteration else ():
+    for name in run.config.stages if iteration else ():
         group = f"{name}_i{iteration.index}"
         mine = [note for note in notes if note["group"] == group]
         finished = [note for note in mine if note["outcome"] == "done"]
-        jobs_of = stages_of(loop, iteration)[name]
+        jobs_of = stages_of(run, iteration)[name]
         counts = count(jobs_of, records, jobs)
-        asked, most = loop.config.resources.of(name), used(mine)
+        asked, most = run.config.resources.of(name), used(mine)
         stages.append(
             {
                 "stage": name,
@@ -104,30 +94,30 @@ def status_of(loop: Loop, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
             }
         )  # fmt: skip
     return {
-        "run": loop.config.run_name,
-        "folder": str(loop.folder),
-        "gone": gone(loop),
+        "run": run.config.run_name,
+        "folder": str(run.folder),
+        "gone": gone(run),
         "scheduler": "no answer" if jobs is None else "answers",
         "outcome": state.outcome,
         "iteration": iteration.index if iteration else None,
         "iterations_done": sum(it.complete for it in state.iterations),
-        "max_iterations": loop.config.max_iterations,
+        "max_iterations": run.config.max_iterations,
         "threshold": str(state.threshold.value),
-        "solved": len(state.solved(loop.tasks.generated)),
-        "tasks": len(loop.tasks.generated),
-        "held_out_solved": len(state.solved(loop.tasks.test)),
-        "held_out_tasks": len(loop.tasks.test),
+        "solved": len(state.solved(run.tasks.generated)),
+        "tasks": len(run.tasks.generated),
+        "held_out_solved": len(state.solved(run.tasks.test)),
+        "held_out_tasks": len(run.tasks.test),
         "next": next_step(state.outcome, stages, iteration),
         "stages": stages,
     }
 
 
-def gone(loop: Loop) -> dict[str, str]:
+def gone(run: Run) -> dict[str, str]:
     """Folders of this run's, as they were recorded, that are not there any more: it or they were moved."""
-    expected = {"logs_path": loop.paths.logs_path, "tasks_path": loop.paths.tasks_path}
-    if loop.state.expert_data:
-        expected["data_path"] = loop.paths.data_path
-    return {name: str(path) for name, path in expected.items() if loop.folder.exists() and not path.exists()}
+    expected = {"logs_path": run.paths.logs_path, "tasks_path": run.paths.tasks_path}
+    if run.state.expert_data:
+        expected["data_path"] = run.paths.data_path
+    return {name: str(path) for name, path in expected.items() if run.folder.exists() and not path.exists()}
 
 
 def next_step(outcome: str | None, stages: Sequence[Mapping[str, Any]], iteration: Iteration | None) -> str:
@@ -185,21 +175,21 @@ def find_runs(results_path: Path | None) -> list[Path]:
     return found
 
 
-def plan(loop: Loop) -> str:
+def plan(run: Run) -> str:
     """What the loop would do next, and with what: for `--dry_run`."""
-    status = status_of(loop, None if loop.folder.exists() else {})
+    status = status_of(run, None if run.folder.exists() else {})
     lines = [render(status), "", "what one job of each stage asks for:"]
-    width = max(11, *(len(name) + 1 for name in loop.config.stages))
-    for name in loop.config.stages:
-        asked = loop.config.resources.of(name)
+    width = max(11, *(len(name) + 1 for name in run.config.stages))
+    for name in run.config.stages:
+        asked = run.config.resources.of(name)
         lines.append(
             f"  {name:<{width}}{asked.memory_gb:>5} GB {asked.hours:>6.4g} h {asked.cpus:>3} CPU {asked.gpus:>2} GPU"
         )
-    tests, middle = len(loop.tasks.test), len(loop.tasks.middle)
-    policies = tests * len(loop.config.rl_seeds) + middle * len(loop.config.middle_seeds)
-    groups = math.ceil(policies / loop.config.policy.group)
+    tests, middle = len(run.tasks.test), len(run.tasks.middle)
+    policies = tests * len(run.config.rl_seeds) + middle * len(run.config.middle_seeds)
+    groups = math.ceil(policies / run.config.policy.group)
     together = f" ({policies} policies)" if groups < policies else ""
     lines.append(
-        f"jobs of a full iteration: 1 + {tests + middle} + {groups}{together}; jobs run on {loop.config.cluster.kind}"
+        f"jobs of a full iteration: 1 + {tests + middle} + {groups}{together}; jobs run on {run.config.cluster.kind}"
     )
     return "\n".join(lines)

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offline_compositional_rl_datasets.task import Task
+from pipeline.loop.observer import Observer
+from pipeline.loop.plan import generation_stages
+from pipeline.loop.run import Run
+from pipeline.loop.selection import Score
 from pipeline.loop.state import Iteration, LoopState
+from pipeline.results.practice_table import write_practice_table
 from pipeline.stages.paths import samples_file
 from runtime.atomic import atomic_path, side_file, write_json, write_text
 from runtime.config import config_hash
@@ -20,8 +25,6 @@ from runtime.metrics import wilson, write_csv
 
 if TYPE_CHECKING:
     from diffusion.quality import Quality
-    from pipeline.loop.runner import Loop
-    from pipeline.loop.selection import Score
 
 log = logging.getLogger(__name__)
 
@@ -29,37 +32,51 @@ _INTERVAL_COLUMNS = ("wilson_low", "wilson_high")
 _QUALITY_COLUMNS = ("data_distance", "data_worst_factor", "data_violations", "data_duplicates")
 
 
-def policies_folder(loop: Loop) -> Path:
-    return loop.paths.logs_path / "policies_slurm_logs" / f"policies_slurm_diffusionseed{loop.config.diffusion_seed}"
+class Tables(Observer):
+    """The tables of a run, written as it goes on."""
+
+    def claim(self, run: Run) -> None:
+        claim(run)
+
+    def opened(self, run: Run) -> None:
+        write_iteration_tables(run)
+
+    def judged(self, run: Run) -> None:
+        write_iteration_tables(run)
+        write_practice_table(run, run.tables_folder)
+
+    def ended(self, run: Run) -> None:
+        write_final_table(run)
+        write_best_datasets(run)
 
 
-def final_table_file(loop: Loop) -> Path:
-    return policies_folder(loop) / f"final_test_task_table_iter{_judged(loop).next_index - 1}.csv"
+def final_table_file(run: Run) -> Path:
+    return run.tables_folder / f"final_test_task_table_iter{_judged(run).next_index - 1}.csv"
 
 
-def best_folder(loop: Loop) -> Path:
-    name = f"{loop.config.run_name}_iters{_judged(loop).next_index - 1}"
-    return loop.paths.results_path / "best_testtask_dataset" / name
+def best_folder(run: Run) -> Path:
+    name = f"{run.config.run_name}_iters{_judged(run).next_index - 1}"
+    return run.paths.results_path / "best_testtask_dataset" / name
 
 
-def _judged(loop: Loop) -> LoopState:
+def _judged(run: Run) -> LoopState:
     """What the final tables show: where the run has ended, not the iteration that it left open."""
-    return loop.state.closed() if loop.state.outcome else loop.state
+    return run.state.closed() if run.state.outcome else run.state
 
 
-def claim(loop: Loop) -> None:
+def claim(run: Run) -> None:
     """Note whose tables these are: their folder is named by the diffusion seed alone.
 
     Raises `StateError` where the tables of another run, configuration or results folder are there.
     """
-    owner = policies_folder(loop) / "run.txt"
-    run = f"{loop.config.run_name} {config_hash(loop.identity)}"
+    owner = run.tables_folder / "run.txt"
+    name = f"{run.config.run_name} {config_hash(run.identity)}"
     if owner.exists():
         written = owner.read_text(encoding="utf-8", errors="replace").strip()
         other, in_, where = written.partition(" in ")
-        if in_ and not (other == run and _leads_to(owner.parent, where, loop.folder)):
+        if in_ and not (other == name and _leads_to(owner.parent, where, run.folder)):
             raise StateError(f"{owner.parent}: holds the tables of another run ({written}); choose another --logs_path")
-    write_text(owner, f"{run} in {os.path.relpath(loop.folder.resolve(), owner.parent.resolve())}\n")
+    write_text(owner, f"{name} in {os.path.relpath(run.folder.resolve(), owner.parent.resolve())}\n")
 
 
 def _leads_to(start: Path, relative: str, folder: Path) -> bool:
@@ -68,29 +85,29 @@ def _leads_to(start: Path, relative: str, folder: Path) -> bool:
     return any(way.resolve() == folder.resolve() for way in ways)
 
 
-def write_iteration_tables(loop: Loop) -> None:
+def write_iteration_tables(run: Run) -> None:
     """The tables of all finished iterations: a run killed between deciding and writing makes up for it here."""
-    finished = [it for it in loop.state.iterations if it.selection is not None]
+    finished = [it for it in run.state.iterations if it.selection is not None]
     for count in range(1, len(finished) + 1):
-        _write_iteration(loop, finished[:count])
+        _write_iteration(run, finished[:count])
 
 
-def _write_iteration(loop: Loop, iterations: list[Iteration]) -> None:
+def _write_iteration(run: Run, iterations: list[Iteration]) -> None:
     """Scores per seed of the last iteration's test and middle tasks, and the test tasks' history up to it."""
-    config, iteration = loop.config, iterations[-1]
-    i, folder = iteration.index, policies_folder(loop)
+    config, iteration = run.config, iterations[-1]
+    i, folder = iteration.index, run.tables_folder
     stem = f"{config.policy.algorithm.replace('_', '')}_diffusionseed{config.diffusion_seed}"
-    qualities = {stage.task: stage.quality() for stage in loop.generation_stages(iteration)}
+    qualities = {stage.task: stage.quality() for stage in generation_stages(run, iteration)}
     test_folder = folder / f"policies_slurm_test_{i}" / "logs"
     _write_scores(
-        test_folder / f"{stem}_diffusiontrainingrun{i}.csv", iteration, loop.tasks.test, config.rl_seeds, qualities
+        test_folder / f"{stem}_diffusiontrainingrun{i}.csv", iteration, run.tasks.test, config.rl_seeds, qualities
     )
     middle = folder / f"policies_slurm_middle_{i}" / "logs" / f"{stem}_diffusiontraining{i}_middle.csv"
-    if loop.tasks.middle:
-        _write_scores(middle, iteration, loop.tasks.middle, config.middle_seeds, qualities)
+    if run.tasks.middle:
+        _write_scores(middle, iteration, run.tasks.middle, config.middle_seeds, qualities)
     columns = ["task", *(f"success_rate_iter{it.index}" for it in iterations), "best_success_rate"]
     rows = []
-    for task in loop.tasks.test:
+    for task in run.tasks.test:
         rates = [it.rate(task) for it in iterations]
         row = {f"success_rate_iter{it.index}": _number(rate) for it, rate in zip(iterations, rates, strict=True)}
         best = max((rate for rate in rates if rate is not None), default=None)
@@ -141,17 +158,17 @@ def _quality(quality: Quality | None) -> dict[str, object]:
     return dict(zip(_QUALITY_COLUMNS, cells, strict=True))
 
 
-def final_rows(loop: Loop) -> list[dict[str, str]]:
+def final_rows(run: Run) -> list[dict[str, str]]:
     """Held-out tasks with their success per iteration and the best; last the average of the best so far."""
-    state = _judged(loop)
+    state = _judged(run)
     iterations = state.iterations
-    rows, so_far = [], {task: Fraction(0) for task in loop.tasks.test}
+    rows, so_far = [], {task: Fraction(0) for task in run.tasks.test}
     averages = {}
     for it in iterations:
-        for task in loop.tasks.test:
+        for task in run.tasks.test:
             so_far[task] = max(so_far[task], it.rate(task) or Fraction(0))
         averages[f"iter_{it.index}"] = _number(sum(so_far.values()) / len(so_far)) if so_far else ""
-    for task in loop.tasks.test:
+    for task in run.tasks.test:
         best = state.best(task)
         row = {f"iter_{it.index}": _number(it.rate(task)) for it in iterations}
         rows.append({"task": task.name, **row, "best_rate": _number(best[0] if best else None)})
@@ -160,13 +177,13 @@ def final_rows(loop: Loop) -> list[dict[str, str]]:
     return rows
 
 
-def write_final_table(loop: Loop) -> None:
+def write_final_table(run: Run) -> None:
     """The table of held-out tasks, as a CSV file and in the log."""
-    iterations = _judged(loop).iterations
+    iterations = _judged(run).iterations
     columns = ["task", *(f"iter_{it.index}" for it in iterations), "best_rate"]
-    rows = final_rows(loop)
-    write_csv(final_table_file(loop), columns, rows)
-    log.info("held-out tasks, success per iteration (%s):", loop.state.outcome)
+    rows = final_rows(run)
+    write_csv(final_table_file(run), columns, rows)
+    log.info("held-out tasks, success per iteration (%s):", run.state.outcome)
     for line in text_table(columns, rows):
         log.info("  %s", line)
 
@@ -184,16 +201,16 @@ def text_table(columns: list[str], rows: list[dict[str, str]]) -> list[str]:
     ]
 
 
-def write_best_datasets(loop: Loop) -> None:
+def write_best_datasets(run: Run) -> None:
     """Each held-out task's set of the iteration with the highest rate, by hard link where the file system can."""
-    config, state, folder = loop.config, _judged(loop), best_folder(loop)
+    config, state, folder = run.config, _judged(run), best_folder(run)
     best_iterations, failed = {}, []
-    for task in loop.tasks.test:
+    for task in run.tasks.test:
         best = state.best(task)
         if best is None:
             failed.append(f"{task.name}: no iteration has a score")
             continue
-        source = samples_file(loop.paths.results_path, best[1], config.model_name(best[1]), task)
+        source = samples_file(run.paths.results_path, best[1], config.model_name(best[1]), task)
         target = folder / task.name / source.name
         if not source.exists() and not target.exists():
             failed.append(f"{task.name}: {source} is gone")
@@ -204,11 +221,11 @@ def write_best_datasets(loop: Loop) -> None:
         best_iterations[task.name] = best[1]
     summary = {
         "dataset_name": folder.name,
-        "total_test_tasks": len(loop.tasks.test),
+        "total_test_tasks": len(run.tasks.test),
         "successfully_copied": len(best_iterations),
         "failed_tasks": failed,
         "best_iterations": best_iterations,
-        "best_rates": {task.name: _number(state.best(task)[0]) for task in loop.tasks.test if state.best(task)},
+        "best_rates": {task.name: _number(state.best(task)[0]) for task in run.tasks.test if state.best(task)},
         "config": {
             "denoiser": config.denoiser,
             "task_list_seed": config.task_list_seed,

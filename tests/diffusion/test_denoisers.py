@@ -170,14 +170,7 @@ def test_a_file_overrides_a_part_of_the_names_network(tmp_path):
 def test_the_entry_points_are_one_program_with_other_defaults(script, denoiser, num_train, split, monkeypatch):
     opened = []
 
-    class Opened:
-        def __init__(self, config):
-            opened.append(config)
-
-        def run(self):
-            pass
-
-    monkeypatch.setattr("pipeline.loop.runner.Loop", Opened)
+    monkeypatch.setattr("pipeline.loop.runner.carry_out", lambda run, observers: opened.append(run.config))
     script.main()
     script.main(denoiser="compositional", num_train=3)
     assert (opened[0].denoiser, opened[0].num_train, opened[0].experiment_type) == (denoiser, num_train, split)

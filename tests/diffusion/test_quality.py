@@ -12,7 +12,8 @@ from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from pipeline.loop.config import load_pipeline_config
-from pipeline.loop.runner import Loop
+from pipeline.loop.plan import generation_stages, policy_stages, rejected
+from pipeline.loop.run import Run
 from pipeline.loop.state import Iteration
 from runtime.atomic import write_json
 from runtime.errors import DataError
@@ -144,20 +145,21 @@ def test_real_expert_data_break_no_rule(shared):
 def test_no_policy_is_trained_on_a_hopeless_set_where_that_is_asked_for(tmp_path):
     paths = {"results_path": tmp_path, "data_path": tmp_path, "logs_path": tmp_path}
     overrides = {"paths": paths, "quality": {"skip": True, "max_violations": 0.5}, "policy": {"group": 2}}
-    loop = Loop(load_pipeline_config(PROJECT_ROOT / "tests" / "tiny.yaml", overrides))
-    iteration = Iteration(0, loop.tasks.generated, sources={}, phase=None)
-    stages = loop.generation_stages(iteration)
+    run = Run.of(load_pipeline_config(PROJECT_ROOT / "tests" / "tiny.yaml", overrides))
+    iteration = Iteration(0, run.tasks.generated, sources={}, phase=None)
+    stages = generation_stages(run, iteration)
     good = _assess(_set(50), None)
     for stage in stages:
         violations = 0.9 if stage is stages[0] else 0.1
         write_json(stage.quality_file, dataclasses.asdict(dataclasses.replace(good, violations=violations)))
-    groups = loop.policy_stages(iteration)
+    groups = policy_stages(run, iteration)
     tried = {member.task for group in groups for member in group.members}
     assert tried == {stage.task for stage in stages[1:]}
     assert max(len(group.members) for group in groups) == 2
-    assert "violations 0.900 above 0.5" in loop.hopeless(iteration)[stages[0].task]
+    assert "violations 0.900 above 0.5" in rejected(run, iteration)[stages[0].task]
     overrides["quality"]["skip"] = False
-    everything = Loop(load_pipeline_config(PROJECT_ROOT / "tests" / "tiny.yaml", overrides)).policy_stages(iteration)
+    again = Run.of(load_pipeline_config(PROJECT_ROOT / "tests" / "tiny.yaml", overrides))
+    everything = policy_stages(again, iteration)
     assert {member.task for group in everything for member in group.members} == {stage.task for stage in stages}
 
 

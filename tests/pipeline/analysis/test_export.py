@@ -25,7 +25,8 @@ from offline_compositional_rl_datasets.samples import write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.loop.config import load_pipeline_config
-from pipeline.loop.runner import Loop
+from pipeline.loop.plan import generation_stages
+from pipeline.loop.run import Run
 from pipeline.loop.selection import Score
 from pipeline.loop.state import Iteration, save_state
 from runtime.atomic import commit_artifact, write_json
@@ -133,14 +134,14 @@ def test_the_commands_export_a_run_and_expert_data_and_a_policy_learns_from_both
     assert environment.spec.id == f"CompoSuite/{TASK}-v0"
     assert environment.observation_space == dataset.observation_space
 
-    loop = Loop(load_pipeline_config(None, {"paths": {"results_path": tmp_path / "results"}, "rl_seeds": (0,)}))
-    target = loop.tasks.test[0]
+    run = Run.of(load_pipeline_config(None, {"paths": {"results_path": tmp_path / "results"}, "rl_seeds": (0,)}))
+    target = run.tasks.test[0]
     it = Iteration(0, (target,), {}, None, scores={target: {0: Score(7, 10)}})
-    loop.state = loop.state.begin(it)
-    save_state(loop.state_file, loop.state)
-    write_json(loop.folder / "config.json", to_dict(loop.config))
-    write_samples(loop.generation_stages(it)[0].output, _transitions(600), COMPOSUITE, {"rows": 600})
-    export_data(out, run=loop.folder, licence="CC0-1.0")
+    run = run.at(run.state.begin(it))
+    save_state(run.state_file, run.state)
+    write_json(run.folder / "config.json", to_dict(run.config))
+    write_samples(generation_stages(run, it)[0].output, _transitions(600), COMPOSUITE, {"rows": 600})
+    export_data(out, run=run.folder, licence="CC0-1.0")
     folder = out / "transitions" / target.name / "generated-v0"
     assert "0.70 (7 of 10 episodes) of TD3+BC policies" in (folder / "README.md").read_text()
     for dataset in (minari_id(TASK, "expert"), f"transitions/{target}/generated-v0/transitions.hdf5"):

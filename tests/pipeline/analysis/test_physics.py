@@ -15,11 +15,10 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.analysis import physics
 from pipeline.loop.config import load_pipeline_config
-from pipeline.loop.runner import Loop
-from pipeline.loop.selection import Threshold
-from pipeline.loop.state import Iteration, LoopState, save_state
+from pipeline.loop.plan import generation_stages
+from pipeline.loop.run import Run, open_run
+from pipeline.loop.state import Iteration, save_state
 from pipeline.report import page as report
-from pipeline.results import overview
 from runtime.atomic import write_json
 from runtime.config import to_dict
 from runtime.errors import DataError
@@ -110,27 +109,25 @@ def test_rows_whose_rotation_is_not_one_are_left_out_and_counted(episode):
 def test_the_command_checks_a_run_and_its_page_shows_it(tmp_path, capsys):
     data, results = tmp_path / "data", tmp_path / "results"
     paths = {"results_path": results, "data_path": data, "logs_path": tmp_path / "logs"}
-    loop = Loop(load_pipeline_config(None, {"paths": paths, "num_train": 1, "experiment_type": "demo"}))
-    write_json(loop.folder / "config.json", to_dict(loop.config))
-    target = loop.tasks.test[0]
-    loop.state = LoopState(loop.identity, Threshold(loop.state.threshold.value)).begin(
-        Iteration(0, (target,), {}, None)
-    )
-    save_state(loop.state_file, loop.state)
+    run = Run.of(load_pipeline_config(None, {"paths": paths, "num_train": 1, "experiment_type": "demo"}))
+    write_json(run.folder / "config.json", to_dict(run.config))
+    target = run.tasks.test[0]
+    run = run.at(run.state.begin(Iteration(0, (target,), {}, None)))
+    save_state(run.state_file, run.state)
     with pytest.raises(DataError, match="no iteration has generated sets"):
-        check_physics(loop.folder, tmp_path / "out")
-    train = loop.tasks.train[0]
+        check_physics(run.folder, tmp_path / "out")
+    train = run.tasks.train[0]
     runs = record(train, CollectConfig(episodes=1, horizon=40), [0], lambda observations: np.zeros((1, 8)))
     write_expert(task_file(data, "expert", train), runs[0].episodes, train)
-    stage = loop.generation_stages(loop.state.iterations[0])[0]
+    stage = generation_stages(run, run.state.iterations[0])[0]
     write_samples(stage.output, _episode(target, steps=20), COMPOSUITE, {})
     assert len(read_samples(stage.output, target, COMPOSUITE)) == 20
-    check_physics(loop.folder, tmp_path / "out", rows=10)
+    check_physics(run.folder, tmp_path / "out", rows=10)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"physics.csv", "physics.png", "physics.pdf"}
     checked = json.loads(stage.output.with_name("physics.json").read_text())
     assert checked["rows"] == 10
     assert checked["generated"]["arm joints"][2] < 1e-3
     assert f"{target}: median error arm joints" in capsys.readouterr().out
-    page = report.page(overview.open_run(loop.folder))
+    page = report.page(open_run(run.folder))
     assert "object after one step" in page
     assert "Generated next states against the simulator" in page

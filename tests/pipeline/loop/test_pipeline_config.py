@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.loop.config import load_pipeline_config
-from pipeline.loop.runner import Loop
+from pipeline.loop.run import Run
+from pipeline.loop.runner import carry_out
 from runtime.errors import ConfigError
 from runtime.program import PROJECT_ROOT
 
@@ -68,7 +69,7 @@ def test_a_device_that_this_machine_lacks_is_refused_before_data_is_recorded(tmp
     paths = {name: tmp_path / name for name in ("results_path", "data_path", "logs_path")}
     config = load_pipeline_config(Path("tests/tiny.yaml"), {"paths": paths, "device": "cuda:97"})
     with pytest.raises(ConfigError, match=r"device 'cuda:97': this machine has \d+ CUDA devices"):
-        Loop(config).run()
+        carry_out(Run.of(config))
     assert not (tmp_path / "data_path").exists()
 
 

@@ -1,4 +1,4 @@
-"""The loop with practice: the real command, run whole and killed in practice; stages by hand, and the next pool."""
+"""The run with practice: the real command, run whole and killed in practice; stages by hand, and the next pool."""
 
 import csv
 import os
@@ -12,10 +12,11 @@ import pytest
 
 from offline_compositional_rl_datasets.task import Task
 from pipeline.loop.config import load_pipeline_config
-from pipeline.loop.runner import Loop
+from pipeline.loop.plan import generator_stage, to_practise
+from pipeline.loop.run import Run, open_run
 from pipeline.loop.selection import Score, Selection, Threshold
 from pipeline.loop.state import Iteration, load_state
-from pipeline.results.overview import cells, open_run
+from pipeline.results.overview import cells
 from runtime.atomic import artifact_info
 from tests.pipeline.loop.test_loop import LOOP, ROOT, RUN, _environment, _run
 
@@ -68,7 +69,7 @@ def test_a_loop_killed_while_it_practises_ends_with_the_same_scores(finished, tm
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    assert seen, "the loop came to its practice"
+    assert seen, "the run came to its practice"
     last = _run([*LOOP, *PRACTICE], tmp_path)
     assert last.returncode == 0, last.stdout + last.stderr
     one, two = (_state(folder).iterations for folder in (finished[0], tmp_path))
@@ -98,39 +99,38 @@ def test_a_practised_set_names_its_origin_in_its_side_file(finished):
 
 
 def _loop(tmp_path, threshold, strict, practised):
-    """A loop whose first iteration scored one task so, before it is judged."""
+    """A run whose first iteration scored one task so, before it is judged."""
     overrides = {"paths": {"results_path": tmp_path}, "success_threshold": threshold}
-    loop = Loop(load_pipeline_config(ROOT / "tests" / "practice.yaml", overrides))
-    task = loop.tasks.test[0]
+    run = Run.of(load_pipeline_config(ROOT / "tests" / "practice.yaml", overrides))
+    task = run.tasks.test[0]
     scores = {name: {task: {0: Score(k, 20)}} for name, k in (("scores", strict), ("practised", practised)) if k >= 0}
-    loop.state = loop.state.begin(Iteration(0, (task,), {}, None, **scores))
-    return loop, task
+    return run.at(run.state.begin(Iteration(0, (task,), {}, None, **scores))), task
 
 
 @pytest.mark.parametrize(("strict", "asked"), [(16, True), (17, False), (0, True)])
 def test_only_tasks_that_their_generated_set_does_not_solve_are_practised(tmp_path, strict, asked):
-    loop, task = _loop(tmp_path, 0.8, strict, -1)
-    assert (task in loop.to_practise(loop.state.current)) == asked
+    run, task = _loop(tmp_path, 0.8, strict, -1)
+    assert (task in to_practise(run, run.state.current)) == asked
 
 
 def test_an_accepted_practised_set_trains_the_next_generator_in_place_of_the_generated_one(tmp_path):
-    loop, task = _loop(tmp_path, 0.5, 3, 18)
-    current = loop.state.current
+    run, task = _loop(tmp_path, 0.5, 3, 18)
+    current = run.state.current
     assert current.rates() == {task: Fraction(18, 20)} and current.by_practice(task)
-    loop.state = loop.state.finish(Selection((task,), (), Threshold(loop.state.threshold.value), practised=(task,)))
+    run = run.at(run.state.finish(Selection((task,), (), Threshold(run.state.threshold.value), practised=(task,))))
     following = Iteration(1, (), {0: (task,)}, None)
-    ((_, source),) = loop.generator_stage(following).sources
+    ((_, source),) = generator_stage(run, following).sources
     assert source.parent.name == "practice"
-    assert cells(loop)[task].practised and cells(loop)[task].rates == (3 / 20,), "the strict figure stays"
+    assert cells(run)[task].practised and cells(run)[task].rates == (3 / 20,), "the strict figure stays"
 
 
 def test_a_generated_set_that_is_as_good_is_kept_as_it_is(tmp_path):
-    loop, task = _loop(tmp_path, 0.5, 18, 18)
-    assert not loop.state.current.by_practice(task)
+    run, task = _loop(tmp_path, 0.5, 18, 18)
+    assert not run.state.current.by_practice(task)
 
 
 def test_the_state_of_a_run_without_practice_is_read_as_before(tmp_path, finished):
-    loop = open_run(finished[0] / "results" / "loops" / RUN)
-    assert loop.config.stages == ("diffusion", "generation", "policy", "practice", "practised_policy")
+    run = open_run(finished[0] / "results" / "loops" / RUN)
+    assert run.config.stages == ("diffusion", "generation", "policy", "practice", "practised_policy")
     plain = load_pipeline_config(ROOT / "tests" / "tiny.yaml", {})
     assert "practice" not in plain.identity and plain.stages == ("diffusion", "generation", "policy")

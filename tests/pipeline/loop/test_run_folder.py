@@ -10,9 +10,15 @@ import sys
 import pytest
 
 from diffusion.quality import Quality
+from pipeline.jobs.attempts import Ledger
 from pipeline.jobs.call import note_file, read_note
-from pipeline.loop.runner import Loop, iterate
+from pipeline.jobs.local import LocalSite
+from pipeline.loop.algorithm import iterate
+from pipeline.loop.plan import generation_stages, rejected
+from pipeline.loop.run import Run, open_run
+from pipeline.loop.runner import _announce, open_folder
 from pipeline.loop.selection import Score
+from pipeline.loop.steps import Steps
 from pipeline.report import page as report
 from pipeline.results import overview, tables
 from pipeline.results.physics_summary import LEVELS, UNITS, PhysicsSummary
@@ -38,35 +44,35 @@ def _quantiles():
     return {name: [1.0] * len(LEVELS) for name in UNITS}
 
 
-def _optional_files(loop):
+def _optional_files(run):
     """One of each kind of file that a run can do without, with what belongs in it."""
-    it = loop.state.iterations[0]
-    generated, policy = loop.generation_stages(it)[0], overview.policies(loop, it)[0]
+    it = run.state.iterations[0]
+    generated, policy = generation_stages(run, it)[0], overview.policies(run, it)[0]
     physics = PhysicsSummary(generated.task.name, 1, 0.0, list(LEVELS), UNITS, _quantiles(), _quantiles(), {})
     note = {"stage": "s", "outcome": "done", "host": "h", "started": 1.0, "seconds": 2.0, "memory_gb": 0.5}
-    note |= {"run": loop.config.run_name, "group": "policy_i2"}
+    note |= {"run": run.config.run_name, "group": "policy_i2"}
     write_json(generated.quality_file, to_dict(QUALITY))
     write_json(generated.output.with_name(PHYSICS_FILE), to_dict(physics))
-    write_json(note_file(loop.paths.logs_path / "slurm" / "7", "s"), note)
+    write_json(note_file(run.paths.logs_path / "slurm" / "7", "s"), note)
     MetricsWriter(generated.checkpoint.parent).log(step=1, loss=1.0)
     MetricsWriter(policy.folder).log(step=1, success_rate=0.5, mean_return=1.0)
-    write_json(loop.folder / "usage.json", {"7": 1.5})
+    write_json(run.folder / "usage.json", {"7": 1.5})
     return [
         generated.quality_file,
         generated.output.with_name(PHYSICS_FILE),
-        note_file(loop.paths.logs_path / "slurm" / "7", "s"),
+        note_file(run.paths.logs_path / "slurm" / "7", "s"),
         generated.checkpoint.parent / "metrics.jsonl",
         policy.folder / "metrics.jsonl",
-        loop.folder / "usage.json",
+        run.folder / "usage.json",
     ]
 
 
-def _all_that_is_told(loop):
-    """What a loop does with such files while it runs: decide on hopeless sets, write tables, page and status."""
-    tables.write_iteration_tables(loop)
-    loop.hopeless(loop.state.iterations[0])
-    (stage,) = (s for s in status_of(loop, {})["stages"] if s["stage"] == "policy")
-    return len(overview.generated_sets(loop)), len(overview.loss_curves(loop)), stage["memory_gb"]["used"]
+def _all_that_is_told(run):
+    """What a run does with such files while it runs: decide on hopeless sets, write tables, page and status."""
+    tables.write_iteration_tables(run)
+    rejected(run, run.state.iterations[0])
+    (stage,) = (s for s in status_of(run, {})["stages"] if s["stage"] == "policy")
+    return len(overview.generated_sets(run)), len(overview.loss_curves(run)), stage["memory_gb"]["used"]
 
 
 def test_information_that_a_run_can_do_without_is_told_where_it_is_whole(run):
@@ -129,9 +135,7 @@ def test_a_damaged_state_is_set_aside_once_and_the_run_goes_on(tmp_path, content
     first = runs.two_iterations(runs.new_run(tmp_path))
     first.state_file.write_text(content)
     for _ in range(2):
-        again = Loop(first.config)
-        again._open()
-        assert again.state.iterations == ()
+        assert open_folder(Run.of(first.config)).state.iterations == ()
     assert caplog.text.count("found out again from the finished files") == 1
     assert (first.folder / "state.json.damaged").read_text() == content
 
@@ -140,7 +144,7 @@ def test_a_state_of_another_version_is_left_as_it_is(tmp_path):
     first = runs.two_iterations(runs.new_run(tmp_path))
     first.state_file.write_text('{"version": 2}')
     with pytest.raises(StateError, match=r"state\.json: state of version 2, expected 1"):
-        Loop(first.config)._open()
+        open_folder(Run.of(first.config))
     assert first.state_file.read_text() == '{"version": 2}'
 
 
@@ -152,7 +156,7 @@ def test_the_tables_of_a_run_are_its_own_however_its_folders_are_reached(tmp_pat
     paths = {"results_path": link / "results", "logs_path": real / "logs"}
     tables.claim(runs.new_run(link))
     tables.claim(runs.new_run(tmp_path / "x", paths=paths))
-    written = tables.policies_folder(first) / "run.txt"
+    written = first.tables_folder / "run.txt"
     written.write_bytes(b"\xff\xfe")
     tables.claim(first)
     assert first.config.run_name in written.read_text(), "a damaged claim is no one's"
@@ -160,46 +164,52 @@ def test_the_tables_of_a_run_are_its_own_however_its_folders_are_reached(tmp_pat
         tables.claim(runs.new_run(tmp_path / "y", paths={**paths, "results_path": tmp_path / "elsewhere"}))
 
 
+def _iterated(run):
+    """The run after its last iteration, of which nothing is left to do, with its final tables."""
+    ledger = Ledger(run.folder / "jobs.json")
+    steps = Steps(run, LocalSite(run.jobs_folder), ledger)
+    iterate(steps)
+    tables.Tables().ended(steps.run)
+    return steps.run
+
+
 def test_a_run_asked_for_fewer_iterations_than_it_has_says_what_it_has(tmp_path, caplog):
-    loop = runs.two_iterations(runs.new_run(tmp_path, max_iterations=1))
+    run = runs.two_iterations(runs.new_run(tmp_path, max_iterations=1))
     with caplog.at_level("INFO"):
-        loop.site = type("Site", (), {"kind": "local"})
-        loop._announce()
-        iterate(loop)
-        loop._close()
+        _announce(run, "local")
+        run = _iterated(run)
     assert "asked for 1 iterations: 2 are done and kept, nothing is begun" in caplog.text
-    assert loop.state.outcome == "2 iterations done"
-    assert tables.final_table_file(loop).name == "final_test_task_table_iter1.csv"
-    assert tables.final_table_file(loop).exists()
-    assert "2 done, 1 asked for" in render(status_of(loop, {}))
+    assert run.state.outcome == "2 iterations done"
+    assert tables.final_table_file(run).name == "final_test_task_table_iter1.csv"
+    assert tables.final_table_file(run).exists()
+    assert "2 done, 1 asked for" in render(status_of(run, {}))
 
 
 def test_an_iteration_beyond_those_asked_for_is_left_as_it_is(tmp_path):
-    loop = runs.begun(runs.two_iterations(runs.new_run(tmp_path, max_iterations=2)))
-    task = loop.state.current.targets[0]
-    runs.saved(loop, loop.state.update(scores={task: {0: Score(10, 10)}}))
-    iterate(loop)
-    assert loop.state.outcome == "2 iterations done; 2 was begun, --max_iterations 3 goes on with it"
-    loop._close()
-    table = tables.final_table_file(loop)
+    run = runs.begun(runs.two_iterations(runs.new_run(tmp_path, max_iterations=2)))
+    task = run.state.current.targets[0]
+    run = runs.saved(run, run.state.update(scores={task: {0: Score(10, 10)}}))
+    run = _iterated(run)
+    assert run.state.outcome == "2 iterations done; 2 was begun, --max_iterations 3 goes on with it"
+    table = tables.final_table_file(run)
     assert table.name == "final_test_task_table_iter1.csv"
     assert "iter_2" not in table.read_text()
-    assert loop.state.current.scores[task] == {0: Score(10, 10)}, "what was found is kept"
+    assert run.state.current.scores[task] == {0: Score(10, 10)}, "what was found is kept"
 
 
 def test_the_status_of_a_moved_run_says_which_folders_are_gone(tmp_path):
-    loop = runs.two_iterations(runs.new_run(tmp_path, paths={
+    run = runs.two_iterations(runs.new_run(tmp_path, paths={
         "results_path": tmp_path / "results", "logs_path": tmp_path / "logs", "data_path": tmp_path / "data",
     }))  # fmt: skip
-    loop._open()
-    runs.saved(loop, dataclasses.replace(loop.state, expert_data={loop.tasks.train[0].name: "k"}))
+    open_folder(run, [tables.Tables()])
+    runs.saved(run, dataclasses.replace(run.state, expert_data={run.tasks.train[0].name: "k"}))
     moved = tmp_path / "moved"
     shutil.move(tmp_path / "results", moved)
-    folder = moved / "loops" / loop.config.run_name
-    told = render(status_of(overview.open_run(folder), {}))
+    folder = moved / "loops" / run.config.run_name
+    told = render(status_of(open_run(folder), {}))
     assert f"gone: data_path {tmp_path / 'data'}" in told
     assert "logs_path" not in told
-    told = render(status_of(overview.open_run(folder, logs_path=tmp_path / "none", data_path=tmp_path), {}))
+    told = render(status_of(open_run(folder, logs_path=tmp_path / "none", data_path=tmp_path), {}))
     assert f"gone: logs_path {tmp_path / 'none'}" in told
     assert "data_path" not in told
 
@@ -220,6 +230,6 @@ def test_what_a_run_was_started_with_last_is_what_its_folder_tells(tmp_path):
     first = runs.two_iterations(runs.new_run(tmp_path))
     (first.folder / "config.json").write_text("{")
     again = dataclasses.replace(first.config, max_iterations=9)
-    Loop(again)._open()
+    open_folder(Run.of(again))
     assert read_json(first.folder / "config.json")["max_iterations"] == 9
-    assert math.isfinite(overview.open_run(first.folder).config.success_threshold)
+    assert math.isfinite(open_run(first.folder).config.success_threshold)

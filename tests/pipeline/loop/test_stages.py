@@ -1,4 +1,4 @@
-"""What the loop asks of its first stage, iteration by iteration."""
+"""What the run asks of its first stage, iteration by iteration."""
 
 import torch
 
@@ -9,16 +9,17 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.loop.config import load_pipeline_config
-from pipeline.loop.runner import Loop
+from pipeline.loop.plan import generator_stage
+from pipeline.loop.run import Run
 from pipeline.loop.state import Iteration
 
 
 def _generator_stages(tmp_path, **training):
     overrides = {"paths": {"results_path": tmp_path}, "training": {"steps": 700, **training}}
-    loop = Loop(load_pipeline_config(None, overrides))
-    first, second = loop.tasks.test[:2]
+    run = Run.of(load_pipeline_config(None, overrides))
+    first, second = run.tasks.test[:2]
     iterations = [Iteration(0, (first, second), {}, None), Iteration(1, (second,), {0: (first,)}, None)]
-    return [loop.generator_stage(each) for each in iterations], first
+    return [generator_stage(run, each) for each in iterations], first
 
 
 def test_every_iteration_trains_from_scratch_with_as_many_steps(tmp_path):

@@ -1,4 +1,4 @@
-"""The run's page and its figures, from a state and files as a loop leaves them."""
+"""The run's page and its figures, from a state and files as a run leaves them."""
 
 import dataclasses
 import json
@@ -13,7 +13,9 @@ from diffusion.quality import Quality
 from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import Task
 from pipeline.loop.config import load_pipeline_config
-from pipeline.loop.runner import Loop
+from pipeline.loop.plan import generation_stages, generator_stage
+from pipeline.loop.run import Run, open_run
+from pipeline.loop.runner import carry_out
 from pipeline.loop.selection import Score
 from pipeline.report import page as report
 from pipeline.report.figures import FIGURES
@@ -29,59 +31,59 @@ from tests import written_runs as runs
 
 
 @pytest.fixture
-def loop(tmp_path):
+def run(tmp_path):
     return runs.new_run(tmp_path)
 
 
 @pytest.fixture
-def finished(loop):
-    return runs.two_iterations(loop)
+def finished(run):
+    return runs.two_iterations(run)
 
 
-def test_a_page_can_be_written_before_the_first_iteration(loop):
-    page = report.page(loop)
+def test_a_page_can_be_written_before_the_first_iteration(run):
+    page = report.page(run)
     assert "0 of 32" in page
     assert "Not running; the same command continues it" in page
-    with Lease(loop.lock_file):
-        assert "Running; the page renews itself" in report.page(loop)
+    with Lease(run.lock_file):
+        assert "Running; the page renews itself" in report.page(run)
 
 
 def test_the_page_of_a_run_that_stopped_says_why_and_its_folders_are_known_later(tmp_path, monkeypatch):
     monkeypatch.setenv("ICDG_LOGS_PATH", str(tmp_path / "logs"))
     machine_settings.cache_clear()
     paths = {"results_path": tmp_path / "results", "data_path": tmp_path}
-    loop = Loop(load_pipeline_config(None, {"paths": paths, "cluster": {"kind": "local"}}))
+    run = Run.of(load_pipeline_config(None, {"paths": paths, "cluster": {"kind": "local"}}))
     with pytest.raises(DataError, match="no expert data of"):
-        loop.run()
-    assert "<b>Stopped:</b> no expert data of" in report.report_file(loop).read_text()
+        carry_out(run, [report.Page()])
+    assert "<b>Stopped:</b> no expert data of" in report.report_file(run).read_text()
     monkeypatch.delenv("ICDG_LOGS_PATH")
     machine_settings.cache_clear()
-    assert overview.open_run(loop.folder).paths.logs_path == tmp_path / "logs"
+    assert open_run(run.folder).paths.logs_path == tmp_path / "logs"
 
 
-def test_selection_status_page_and_films_agree_on_what_is_solved(loop):
+def test_selection_status_page_and_films_agree_on_what_is_solved(run):
     """A task is solved if its set was accepted: neither at the threshold, nor above it in an iteration under way."""
-    exactly_at_it, accepted_later, unjudged = loop.tasks.test[:3]
-    middle = loop.tasks.middle[0]
-    runs.finished(runs.begun(loop), lambda task: {exactly_at_it: 8, middle: 9}.get(task, 0))
+    exactly_at_it, accepted_later, unjudged = run.tasks.test[:3]
+    middle = run.tasks.middle[0]
+    run = runs.finished(runs.begun(run), lambda task: {exactly_at_it: 8, middle: 9}.get(task, 0))
     for _ in range(2):  # to 0.7, then to 0.6
-        runs.finished(runs.begun(loop), lambda task: 7 if task == accepted_later else 0)
-    under_way = runs.begun(loop).state.update(scores={unjudged: {0: Score(10, 10), 1: Score(10, 10)}})
-    runs.saved(loop, under_way)
+        run = runs.finished(runs.begun(run), lambda task: 7 if task == accepted_later else 0)
+    under_way = runs.begun(run).state.update(scores={unjudged: {0: Score(10, 10), 1: Score(10, 10)}})
+    run = runs.saved(run, under_way)
     assert under_way.accepted() == {0: (middle,), 2: (accepted_later,)}
-    assert under_way.solved(loop.tasks.test) == (accepted_later,)
-    assert report.filmed(loop) == [(accepted_later, 2)]
-    assert "<b>1 of 32</b><span>held-out tasks solved: a generated set was accepted" in report.page(loop)
-    assert report.page(loop).count("badge") - report.page(loop).count(".badge") == 2, "the table of tasks tells both"
-    status = status_of(loop, {})
+    assert under_way.solved(run.tasks.test) == (accepted_later,)
+    assert report.filmed(run) == [(accepted_later, 2)]
+    assert "<b>1 of 32</b><span>held-out tasks solved: a generated set was accepted" in report.page(run)
+    assert report.page(run).count("badge") - report.page(run).count(".badge") == 2, "the table of tasks tells both"
+    status = status_of(run, {})
     assert (status["solved"], status["tasks"], status["held_out_solved"], status["held_out_tasks"]) == (2, 50, 1, 32)
     assert "solved (set accepted): 2 of 50 generated tasks, 1 of 32 held out" in render(status)
 
 
-def test_the_best_are_filmed_where_nothing_is_solved(loop):
-    first, second = loop.tasks.test[:2]
-    runs.finished(runs.begun(loop), lambda task: {first: 1, second: 2}.get(task, 0))
-    assert report.filmed(loop) == [(second, 0), (first, 0)]
+def test_the_best_are_filmed_where_nothing_is_solved(run):
+    first, second = run.tasks.test[:2]
+    run = runs.finished(runs.begun(run), lambda task: {first: 1, second: 2}.get(task, 0))
+    assert report.filmed(run) == [(second, 0), (first, 0)]
 
 
 def test_the_grid_tells_train_middle_and_held_out_tasks_apart(finished):
@@ -123,42 +125,43 @@ def test_a_link_leads_to_a_folder_of_any_name(tmp_path, name):
     assert (Path(unquote(found.path)), found.query, found.fragment) == (target, "", "")
 
 
-def test_the_page_says_what_is_being_done(loop):
-    assert overview.now(loop) == []
-    it = runs.begun(loop).state.current
-    MetricsWriter(loop.generator_stage(it).checkpoint.parent).log(step=25_000, loss=0.5)
-    assert overview.now(loop) == ["Iteration 0: train the generator: step 25,000/100,000, loss 0.5000"]
-    runs.saved(loop, loop.state.update(seconds={"diffusion": 1.0}))
-    assert overview.now(loop) == ["Iteration 0: generate: 0 of 50 sets done"]
-    runs.saved(loop, loop.state.update(seconds={"diffusion": 1.0, "generation": 1.0}))
-    first, second = overview.policies(loop, loop.state.current)[:2]
-    runs.saved(loop, loop.state.update(scores={first.task: {first.seed: Score(1, 10)}}))
+def test_the_page_says_what_is_being_done(run):
+    assert overview.now(run) == []
+    run = runs.begun(run)
+    it = run.state.current
+    MetricsWriter(generator_stage(run, it).checkpoint.parent).log(step=25_000, loss=0.5)
+    assert overview.now(run) == ["Iteration 0: train the generator: step 25,000/100,000, loss 0.5000"]
+    run = runs.saved(run, run.state.update(seconds={"diffusion": 1.0}))
+    assert overview.now(run) == ["Iteration 0: generate: 0 of 50 sets done"]
+    run = runs.saved(run, run.state.update(seconds={"diffusion": 1.0, "generation": 1.0}))
+    first, second = overview.policies(run, run.state.current)[:2]
+    run = runs.saved(run, run.state.update(scores={first.task: {first.seed: Score(1, 10)}}))
     MetricsWriter(second.folder).log(step=10_000, success_rate=0.5, mean_return=1.0)
-    head, job = overview.now(loop)
+    head, job = overview.now(run)
     assert head == "Iteration 0: train and test policies: 1 of 82 scored"
     assert job == f"{second.task} seed 1: step 10,000/50,000, success 0.50"
-    assert "1 of 82 scored" in report.page(loop)
-    assert "Stopped:</b> no disk" in report.page(loop, failure="no disk")
+    assert "1 of 82 scored" in report.page(run)
+    assert "Stopped:</b> no disk" in report.page(run, failure="no disk")
 
 
 def test_the_page_says_how_many_experts_are_recorded(tmp_path):
     paths = {"results_path": tmp_path / "results", "logs_path": tmp_path / "logs", "data_path": tmp_path / "data"}
-    loop = Loop(load_pipeline_config(None, {"paths": paths, "collect": {"episodes": 1}}))
-    assert overview.now(loop) == ["Expert data: 0 of 14 tasks recorded"]
-    path = task_file(loop.paths.data_path, "expert", loop.tasks.train[3])
+    run = Run.of(load_pipeline_config(None, {"paths": paths, "collect": {"episodes": 1}}))
+    assert overview.now(run) == ["Expert data: 0 of 14 tasks recorded"]
+    path = task_file(run.paths.data_path, "expert", run.tasks.train[3])
     commit_artifact(path, lambda temporary: temporary.write_bytes(b"data"), {})
-    assert "Expert data: 1 of 14 tasks recorded" in report.page(loop)
+    assert "Expert data: 1 of 14 tasks recorded" in report.page(run)
 
 
 def test_curves_quality_and_threshold_are_drawn_where_there_is_something_to_draw(finished):
     drawn = {name for name, (draw, _) in FIGURES.items() if draw(finished) is not None}
     assert drawn == {"success_grid", "threshold", "stage_times"}
     it = finished.state.iterations[0]
-    MetricsWriter(finished.generator_stage(it).checkpoint.parent).log(step=1, loss=0.5)
+    MetricsWriter(generator_stage(finished, it).checkpoint.parent).log(step=1, loss=0.5)
     for stage in overview.policies(finished, it):
         MetricsWriter(stage.folder).log(step=1, success_rate=0.5, mean_return=1.0)
     quality = Quality(100, 0.25, "s_object", 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.03, 0.0)
-    stage = finished.generation_stages(it)[0]
+    stage = generation_stages(finished, it)[0]
     write_json(stage.quality_file, dataclasses.asdict(quality))
     drawn = {name for name, (draw, _) in FIGURES.items() if draw(finished) is not None}
     assert drawn == set(FIGURES) - {"physics"}
@@ -170,7 +173,7 @@ def test_curves_quality_and_threshold_are_drawn_where_there_is_something_to_draw
 
 
 def test_a_page_that_cannot_be_written_does_not_end_the_run(finished, monkeypatch, caplog):
-    monkeypatch.setattr(overview, "grid", lambda loop: 1 / 0)
+    monkeypatch.setattr(overview, "grid", lambda run: 1 / 0)
     report.write_report(finished)
     assert "could not be written" in caplog.text
 
@@ -184,8 +187,8 @@ def test_a_page_is_written_though_no_picture_can_be_taken(finished, monkeypatch,
 
 def test_the_page_is_renewed_while_jobs_run(finished, monkeypatch):
     renewed = threading.Event()
-    monkeypatch.setattr(report, "write_report", lambda loop: renewed.set())
-    with report.live_report(finished, every_seconds=0.01):
+    monkeypatch.setattr(report, "write_report", lambda run: renewed.set())
+    with report.Page().watch(lambda: finished, every_seconds=0.01):
         assert renewed.wait(30)
 
 
@@ -195,7 +198,7 @@ def test_figures_of_a_run_are_written_for_a_paper(finished, tmp_path):
     assert {"success_grid.png", "success_grid.pdf", "success_grid_iter1.pdf", "threshold.png"} <= written
     assert "Quality" not in report.report_file(finished).read_text()
     quality = Quality(100, 0.25, "s_object", 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.03, 0.0)
-    write_json(finished.generation_stages(finished.state.iterations[0])[0].quality_file, dataclasses.asdict(quality))
+    write_json(generation_stages(finished, finished.state.iterations[0])[0].quality_file, dataclasses.asdict(quality))
     plot_results(finished.folder, tmp_path / "figures", ("png",), dpi=50)
     assert "Quality of 1 sets" in report.report_file(finished).read_text()
     with pytest.raises(ConfigError, match="format 'xyz'"):
@@ -207,7 +210,7 @@ def test_figures_of_a_run_are_written_for_a_paper(finished, tmp_path):
 def test_a_run_is_read_from_its_folder_wherever_it_was_moved(finished, tmp_path):
     moved = tmp_path / "elsewhere"
     (tmp_path / "results").rename(moved)
-    opened = overview.open_run(moved / "loops" / finished.config.run_name)
+    opened = open_run(moved / "loops" / finished.config.run_name)
     assert opened.state.iterations[0].scores == finished.state.iterations[0].scores
     assert opened.paths.results_path == moved
     assert json.loads(opened.state_file.read_text())["version"] == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.loop.config import load_pipeline_config
-from pipeline.loop.runner import Loop
+from pipeline.loop.run import Run
 from pipeline.results.status import plan
 from runtime.program import PROJECT_ROOT
 
@@ -23,8 +23,8 @@ CONFIGS = PROJECT_ROOT / "config" / "pipeline"
 )
 def test_the_plan_counts_the_jobs_of_an_iteration(name, jobs, tmp_path):
     paths = {"results_path": str(tmp_path), "logs_path": str(tmp_path / "logs")}
-    loop = Loop(load_pipeline_config(CONFIGS / f"{name}.yaml", {"paths": paths}))
-    assert plan(loop).splitlines()[-1] == f"jobs of a full iteration: {jobs}"
+    run = Run.of(load_pipeline_config(CONFIGS / f"{name}.yaml", {"paths": paths}))
+    assert plan(run).splitlines()[-1] == f"jobs of a full iteration: {jobs}"
 
 
 def test_every_configuration_of_the_loop_is_planned():

@@ -16,10 +16,14 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples, write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
+from pipeline.jobs.attempts import Ledger
+from pipeline.jobs.local import LocalSite
 from pipeline.jobs.stage import is_done
 from pipeline.loop.config import load_pipeline_config
-from pipeline.loop.runner import Loop
+from pipeline.loop.plan import generation_stages, policy_stages
+from pipeline.loop.run import Run
 from pipeline.loop.state import Iteration
+from pipeline.loop.steps import Steps
 from pipeline.stages.policy import TrainPolicy, in_groups
 from runtime.atomic import write_json
 from runtime.errors import ConfigError, DataError, JobError
@@ -120,42 +124,44 @@ def test_a_policy_that_is_asked_for_twice_is_refused_since_it_would_wait_for_its
             load_pipeline_config(None, {name: []})
 
 
-def _loop(folder, monkeypatch, **overrides):
-    """A loop before stage 3 of its first iteration, every set generated."""
+def _steps(folder, monkeypatch, **overrides):
+    """The steps of a run before stage 3 of its first iteration, every set generated."""
     monkeypatch.chdir(PROJECT_ROOT)
     paths = {name: folder / name for name in ("results_path", "data_path", "logs_path")}
-    loop = Loop(load_pipeline_config(Path("tests/tiny.yaml"), {"paths": paths, **overrides}))
-    loop.save(loop.state.begin(Iteration(0, loop.tasks.generated, sources={}, phase=None)))
+    run = Run.of(load_pipeline_config(Path("tests/tiny.yaml"), {"paths": paths, **overrides}))
+    ledger = Ledger(run.folder / "jobs.json")
+    steps = Steps(run, LocalSite(run.jobs_folder), ledger)
+    steps.begin(Iteration(0, run.tasks.generated, sources={}, phase=None))
     rng = np.random.default_rng(0)
-    for stage in loop.generation_stages(loop.state.current):
+    for stage in generation_stages(run, steps.state.current):
         matrix = rng.uniform(size=(8, 164)).astype(np.float32)
         write_samples(stage.output, Transitions.from_matrix(matrix, stage.task), COMPOSUITE, {})
         quality = assess(matrix, stage.task.one_hot, COMPOSUITE, None, rng)
         write_json(stage.quality_file, dataclasses.asdict(quality))
-    return loop
+    return steps
 
 
 def test_the_results_of_a_group_that_failed_count_all_the_same(tmp_path, monkeypatch):
-    loop = _loop(tmp_path, monkeypatch, policy={"group": 9})
-    (group,) = loop.policy_stages(loop.state.current)
+    steps = _steps(tmp_path, monkeypatch, policy={"group": 9})
+    (group,) = policy_stages(steps.run, steps.state.current)
     solved = group.members[0]
     solved.folder.mkdir(parents=True)
     solved.finish(PolicyScores(2, 1, 5.0, 1, 5.0), solved.key())
-    monkeypatch.setattr(loop, "_run", lambda stages, name, on_done: {group.name: "4 of 5 policies have no result"})
-    loop.validate(loop.state.current)
-    assert {task: list(scores) for task, scores in loop.state.current.scores.items()} == {solved.task: [solved.seed]}
-    assert solved.task not in loop.state.current.failed
-    assert len(loop.state.current.failed) == len(loop.tasks.generated) - 1
+    monkeypatch.setattr(steps, "_run", lambda stages, name, on_done: {group.name: "4 of 5 policies have no result"})
+    steps.validate()
+    assert {task: list(scores) for task, scores in steps.state.current.scores.items()} == {solved.task: [solved.seed]}
+    assert solved.task not in steps.state.current.failed
+    assert len(steps.state.current.failed) == len(steps.run.tasks.generated) - 1
 
 
 def test_an_iteration_with_hopeless_sets_alone_ends_without_scores_and_one_whose_policies_failed_does_not(
     tmp_path, monkeypatch
 ):
     for skip in (True, False):
-        loop = _loop(tmp_path / str(skip), monkeypatch, quality={"skip": skip, "max_violations": 0.0})
-        stages = loop.policy_stages(loop.state.current)
+        steps = _steps(tmp_path / str(skip), monkeypatch, quality={"skip": skip, "max_violations": 0.0})
+        stages = policy_stages(steps.run, steps.state.current)
         assert bool(stages) is not skip
-        monkeypatch.setattr(loop, "_run", lambda stages, *_: {stage.name: "broken" for stage in stages})
+        monkeypatch.setattr(steps, "_run", lambda stages, *_: {stage.name: "broken" for stage in stages})
         with contextlib.nullcontext() if skip else pytest.raises(JobError, match="no policy could be trained: broken"):
-            loop.validate(loop.state.current)
-        assert loop.state.current.failed == (loop.tasks.generated if skip else ())
+            steps.validate()
+        assert steps.state.current.failed == (steps.run.tasks.generated if skip else ())

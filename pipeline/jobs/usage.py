@@ -9,15 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from pipeline.jobs.call import read_note_file
 from pipeline.jobs.slurm import ask
 from runtime.atomic import read_json, write_json
 from runtime.errors import DataError
-
-if TYPE_CHECKING:
-    from pipeline.loop.runner import Loop
 
 _FILE = "usage.json"  # job id -> GB by the accounting, beside the state
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -33,12 +31,15 @@ class Usage:
     accounted: bool = False  # the memory is the scheduler's figure
 
 
-def notes_of(loop: Loop) -> list[dict[str, Any]]:
-    """The notes that this run's jobs left, each with its `job` and, where accounting told, `accounted_gb`."""
-    accounted, notes = _accounted(loop), []
-    for file in sorted((loop.paths.logs_path / "slurm").glob("*/note_*.json")):
+def notes_of(jobs: Path, run: str, folder: Path) -> list[dict[str, Any]]:
+    """The notes that a run's jobs left, each with its `job` and, where accounting told, `accounted_gb`.
+
+    `jobs` has a folder per job, of this and other runs; `run` is the run's name, `folder` its own.
+    """
+    accounted, notes = _accounted(folder), []
+    for file in sorted(jobs.glob("*/note_*.json")):
         note, job = read_note_file(file), file.parent.name
-        if note is not None and note["run"] == loop.config.run_name:
+        if note is not None and note["run"] == run:
             notes.append(note | {"job": job, "accounted_gb": accounted.get(job)})
     return notes
 
@@ -58,19 +59,19 @@ def of_stage(notes: Iterable[Mapping[str, Any]], stage: str) -> list[Mapping[str
     return [note for note in notes if note["group"].rpartition("_i")[0] == stage]
 
 
-def ask_accounting(loop: Loop) -> None:
+def ask_accounting(jobs: Path, run: str, folder: Path) -> None:
     """Note down the `MaxRSS` of ended jobs that the accounting has not told of before; nothing where there is none."""
-    ended = [n for n in notes_of(loop) if n["outcome"] != "running" and n["accounted_gb"] is None]
+    ended = [n for n in notes_of(jobs, run, folder) if n["outcome"] != "running" and n["accounted_gb"] is None]
     # Jobs of this machine alone have names.
     found = peak_memory(sorted({note["job"] for note in ended if note["job"][0].isdigit()}))
     if found:
-        write_json(loop.folder / _FILE, _accounted(loop) | found)
+        write_json(folder / _FILE, _accounted(folder) | found)
 
 
-def _accounted(loop: Loop) -> dict[str, float]:
+def _accounted(folder: Path) -> dict[str, float]:
     """What the accounting has told so far; a damaged file is asked for anew."""
     try:
-        known = read_json(loop.folder / _FILE)
+        known = read_json(folder / _FILE)
     except (DataError, OSError):
         return {}
     return known if isinstance(known, dict) and all(type(gb) in (int, float) for gb in known.values()) else {}

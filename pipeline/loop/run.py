@@ -1,0 +1,115 @@
+"""A run of the loop as a value: its configuration, folders, tasks and state. Nothing here runs or writes anything."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from offline_compositional_rl_datasets.splits import load_split
+from offline_compositional_rl_datasets.task import Task
+from pipeline.loop.config import PathConfig, PipelineConfig, load_pipeline_config
+from pipeline.loop.selection import Threshold
+from pipeline.loop.state import LoopState, load_state
+from runtime.config import to_dict
+from runtime.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class TaskSets:
+    """Tasks with expert data, tasks that are generated but not reported (middle), and held-out tasks (test)."""
+
+    train: tuple[Task, ...]
+    middle: tuple[Task, ...]
+    test: tuple[Task, ...]
+
+    @property
+    def generated(self) -> tuple[Task, ...]:
+        return (*self.test, *self.middle)
+
+
+def task_sets(config: PipelineConfig, tasks_path: Path) -> TaskSets:
+    """The first `num_train` tasks of the split's train list give data, the rest of it is middle."""
+    split = load_split(tasks_path, config.experiment_type, config.task_list_seed)
+    if config.num_train > len(split.train):
+        raise ConfigError(f"num_train {config.num_train}: the split has {len(split.train)} train tasks")
+    sets = TaskSets(split.train[: config.num_train], split.train[config.num_train :], split.test)
+    if not sets.test:
+        raise ConfigError(f"experiment_type {config.experiment_type}: its split holds out no task")
+    return sets
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run at one moment. `paths` are resolved: absolute, none of them missing."""
+
+    config: PipelineConfig
+    paths: PathConfig
+    tasks: TaskSets
+    state: LoopState
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> Run:
+        """Before its first iteration. Raises `ConfigError` for a split that is missing or too small."""
+        paths = config.paths.resolved()
+        tasks = task_sets(config, paths.tasks_path)
+        threshold = Threshold(Decimal(str(config.success_threshold)))
+        return cls(config, paths, tasks, LoopState(identity(config, tasks), threshold))
+
+    def at(self, state: LoopState) -> Run:
+        return dataclasses.replace(self, state=state)
+
+    @property
+    def folder(self) -> Path:
+        return self.paths.results_path / "loops" / self.config.run_name
+
+    @property
+    def state_file(self) -> Path:
+        return self.folder / "state.json"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.folder / "lock.json"
+
+    @property
+    def jobs_folder(self) -> Path:
+        """Where every job has a folder, with its log."""
+        return self.paths.logs_path / "slurm"
+
+    @property
+    def tables_folder(self) -> Path:
+        """Where the tables are, and links to the logs of policies: named by the diffusion seed, as published."""
+        return (
+            self.paths.logs_path / "policies_slurm_logs" / f"policies_slurm_diffusionseed{self.config.diffusion_seed}"
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return identity(self.config, self.tasks)
+
+    def seeds(self, task: Task) -> tuple[int, ...]:
+        return self.config.rl_seeds if task in self.tasks.test else self.config.middle_seeds
+
+
+def identity(config: PipelineConfig, tasks: TaskSets) -> dict[str, Any]:
+    """What decides a run's results."""
+    return config.identity | {"tasks": to_dict(dataclasses.asdict(tasks))}
+
+
+def open_run(folder: Path, *, data_path: Path | None = None, logs_path: Path | None = None) -> Run:
+    """The run of a folder `<results>/loops/<run>`, to be read.
+
+    Paths that are not given are the recorded ones. Raises `DataError` where it is not the folder of a run.
+    """
+    folder = Path(folder).absolute()
+    if not (folder / "config.json").exists():
+        raise DataError(f"{folder}: not the folder of a run (no config.json); expected <results>/loops/<run>")
+    paths = {"results_path": folder.parent.parent, "data_path": data_path, "logs_path": logs_path}
+    return latest(Run.of(load_pipeline_config(folder / "config.json", {"paths": paths})))
+
+
+def latest(run: Run) -> Run:
+    """The run with the state that its file has now."""
+    return run.at(load_state(run.state_file)) if run.state_file.exists() else run
