@@ -24,8 +24,8 @@ from diffusion.quality import LEVELS
 from diffusion.samplers import evaluations
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.state_transform import canonicalise_transitions
 from offline_compositional_rl_datasets.task import Task
-from offline_compositional_rl_datasets.transitions import canonical_quaternions
 from runtime.cli import parse_flags
 from runtime.device import autocast_dtype, pick_device
 from runtime.errors import ConfigError, expect_sizes, run_main
@@ -88,8 +88,7 @@ def quality(
     """Distance and reward agreement of every solver, and of a half of the real data against the other."""
     model = DiffusionModel.load(checkpoint, COMPOSUITE, device)
     real = read_expert(find_task_file(data_path, "expert", task), task).to_matrix(timeouts_as_terminals=False)
-    for part in (COMPOSUITE.state, COMPOSUITE.next_state):
-        real[:, part] = canonical_quaternions(real[:, part])
+    canonicalise_transitions(real, COMPOSUITE)
     shuffled = real[np.random.default_rng(0).permutation(len(real))]
     half = len(real) // 2
     figures = {"distance": distance(shuffled[:half], shuffled[half:])}

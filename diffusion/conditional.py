@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffusion import edm, state_first
 from diffusion.model import DiffusionModel
-from offline_compositional_rl_datasets.transitions import canonical_quaternions
+from offline_compositional_rl_datasets.state_transform import canonicalise
 from runtime.device import autocast_dtype
 
 _BLOCK = 4096
@@ -23,15 +23,14 @@ def given_states(
     condition: np.ndarray,
     *,
     state_noise: float,
-    canonical: bool = True,
     seed: int = 0,
 ) -> np.ndarray:
     """(N, 164) float32 transitions from states (N, 77): the states as they are, and the expectation of all else.
 
     One evaluation of the network per state, which is told that a state has noise of the level `state_noise` (order
     `state_first`; a generator of order `joint` is asked at its one level). Actions are clipped to [-1, 1]. Velocities
-    are not read. `canonical` gives relative quaternions one sign, as the training data has them. `seed` is of the noise
-    that stands for what is not known (order `joint`; a generator that learned the state first is given zeros).
+    are not read. Relative quaternions get one sign where the training data had it. `seed` is of the noise that stands
+    for what is not known (order `joint`; a generator that learned the state first is given zeros).
     """
     normalizer, layout = model.normalizer, model.normalizer.layout
     device = normalizer.mean.device
@@ -39,8 +38,8 @@ def given_states(
     generator = torch.Generator(device).manual_seed(seed)
     autocast = autocast_dtype(device, model.precision)
     states = np.asarray(states, np.float32)
-    if canonical:
-        states = canonical_quaternions(states, layout)
+    if model.canonical_quaternions:
+        states = canonicalise(states, layout)
     result = np.empty((len(states), layout.transition_dim), np.float32)
     for start in range(0, len(states), _BLOCK):
         given = torch.from_numpy(states[start : start + _BLOCK]).to(device)

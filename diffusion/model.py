@@ -35,6 +35,7 @@ class DiffusionModel:
     parts: Parts | None = None  # where the state comes first
     reward_range: tuple[float, float] = _ANY  # of what it learned from
     saw_terminals: bool = True
+    canonical_quaternions: bool = True  # whether it learned from relative quaternions of one sign
 
     @classmethod
     def load(cls, path: Path, layout: FactoredLayout, device: torch.device) -> DiffusionModel:
@@ -66,6 +67,7 @@ class DiffusionModel:
             *(network, normalizer, sigma * scales(layout, follow_scale).to(device), step, precision, parts),
             reward_range=(float(reward_range[0]), float(reward_range[1])),
             saw_terminals=saw_terminals,
+            canonical_quaternions=entry(train, "canonical_quaternions", bool, path),
         )
 
     def denoise(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:

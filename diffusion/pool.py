@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from offline_compositional_rl_datasets.layout import FactoredLayout
-from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
+from offline_compositional_rl_datasets.state_transform import canonicalise_transitions
+from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import DataError
 
 
@@ -27,7 +28,7 @@ class Pool:
         layout: FactoredLayout,
         *,
         rows: int | None = None,
-        canonical: bool = True,
+        canonical_quaternions: bool = True,
         timeouts_as_terminals: bool,
     ) -> Pool:
         """One matrix, allocated once and filled part by part. Raises `DataError` for an empty pool.
@@ -48,8 +49,8 @@ class Pool:
             stop = start + len(part)
             block = matrix[start:stop]
             block[:] = part.to_matrix(layout, timeouts_as_terminals=timeouts_as_terminals)
-            for states in (layout.state, layout.next_state) if canonical else ():
-                block[:, states] = canonical_quaternions(block[:, states], layout)
+            if canonical_quaternions:
+                canonicalise_transitions(block, layout)
             task_index[start:stop] = i
             conditions.append(part.task.one_hot)
             start = stop

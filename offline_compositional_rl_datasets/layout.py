@@ -127,6 +127,11 @@ class FactoredLayout:
         return slice(self.reward + 1, self.reward + 1 + self.state_dim)
 
     @cached_property
+    def states(self) -> tuple[slice, slice]:
+        """s and s'."""
+        return self.state, self.next_state
+
+    @cached_property
     def terminal(self) -> int:
         return self.next_state.stop
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.state_transform import canonicalise as canonical_quaternions  # noqa: F401
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import DataError
 
@@ -155,16 +156,3 @@ def check_flags(flags: np.ndarray, label: str) -> None:
     if wrong.any():
         row = int(wrong.argmax())
         raise DataError(f"{label} has {flags[row]:g} in row {row}, expected 0 or 1")
-
-
-def canonical_quaternions(states: np.ndarray, layout: FactoredLayout = COMPOSUITE) -> np.ndarray:
-    """States whose relative quaternions all have the same sign.
-
-    A quaternion and its negative are the same rotation. The simulator keeps w >= 0, but with the hand turned down w is
-    about 0 and x about +-1, so that the sign flips at random from step to step; here x >= 0 instead.
-    """
-    states = states.copy()
-    for name in layout.relative_quaternions:
-        quaternion = states[..., name]
-        quaternion *= np.where(quaternion[..., :1] < 0, -1, 1).astype(states.dtype)
-    return states

@@ -108,7 +108,7 @@ class TrainGenerator:
             _given_up(parts),
             COMPOSUITE,
             rows=rows,
-            canonical=training.canonical_quaternions,
+            canonical_quaternions=training.canonical_quaternions,
             timeouts_as_terminals=training.timeouts_as_terminals,
         )
         if leads:

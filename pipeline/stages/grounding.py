@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from offline_compositional_rl_datasets.layout import FactoredLayout
+from offline_compositional_rl_datasets.state_transform import canonicalise
 from offline_compositional_rl_datasets.task import Task
-from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
+from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.analysis.physics import StateSetter, determined
 
 
@@ -28,7 +29,7 @@ def ground(transitions: Transitions, task: Task, layout: FactoredLayout) -> Tran
     if not columns:
         return transitions.take(slice(0, 0))
     states, actions, rewards, following, terminals = (np.array(column) for column in zip(*columns, strict=True))
-    states, following = (canonical_quaternions(array.astype(np.float32), layout) for array in (states, following))
+    states, following = (canonicalise(array.astype(np.float32), layout) for array in (states, following))
     return Transitions(
         states=states,
         actions=actions.astype(np.float32),

@@ -80,7 +80,7 @@ class Practise:
 
             def expected(states: np.ndarray) -> np.ndarray:
                 level = self.sampling.state_noise
-                matrix = given_states(model, states, self.task.one_hot, state_noise=level, canonical=canonical)
+                matrix = given_states(model, states, self.task.one_hot, state_noise=level)
                 keep_in_range(matrix, model, self.sampling)
                 return matrix
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from offline_compositional_rl_datasets.layout import COMPOSUITE, Factor, FactoredLayout
-from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
+from offline_compositional_rl_datasets.transitions import Transitions
 from tests.benchmark_axes import benchmark_axes
 
 FINITE = st.floats(-1e3, 1e3, width=32)
@@ -57,17 +57,3 @@ def test_transitions_survive_the_way_through_the_matrix(layout, rows, seed):
     back = Transitions.from_matrix(transitions.to_matrix(layout, timeouts_as_terminals=True), None, layout)
     for name in Transitions.arrays():
         np.testing.assert_array_equal(getattr(back, name), getattr(transitions, name))
-
-
-@given(hnp.arrays(np.float32, (4, 77), elements=FINITE))
-def test_canonical_quaternions_are_the_same_rotations_whatever_their_sign(states):
-    flipped = states.copy()
-    for part in COMPOSUITE.relative_quaternions:
-        flipped[:, part] *= -1
-    canonical = canonical_quaternions(states)
-    for part in COMPOSUITE.relative_quaternions:
-        # A zero first component leaves both signs possible.
-        decided = states[:, part.start] != 0
-        np.testing.assert_array_equal(canonical[decided, part], canonical_quaternions(flipped)[decided, part])
-        assert (canonical[:, part.start] >= 0).all()
-    np.testing.assert_array_equal(canonical_quaternions(canonical), canonical)

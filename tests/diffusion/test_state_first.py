@@ -46,13 +46,14 @@ def _pool(rows=400):
     return Pool.of(
         [_lawful(task, rows, i) for i, task in enumerate(TASKS)],
         COMPOSUITE,
-        canonical=False,
+        canonical_quaternions=False,
         timeouts_as_terminals=False,
     )
 
 
 def _train(folder, steps=1200, network=SMALL, **options):
     values = {"steps": steps, "small_batch_size": 128, "learning_rate": 3e-3, "std_offset": 1e-3, "delta_next": True}
+    values |= {"canonical_quaternions": False}
     config = TrainConfig(**values, ema_decay=0.98, ema_every=1, precision="float32", **options)
     train(_pool(), network, config, COMPOSUITE, folder / "model.pt", seed=0, device=CPU)
     return DiffusionModel.load(folder / "model.pt", COMPOSUITE, CPU)
@@ -85,7 +86,7 @@ def test_the_network_takes_the_state_alone():
 
 def test_the_rest_follows_from_the_state(model):
     data = _lawful(TASKS[0], 200, seed=9)
-    expected = given_states(model, data.states, TASKS[0].one_hot, state_noise=0.05, canonical=False)
+    expected = given_states(model, data.states, TASKS[0].one_hot, state_noise=0.05)
     np.testing.assert_array_equal(expected[:, COMPOSUITE.state], data.states)
     assert np.abs(expected[:, COMPOSUITE.action] - data.actions).mean() < 0.08
     assert np.abs(expected[:, COMPOSUITE.reward] - data.rewards).mean() < 0.05
@@ -98,10 +99,7 @@ def test_velocities_of_a_given_state_are_not_read(model):
     other = data.states.copy()
     for part in COMPOSUITE.velocities:
         other[:, part] += 10.0
-    one, two = (
-        given_states(model, states, TASKS[0].one_hot, state_noise=0.05, canonical=False)
-        for states in (data.states, other)
-    )
+    one, two = (given_states(model, states, TASKS[0].one_hot, state_noise=0.05) for states in (data.states, other))
     np.testing.assert_array_equal(one[:, COMPOSUITE.action], two[:, COMPOSUITE.action])
 
 
@@ -121,7 +119,7 @@ def test_samples_obey_the_law_of_the_data(model, rest):
 def test_the_expectation_of_a_sampled_state_is_what_the_mean_sampler_gives(model):
     config = SamplerConfig(solver="dpmpp_2m", steps=8, num_samples=50, batch_size=50, sigma_max=20, state_noise=0.05)
     samples = generate(model, TASKS[0].one_hot, config, seed=2)
-    again = given_states(model, samples[:, COMPOSUITE.state], TASKS[0].one_hot, state_noise=0.05, canonical=False)
+    again = given_states(model, samples[:, COMPOSUITE.state], TASKS[0].one_hot, state_noise=0.05)
     actions = COMPOSUITE.action
     np.testing.assert_allclose(again[:, actions], samples[:, actions].clip(-1, 1), atol=1e-4)
 
@@ -151,7 +149,7 @@ def test_a_generator_of_order_joint_expects_the_rest_as_well(tmp_path):
     network = DenoiserConfig(hidden=16, depth=1, heads=2)
     model = _train(tmp_path, steps=400, network=network, follow_scale=0.1, P_mean=-2.0, P_std=1.5, action_weight=5.0)
     data = _lawful(TASKS[0], 200, seed=9)
-    expected = given_states(model, data.states, TASKS[0].one_hot, state_noise=0.05, canonical=False)
+    expected = given_states(model, data.states, TASKS[0].one_hot, state_noise=0.05)
     assert np.abs(expected[:, COMPOSUITE.action] - data.actions).mean() < 0.2
 
 

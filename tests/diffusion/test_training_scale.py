@@ -143,7 +143,7 @@ def test_training_in_bfloat16_has_the_loss_of_float32_within_noise(tmp_path):
     for part in parts:  # all of one number, which is what there is to learn
         part.states[:] = part.states[:, :1]
         part.next_states[:] = part.states
-    pool = Pool.of(parts, COMPOSUITE, canonical=False, timeouts_as_terminals=False)
+    pool = Pool.of(parts, COMPOSUITE, canonical_quaternions=False, timeouts_as_terminals=False)
     losses = {}
     for precision in ("float32", "bfloat16"):
         config = TrainConfig(

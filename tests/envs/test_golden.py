@@ -13,8 +13,8 @@ from envs.composuite.placement import goal_position, obstacle_pose, sample_objec
 from envs.composuite.scene import drawn_model, physics_model
 from envs.parity import Replay, load_trace
 from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.state_transform import canonicalise
 from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
-from offline_compositional_rl_datasets.transitions import canonical_quaternions
 from tests.benchmark_axes import benchmark_axes
 from tests.conftest import SHARED
 
@@ -180,7 +180,7 @@ def test_the_sign_that_learners_see_at_the_start_is_the_simulators(name):
     assert len(things) >= 2
     for part in things:
         assert first[part][0] > 0.5
-        np.testing.assert_array_equal(canonical_quaternions(first)[part], first[part])
+        np.testing.assert_array_equal(canonicalise(first, COMPOSUITE)[part], first[part])
 
 
 @needs_golden

@@ -47,7 +47,7 @@ def checkpoint(tmp_path_factory):
     for name in TASKS[:2]:
         matrix = random.standard_normal((64, 164)).astype(np.float32)
         parts.append(Transitions.from_matrix(matrix, Task.parse(name)))
-    pool = Pool.of(parts, COMPOSUITE, canonical=False, timeouts_as_terminals=True)
+    pool = Pool.of(parts, COMPOSUITE, canonical_quaternions=False, timeouts_as_terminals=True)
     config = TrainConfig(steps=4, small_batch_size=16, precision="float32")
     train(pool, DenoiserConfig(hidden=16, depth=2, heads=2), config, COMPOSUITE, path, seed=0, device=CPU, info={})
     return path

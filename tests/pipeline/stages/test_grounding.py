@@ -5,8 +5,9 @@ import numpy as np
 from envs.composuite.env import CompoSuiteEnv
 from envs.experts import expert_for
 from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.state_transform import canonicalise
 from offline_compositional_rl_datasets.task import Task
-from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
+from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.analysis.physics import StateSetter
 from pipeline.stages.grounding import ground
 
@@ -31,7 +32,7 @@ def test_recorded_transitions_stay_what_they_are():
     recorded = _recorded()
     grounded = ground(recorded, TASK, COMPOSUITE)
     assert len(grounded) == len(recorded)
-    states, following = (canonical_quaternions(array, COMPOSUITE) for array in (recorded.states, recorded.next_states))
+    states, following = (canonicalise(array, COMPOSUITE) for array in (recorded.states, recorded.next_states))
     np.testing.assert_allclose(grounded.states, states, atol=2e-3)
     np.testing.assert_allclose(grounded.next_states[:, :FINGERS], following[:, :FINGERS], atol=2e-3)
     # An observation does not tell the gripper's command, which decides how the fingers go on while they open.
@@ -49,12 +50,12 @@ def test_what_contradicts_itself_in_a_state_follows_its_joints_and_object_and_s_
         wrong, recorded.actions, recorded.rewards + 9, -recorded.next_states, *[np.ones(8, bool)] * 2, TASK
     )
     grounded = ground(nonsense, TASK, COMPOSUITE)
-    np.testing.assert_allclose(grounded.states, canonical_quaternions(recorded.states, COMPOSUITE), atol=2e-3)
+    np.testing.assert_allclose(grounded.states, canonicalise(recorded.states, COMPOSUITE), atol=2e-3)
     setter = StateSetter(TASK)
     for row in range(8):
         setter.set(wrong[row].astype(float), recorded.actions[row].astype(float))
         following, reward, terminated = setter.step(recorded.actions[row].astype(float))
-        expected = canonical_quaternions(following.astype(np.float32)[None], COMPOSUITE)[0]
+        expected = canonicalise(following.astype(np.float32)[None], COMPOSUITE)[0]
         np.testing.assert_array_equal(grounded.next_states[row], expected)
         assert grounded.rewards[row] == np.float32(reward) and grounded.terminals[row] == terminated
 
