@@ -17,6 +17,7 @@ import numpy as np
 
 from dsrl.tasks import Task, task_of
 from envs.robomimic.task import ACTION_DIM, POLICY_KEYS
+from offline_compositional_rl_datasets.import_robomimic import demonstration_names, text
 from runtime.errors import DataError
 from runtime.hdf5 import Item, attribute, find, open_hdf5, read
 
@@ -142,16 +143,14 @@ def _read(
     if "env_args" not in data.attrs:
         raise DataError(f"{path}: data has no attribute 'env_args'; expected the environment's arguments as JSON")
     attributes = {key: attribute(data, key) for key in data.attrs}
-    env_args = _text(attributes["env_args"], path)
+    env_args = text(attributes["env_args"], path)
     usual_keys, action_dim = _usual(env_args, path)
     keys = usual_keys if keys is None else keys
-    names = _chosen(file, path, filter_key)
+    names = demonstration_names(file, path, filter_key)
     if num_demos:
         if num_demos > len(names):
             raise DataError(f"{path}: {len(names)} demonstrations, but num_demos is {num_demos}")
         names = names[:num_demos]
-    if not names:
-        raise DataError(f"{path}: no demonstrations")
     episodes: list[_Episode] = []
     for name in names:
         group = find(data, name)
@@ -270,30 +269,3 @@ def _check_actions(action: np.ndarray, hand: np.ndarray | None, source: str) -> 
         near = np.abs(action[:, :3] - hand).max(axis=1) < _REACH
         if near.mean() > 0.9:
             raise DataError(f"{source}/actions are within {_REACH} of the hand's position, {meant}")
-
-
-def _chosen(file: h5py.File, path: Path, filter_key: str) -> list[str]:
-    """Names of the chosen demonstrations in the order of their numbers; the numbering may have holes."""
-    if not filter_key:
-        return sorted((name for name in file["data"] if name.startswith("demo_")), key=_number)
-    masks = find(file, "mask")
-    masks = masks if isinstance(masks, h5py.Group) else {}
-    if filter_key not in masks:
-        raise DataError(f"{path}: no mask {filter_key!r}; found {', '.join(sorted(masks)) or 'none at all'}")
-    chosen = find(masks, filter_key)
-    if not isinstance(chosen, h5py.Dataset) or chosen.dtype.kind not in "SO" or len(chosen.shape or ()) != 1:
-        raise DataError(f"{path}: mask/{filter_key} is not a list of names of demonstrations")
-    return sorted((_text(name, path) for name in read(chosen)), key=_number)
-
-
-def _number(name: str) -> int:
-    """Of `demo_<i>`; -1 for another name."""
-    number = name.rsplit("_", 1)[-1]
-    return int(number) if number.isdecimal() else -1
-
-
-def _text(value: Any, path: Path) -> str:
-    try:
-        return value.decode() if isinstance(value, bytes) else str(value)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: {value[:50]!r} is not text in UTF-8") from error
