@@ -19,7 +19,7 @@ def main(results: tuple[str, ...], out: Path = Path("results/comparison"), tasks
     """Read results of the loop, the baselines, sweeps, online runs or offline evaluation, and compare them.
 
     Args:
-        results: NAME=PATH of each method; a folder or a CSV file that this project wrote
+        results: NAME=PATH each; a folder or table of this project, PATH@METHOD for another method of its scores.csv
         out: folder for table.csv, table.md, success.png and, of online runs, curves.png and steps.csv
         tasks: only these; default: all tasks of which a method has a result
     """

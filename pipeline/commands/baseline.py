@@ -54,9 +54,11 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
             logs_path: where job logs go; default from config/paths.yaml
             device: auto, cpu or cuda[:N]
         """
-        from corl.multitask import MultitaskConfig
-        from pipeline.stages.multitask import TrainMultitask, run_seeds
-        from runtime.config import to_yaml
+        from corl.multitask import RUNTIME_SETTINGS, MultitaskConfig
+        from pipeline.stages.multitask import TrainMultitask
+        from pipeline.sweeps.multitask import write_baseline_tables
+        from pipeline.sweeps.sweep import run_sweep
+        from runtime.config import dict_without, to_yaml
         from runtime.errors import distinct
         from runtime.logs import configure_logging
         from runtime.paths import machine_settings
@@ -74,13 +76,19 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
         stages = [
             TrainMultitask(data, held_out, settings, seed, folder / f"seed_{seed}", device=device) for seed in seeds
         ]
-        run_seeds(
+        run_sweep(
             stages,
             jobs.resources(),
             site.config(),
             jobs.retry(),
             logs=(logs_path or machine.logs_path) / f"{name}_logs",
-            table=folder / f"{name}_results.csv",
+            folder=folder,
+            identity={
+                "config": dict_without(settings, RUNTIME_SETTINGS),
+                "tasks": [task.name for task, _ in data],
+                "held_out": [task.name for task in held_out],
+            },
+            tables=write_baseline_tables,
         )
 
     return main

@@ -223,6 +223,7 @@ def sac_command(variant: Variant) -> Callable[..., None]:
             prior=synthetic_prior(generated, task) if generated else prior.recorded(variant),
             synthetic=generated is not None,
             tracking=run.tracking(tensorboard=tensorboard),
+            method=run.exp_name,
             device=run.device,
         )
         configure_logging()

@@ -41,7 +41,8 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
         from corl.online_config import RUNTIME_SETTINGS
         from offline_compositional_rl_datasets.task import Task
         from pipeline.stages.online import LearnOnline, run_name, synthetic_prior
-        from pipeline.sweeps.online import run_sweep
+        from pipeline.sweeps.online import write_online_table
+        from pipeline.sweeps.sweep import run_sweep
         from runtime.config import dict_without, to_yaml
         from runtime.errors import distinct
         from runtime.logs import configure_logging
@@ -71,6 +72,7 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
                 prior=synthetic_prior(generated, task) if generated else recorded,
                 synthetic=generated is not None,
                 tracking=run.tracking(),
+                method=run.exp_name,
                 device=run.device,
             )
             for task in chosen
@@ -84,6 +86,7 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
             logs=(logs_path or machine.logs_path) / "slurm",
             folder=(results_path or machine.results_path) / "sac_exp" / results,
             identity=identity,
+            tables=write_online_table,
         )
 
     return main

@@ -13,6 +13,7 @@ import numpy as np
 
 from offline_compositional_rl_datasets.task import Task
 from pipeline.results.solving import write_steps
+from pipeline.stages.score_table import COLUMNS, LOOP, SCORES_FILE, ScoreRow, best_step, read_score_table
 from runtime.atomic import atomic_path, write_text
 from runtime.errors import ConfigError, DataError, TaskError, distinct
 from runtime.metrics import markdown_table, write_csv
@@ -40,12 +41,18 @@ class Method:
 def read_method(name: str, path: Path) -> Method:
     """Read a result of this project: a table, a folder of tables, a run's folder or a folder of runs.
 
-    Known are the tables of the loop (per seed, and the final one), of the multitask baselines, of sweeps and of
-    offline evaluation, and the histories of online runs. Raises `DataError` where there is none of them, and where two
-    tell of the same task and seed: they are then of more than one method.
+    Known are `scores.csv`, which every method writes (the first method in it, or the one behind an @ after the path),
+    the published tables of the loop (per seed, and the final one), of the multitask baselines and of sweeps, and the
+    histories of online runs. Raises `DataError` where there is none of them, and where two tell of the same task and
+    seed: they are then of more than one method.
     """
     method = Method(name)
-    files = [path] if path.is_file() else _tables_in(path)
+    path, wanted = _with_method(path)
+    if wanted is not None:
+        _read_scores(method, path if path.is_file() else path / SCORES_FILE, wanted)
+        files = []
+    else:
+        files = [path] if path.is_file() else _tables_in(path)
     for file in files:
         _read_table(method, file)
     method.success = {task: seeds for task, seeds in method.success.items() if seeds}
@@ -62,11 +69,12 @@ def _tables_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such file or folder")
     finals = sorted(folder.glob("final_test_task_table_iter*.csv"), key=lambda p: int(re.findall(r"\d+", p.name)[-1]))
+    if (folder / SCORES_FILE).exists():
+        return [folder / SCORES_FILE]
     if finals:
         return finals[-1:]
     baselines = sorted(folder.glob("*_baseline_results.csv"))
     found = baselines or sorted(folder.glob("results.csv")) + sorted(folder.glob("eval_history.csv"))
-    found = found or sorted(folder.glob("test_success.csv"))
     return found or sorted(folder.glob("*/eval_history.csv"))
 
 
@@ -75,6 +83,9 @@ def _read_table(method: Method, path: Path) -> None:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         columns = list(rows[0]) if rows else []
+        if tuple(columns) == COLUMNS:
+            _read_scores(method, path)
+            return
         if "global_step" in columns:
             _read_curves(method, rows, path)
             return
@@ -91,6 +102,35 @@ def _read_table(method: Method, path: Path) -> None:
         raise DataError(f"{path}: not a table of results of this project, it has no column {error}") from error
     except (ValueError, TypeError, TaskError, csv.Error) as error:
         raise DataError(f"{path}: not a table of results of this project ({error})") from error
+
+
+def _with_method(path: Path) -> tuple[Path, str | None]:
+    """`PATH@METHOD` apart, where no file has that name."""
+    head, at, wanted = str(path).rpartition("@")
+    return (Path(head), wanted) if at and head and not path.exists() else (path, None)
+
+
+def _read_scores(method: Method, path: Path, wanted: str | None = None) -> None:
+    """Of the loop the best iteration counts, of anything else the last step; several steps of it are a curve."""
+    rows = read_score_table(path)
+    names = list(dict.fromkeys(row.method for row in rows))
+    if wanted is not None and wanted not in names:
+        raise DataError(f"{path}: has no method {wanted!r}, there are {', '.join(names) or 'none'}")
+    chosen = [row for row in rows if row.method == (names[0] if wanted is None else wanted)]
+    tasks: dict[str, list[ScoreRow]] = {}
+    for row in chosen:
+        tasks.setdefault(row.task, []).append(row)
+    for task, own in tasks.items():
+        if own[0].method.split()[0] == LOOP:
+            best = best_step(own)
+            method.success[task] = {row.seed: float(row.rate) for row in own if row.step == best}
+            continue
+        curves: dict[int, Curve] = {}
+        for row in own:
+            curves.setdefault(row.seed, {})[row.step] = float(row.rate)
+        method.success[task] = {seed: curve[max(curve)] for seed, curve in curves.items()}
+        if any(len(curve) > 1 for curve in curves.values()):
+            method.curves[task] = curves
 
 
 def _read_curves(method: Method, rows: Sequence[Mapping[str, str]], path: Path) -> None:

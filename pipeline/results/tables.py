@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +14,11 @@ from offline_compositional_rl_datasets.task import Task
 from pipeline.loop.observer import Observer
 from pipeline.loop.plan import generation_stages
 from pipeline.loop.run import Run
-from pipeline.loop.selection import Score
 from pipeline.loop.state import Iteration, LoopState
+from pipeline.results.loop_scores import MIDDLE, loop_rows, method_name
 from pipeline.results.practice_table import write_practice_table
 from pipeline.stages.paths import samples_file
+from pipeline.stages.score_table import SCORES_FILE, ScoreRow, by_task, mean_rate, write_score_table
 from runtime.atomic import atomic_path, side_file, write_json, write_text
 from runtime.config import config_hash
 from runtime.errors import StateError
@@ -46,6 +47,7 @@ class Tables(Observer):
         write_practice_table(run, run.tables_folder)
 
     def ended(self, run: Run) -> None:
+        write_iteration_tables(run)
         write_final_table(run)
         write_best_datasets(run)
 
@@ -86,39 +88,56 @@ def _leads_to(start: Path, relative: str, folder: Path) -> bool:
 
 
 def write_iteration_tables(run: Run) -> None:
-    """The tables of all finished iterations: a run killed between deciding and writing makes up for it here."""
+    """`scores.csv`, and what follows from it: the published tables of all finished iterations.
+
+    A run that was killed between deciding and writing makes up for it here.
+    """
+    rows = loop_rows(run, _judged(run).iterations)
+    write_score_table(run.tables_folder / SCORES_FILE, rows)
     finished = [it for it in run.state.iterations if it.selection is not None]
     for count in range(1, len(finished) + 1):
-        _write_iteration(run, finished[:count])
+        _write_iteration(run, finished[:count], rows)
 
 
-def _write_iteration(run: Run, iterations: list[Iteration]) -> None:
+def _write_iteration(run: Run, iterations: list[Iteration], scores: list[ScoreRow]) -> None:
     """Scores per seed of the last iteration's test and middle tasks, and the test tasks' history up to it."""
     config, iteration = run.config, iterations[-1]
     i, folder = iteration.index, run.tables_folder
     stem = f"{config.policy.algorithm.replace('_', '')}_diffusionseed{config.diffusion_seed}"
     qualities = {stage.task: stage.quality() for stage in generation_stages(run, iteration)}
     test_folder = folder / f"policies_slurm_test_{i}" / "logs"
+    held_out = [row for row in scores if row.method == method_name()]
     _write_scores(
-        test_folder / f"{stem}_diffusiontrainingrun{i}.csv", iteration, run.tasks.test, config.rl_seeds, qualities
+        test_folder / f"{stem}_diffusiontrainingrun{i}.csv",
+        [row for row in held_out if row.step == i],
+        run.tasks.test,
+        config.rl_seeds,
+        qualities,
     )
     middle = folder / f"policies_slurm_middle_{i}" / "logs" / f"{stem}_diffusiontraining{i}_middle.csv"
     if run.tasks.middle:
-        _write_scores(middle, iteration, run.tasks.middle, config.middle_seeds, qualities)
+        rows = [row for row in scores if row.method == method_name(MIDDLE) and row.step == i]
+        _write_scores(middle, rows, run.tasks.middle, config.middle_seeds, qualities)
     columns = ["task", *(f"success_rate_iter{it.index}" for it in iterations), "best_success_rate"]
-    rows = []
+    table = []
     for task in run.tasks.test:
-        rates = [it.rate(task) for it in iterations]
-        row = {f"success_rate_iter{it.index}": _number(rate) for it, rate in zip(iterations, rates, strict=True)}
-        best = max((rate for rate in rates if rate is not None), default=None)
-        rows.append({"task": task.name, **row, "best_success_rate": _number(best)})
-    rows.sort(key=lambda row: float(row["best_success_rate"] or -1), reverse=True)
-    write_csv(test_folder / f"test_tasks_history_iter{i}.csv", columns, rows)
+        rates = {it.index: _rate(held_out, task, it.index) for it in iterations}
+        row = {f"success_rate_iter{index}": _number(rate) for index, rate in rates.items()}
+        best = max((rate for rate in rates.values() if rate is not None), default=None)
+        table.append({"task": task.name, **row, "best_success_rate": _number(best)})
+    table.sort(key=lambda row: float(row["best_success_rate"] or -1), reverse=True)
+    write_csv(test_folder / f"test_tasks_history_iter{i}.csv", columns, table)
+
+
+def _rate(rows: Iterable[ScoreRow], task: Task, iteration: int) -> Fraction | None:
+    """Mean success of a task over seeds; None where it was not tried."""
+    found = [row for row in rows if (row.task, row.step) == (task.name, iteration)]
+    return mean_rate(found) if found else None
 
 
 def _write_scores(
     path: Path,
-    iteration: Iteration,
+    rows: Sequence[ScoreRow],
     tasks: tuple[Task, ...],
     seeds: tuple[int, ...],
     qualities: Mapping[Task, Quality | None],
@@ -127,24 +146,24 @@ def _write_scores(
     columns = ["robot", "object", "obstacle", "subtask"]
     for seed in seeds:
         columns += [f"score_seed{seed}", f"success_seed{seed}", f"solved_seed{seed}"]
-    rows = []
+    known, table = by_task(rows), []
     for task in tasks:
-        scores = iteration.scores.get(task)
+        scores = known.get(task.name)
         if not scores:
             continue
-        row: dict[str, object] = dict(zip(columns[:4], task.elements, strict=True))
+        cells: dict[str, object] = dict(zip(columns[:4], task.elements, strict=True))
         for seed, score in scores.items():
-            row[f"score_seed{seed}"] = f"{score.mean_return:.3f}"
-            row[f"success_seed{seed}"] = _number(score.rate)
-            row[f"solved_seed{seed}"] = f"{score.solved}/{score.trials}"
-        row["avg_score"] = f"{sum(s.mean_return for s in scores.values()) / len(scores):.3f}"
-        row["avg_success"] = _number(iteration.rate(task))
-        row |= _interval(scores) | _quality(qualities.get(task))
-        rows.append(row)
-    write_csv(path, [*columns, "avg_score", "avg_success", *_INTERVAL_COLUMNS, *_QUALITY_COLUMNS], rows)
+            cells[f"score_seed{seed}"] = f"{score.mean_return:.3f}"
+            cells[f"success_seed{seed}"] = _number(score.rate)
+            cells[f"solved_seed{seed}"] = f"{score.solved}/{score.trials}"
+        cells["avg_score"] = f"{sum(score.mean_return for score in scores.values()) / len(scores):.3f}"
+        cells["avg_success"] = _number(mean_rate(scores.values()))
+        cells |= _interval(scores) | _quality(qualities.get(task))
+        table.append(cells)
+    write_csv(path, [*columns, "avg_score", "avg_success", *_INTERVAL_COLUMNS, *_QUALITY_COLUMNS], table)
 
 
-def _interval(scores: Mapping[int, Score]) -> dict[str, str]:
+def _interval(scores: Mapping[int, ScoreRow]) -> dict[str, str]:
     """Wilson's 95 % interval of the success over the episodes of all seeds."""
     solved, trials = (sum(getattr(score, name) for score in scores.values()) for name in ("solved", "trials"))
     return dict(zip(_INTERVAL_COLUMNS, (f"{bound:.3f}" for bound in wilson(solved, trials)), strict=True))
@@ -160,21 +179,24 @@ def _quality(quality: Quality | None) -> dict[str, object]:
 
 def final_rows(run: Run) -> list[dict[str, str]]:
     """Held-out tasks with their success per iteration and the best; last the average of the best so far."""
-    state = _judged(run)
-    iterations = state.iterations
-    rows, so_far = [], {task: Fraction(0) for task in run.tasks.test}
+    iterations, tasks = _judged(run).iterations, run.tasks.test
+    scores = [row for row in loop_rows(run, iterations) if row.method == method_name()]
+    so_far = {task: Fraction(0) for task in tasks}
+    cells: dict[Task, dict[str, str]] = {task: {} for task in tasks}
     averages = {}
     for it in iterations:
-        for task in run.tasks.test:
-            so_far[task] = max(so_far[task], it.rate(task) or Fraction(0))
+        for task in tasks:
+            rate = _rate(scores, task, it.index)
+            cells[task][f"iter_{it.index}"] = _number(rate)
+            so_far[task] = max(so_far[task], rate or Fraction(0))
         averages[f"iter_{it.index}"] = _number(sum(so_far.values()) / len(so_far)) if so_far else ""
-    for task in run.tasks.test:
-        best = state.best(task)
-        row = {f"iter_{it.index}": _number(it.rate(task)) for it in iterations}
-        rows.append({"task": task.name, **row, "best_rate": _number(best[0] if best else None)})
+    tried = {row.task for row in scores}
+    rows = [
+        {"task": task.name, **cells[task], "best_rate": _number(so_far[task] if task.name in tried else None)}
+        for task in tasks
+    ]
     last = averages[f"iter_{iterations[-1].index}"] if iterations else ""
-    rows.append({"task": "AVERAGE_BEST_RATE", **averages, "best_rate": last})
-    return rows
+    return [*rows, {"task": "AVERAGE_BEST_RATE", **averages, "best_rate": last}]
 
 
 def write_final_table(run: Run) -> None:

@@ -1,15 +1,12 @@
-"""Multitask offline learning as a stage, and the runs over seeds with their table."""
+"""Multitask offline learning as a stage."""
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from corl.evaluate import Evaluation, evaluate
 from corl.multitask import RUNTIME_SETTINGS, MultitaskConfig, TaskData
@@ -18,21 +15,22 @@ from envs.pool import EnvPool
 from offline_compositional_rl_datasets.hdf5 import read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
-from pipeline.jobs.queue import run_batch
 from pipeline.jobs.stage import StageProgress, commit_record, held, key_of
-from pipeline.loop.config import ClusterConfig, Resources, RetryConfig
-from pipeline.sweeps.ownership import owned
+from pipeline.stages.score_table import ScoreRow, mean_rate
 from runtime.atomic import read_json
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
-from runtime.errors import DataError, JobError
-from runtime.metrics import read_metrics, write_csv
+from runtime.errors import DataError
+from runtime.metrics import read_metrics
 from runtime.records import decode
 from runtime.resumable import discard
 from runtime.seeds import derive_seed
 
 log = logging.getLogger(__name__)
+
+LAST, TRAINED = "last", "train"
+"""What stands behind an algorithm's name in tables: results of the last checkpoint, and those of training tasks."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,27 @@ class TrainMultitask:
                 decode(TaskResult, result, source=f"{self.output}: {name}")
         return dict(results)
 
+    def score_rows(self) -> list[ScoreRow]:
+        """None before the end; then of the best-score checkpoint, of the last one, and of the training tasks."""
+        if not self.output.exists():
+            return []
+        results = self.results()
+        best = results.get("best_score_checkpoint", {})
+        parts = (
+            ("", best.get("eval_step", 0), best.get("per_task_results")),
+            (LAST, results.get("steps", 0), results.get("final_eval_results")),
+            (TRAINED, results.get("steps", 0), results.get("train_task_results")),
+        )
+        return [
+            ScoreRow(task, f"{self.config.algorithm} {word}".strip(), self.seed, step, *_counts(result))
+            for word, step, part in parts
+            for task, result in _tasks_of(part, self.output).items()
+        ]
+
+    def summary(self) -> str:
+        rows = [row for row in self.score_rows() if row.method == self.config.algorithm]
+        return f"success {float(mean_rate(rows)):.2f} over {len(rows)} held-out tasks" if rows else "trained"
+
     def __call__(self) -> None:
         with held(self, self.folder) as key:
             if key is None:
@@ -97,6 +116,10 @@ class TrainMultitask:
                 results = train_multitask(run, evaluator, self.test_tasks, train_tasks, self.name)
             commit_record(self, results, key)
             discard(self.folder)
+
+
+def _counts(result: Mapping[str, Any]) -> tuple[int, int, float]:
+    return result["solved"], result["episodes"], result["mean_reward"]
 
 
 @dataclass(frozen=True)
@@ -147,82 +170,3 @@ class TaskEvaluator:
     def __exit__(self, *error: object) -> None:
         if self._environment is not None:
             self._environment.close()
-
-
-def run_seeds(
-    stages: Sequence[TrainMultitask],
-    resources: Resources,
-    cluster: ClusterConfig,
-    retry: RetryConfig,
-    *,
-    logs: Path,
-    table: Path,
-) -> None:
-    """Run all seeds as jobs, then write `table` and, for the training tasks, `<table>_train_tasks.csv`.
-
-    Raises `JobError` where a seed failed for good; the table of the others is written before. Raises `StateError` where
-    the table's folder is another command's.
-    """
-
-    def on_done(stage: TrainMultitask) -> str:
-        results = stage.results()
-        held_out = results.get("best_score_checkpoint", {}).get("per_task_results", {})
-        rates = [result["success_rate"] for result in held_out.values()]
-        return f"success {np.mean(rates):.2f} over {len(rates)} held-out tasks" if rates else "trained"
-
-    first, folder = stages[0], table.parent
-    identity = {
-        "config": dict_without(first.config, RUNTIME_SETTINGS),
-        "tasks": [task.name for task, _ in first.data],
-        "held_out": [task.name for task in first.test_tasks],
-    }
-    with owned(folder, identity, [stage.name for stage in stages]):
-        failed = run_batch(stages, resources, cluster, retry, on_done, name=table.stem, folder=folder, logs=logs)
-        done = [stage for stage in stages if stage.name not in failed]
-        if done:
-            write_tables(done, table)
-            log.info("table: %s", table)
-    if failed:
-        name, reason = next(iter(failed.items()))
-        raise JobError(f"{len(failed)} of {len(stages)} seeds failed for good; {name}: {reason}")
-
-
-def write_tables(stages: Sequence[TrainMultitask], table: Path) -> None:
-    """The published table of held-out tasks (best-score checkpoint of each seed), and that of the training tasks."""
-    results = {stage.seed: stage.results() for stage in stages}
-    held_out = {seed: r.get("best_score_checkpoint", {}).get("per_task_results", {}) for seed, r in results.items()}
-    _write_table(table, held_out)
-    last = {seed: r.get("final_eval_results", {}) for seed, r in results.items()}
-    _write_table(table.with_name(f"{table.stem}_last_checkpoint.csv"), last)
-    trained = {seed: r.get("train_task_results", {}) for seed, r in results.items()}
-    _write_table(table.with_name(f"{table.stem}_train_tasks.csv"), trained)
-
-
-def _write_table(path: Path, results: Mapping[int, Mapping[str, Mapping[str, float]]]) -> None:
-    columns = ["task"]
-    for seed in results:
-        columns += [f"score_seed{seed}", f"success_seed{seed}", f"solved_seed{seed}"]
-    columns += ["avg_score", "avg_success"]
-    rows, tasks = [], list(next(iter(results.values())))
-    for task in tasks:
-        row: dict[str, Any] = {"task": task}
-        for seed, of_seed in results.items():
-            result = of_seed[task]
-            row[f"score_seed{seed}"] = f"{result['mean_reward']:.3f}"
-            row[f"success_seed{seed}"] = f"{result['success_rate']:.4f}"
-            row[f"solved_seed{seed}"] = f"{result['solved']}/{result['episodes']}"
-        row["avg_score"] = f"{np.mean([r[task]['mean_reward'] for r in results.values()]):.3f}"
-        row["avg_success"] = f"{np.mean([r[task]['success_rate'] for r in results.values()]):.4f}"
-        rows.append(row)
-    if rows:
-        overall = {"task": "OVERALL_AVERAGE"}
-        for column in columns[1:]:
-            if not column.startswith("solved"):
-                overall[column] = f"{np.mean([float(row[column]) for row in rows]):.4f}"
-        rows.append(overall)
-    write_csv(path, columns, rows)
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

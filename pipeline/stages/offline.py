@@ -11,7 +11,7 @@ import numpy as np
 
 from corl.evaluate import VectorEnvironment, evaluate
 from corl.finetune import load_agent
-from corl.multitask_run import checkpoint_name, load_policy
+from corl.multitask_run import checkpoint_name, load_config, load_policy
 from corl.online import OnlineScores
 from corl.online_config import RUNTIME_SETTINGS, OnlineConfig
 from envs.pool import EnvPool
@@ -22,6 +22,8 @@ from offline_compositional_rl_datasets.task import AXES, Task
 from pipeline.jobs.stage import StageProgress, held, key_of, read_scores
 from pipeline.stages.online import Tracking, finish, learn, online_progress
 from pipeline.stages.paths import RESULT_FILE
+from pipeline.stages.score_table import SCORES_FILE, ScoreRow, mean_rate, write_score_table
+from runtime.checkpoint import entry
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
@@ -101,9 +103,12 @@ def roll_out(
     """Run a multitask policy in all tasks of each group; the mean success per group.
 
     Writes `<group>_returns.csv` (columns traj, step and one per task: the reward of that step), and beside it what the
-    authors' program leaves out: `<group>_success.csv`.
+    authors' program leaves out: `scores.csv`, where the method is the algorithm for the held-out tasks (`test`) and
+    the algorithm and the group for the others.
     """
-    policy = load_policy(checkpoint)
+    policy, (config, contents) = load_policy(checkpoint), load_config(checkpoint)
+    step = entry(contents, "total_it", int, checkpoint)
+    scores: list[ScoreRow] = []
     cores = cpu_count()
     groups = {group: list(members) for group, members in tasks.items() if members}
     rates: dict[str, float] = {}
@@ -111,7 +116,8 @@ def roll_out(
     with EnvPool(first, n_trajs, workers=cores if cores > 1 else 0, horizon=n_steps) as environment:
         for group, members in groups.items():
             columns: dict[str, np.ndarray] = {}
-            successes = []
+            method = config.algorithm if group == "test" else f"{config.algorithm} {group}"
+            solved = []
             for task in members:
                 if environment.task != task:
                     environment.assign(task)
@@ -121,23 +127,17 @@ def roll_out(
                 rewards = np.zeros((n_trajs, n_steps))
                 rewards[:, : len(recording.rewards)] = np.stack(recording.rewards, axis=1)
                 columns[task.name] = rewards.reshape(-1)
-                successes.append(
-                    {
-                        "task": task.name,
-                        "solved": result.solved,
-                        "episodes": result.episodes,
-                        "success_rate": f"{result.success_rate:.4f}",
-                        "mean_return": f"{result.mean_return:.3f}",
-                    }
-                )
+                counts = (result.solved, result.episodes, result.mean_return)
+                solved.append(ScoreRow(task.name, method, seed, step, *counts))
                 log.info("%s: %d/%d solved, return %.1f", task, result.solved, result.episodes, result.mean_return)
             rows = (
                 {"traj": i // n_steps, "step": i % n_steps, **{name: f"{v[i]:.6g}" for name, v in columns.items()}}
                 for i in range(n_trajs * n_steps)
             )
             write_csv(folder / f"{group}_returns.csv", ["traj", "step", *columns], rows)
-            write_csv(folder / f"{group}_success.csv", list(successes[0]), successes)
-            rates[group] = float(np.mean([float(row["success_rate"]) for row in successes]))
+            rates[group] = float(mean_rate(solved))
+            scores += solved
+    write_score_table(folder / SCORES_FILE, sorted(scores, key=lambda row: row.method))
     return rates
 
 
@@ -151,6 +151,7 @@ class FineTune:
     seed: int
     folder: Path
     tracking: Tracking = field(default_factory=Tracking)
+    method: str = "finetune"  # its name in tables of scores
     device: str = "auto"
     threads: int = 0
 

@@ -39,6 +39,7 @@ from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.jobs.stage import StageProgress, commit_record, held, key_of, read_scores
 from pipeline.report.pictures import episode_frames
 from pipeline.stages.paths import RESULT_FILE
+from pipeline.stages.score_table import SCORES_FILE, ScoreRow, write_score_table
 from runtime.atomic import atomic_path
 from runtime.checkpoint import load_checkpoint
 from runtime.config import config_hash, dict_without, to_dict
@@ -74,6 +75,7 @@ class LearnOnline:
     prior: tuple[tuple[Task, Path], ...] = ()
     synthetic: bool = True
     tracking: Tracking = Tracking()
+    method: str = "SAC"  # its name in tables of scores
     device: str = "auto"
     threads: int = 0
 
@@ -96,6 +98,13 @@ class LearnOnline:
     def scores(self) -> OnlineScores:
         """The result of a finished run."""
         return read_scores(OnlineScores, self.output)
+
+    def score_rows(self) -> list[ScoreRow]:
+        return online_score_rows(self)
+
+    def summary(self) -> str:
+        scores = self.scores()
+        return f"{scores.last_solved}/{scores.episodes} solved, best {scores.best_solved}/{scores.episodes}"
 
     def __call__(self) -> None:
         with held(self, self.folder) as key:
@@ -195,8 +204,25 @@ def online_progress(folder: Path, steps: int) -> StageProgress:
     return StageProgress(f"step {row['step']:,}/{steps:,}{success}", row["step"] / steps)
 
 
+def online_score_rows(stage: Any) -> list[ScoreRow]:
+    """Every evaluation so far of a stage with task, method, seed and folder; `step` is the environment's."""
+    return [
+        ScoreRow(
+            stage.task.name,
+            stage.method,
+            stage.seed,
+            int(row["global_step"]),
+            int(row["solved"]),
+            int(row["episodes"]),
+            row["episodic_return"],
+        )
+        for row in read_history(stage.folder)
+    ]
+
+
 def finish(stage: Any, scores: OnlineScores, key: str) -> None:
-    """Write the result; what was kept to continue from is no longer needed."""
+    """Write the result and `scores.csv`; what was kept to continue from is no longer needed."""
+    write_score_table(stage.folder / SCORES_FILE, online_score_rows(stage))
     record = {"task": stage.task.name, "seed": stage.seed, "scores": asdict(scores)}
     commit_record(stage, record, key)
     discard(stage.folder)

@@ -2,12 +2,14 @@
 
 import csv
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from corl.online import HISTORY_COLUMNS
 from pipeline.results.compare import Method, _draw_success, aligned, band, compare, parse_methods, read_method
+from pipeline.stages.score_table import SCORES_FILE, ScoreRow, write_score_table
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError
 from runtime.metrics import write_csv
@@ -71,8 +73,28 @@ def test_the_loops_table_per_seed_and_offline_evaluation_are_read_too(tmp_path):
     row = dict(zip(columns, ("IIWA", "Box", "None", "Push", "100", "0.7", ""), strict=True))
     write_csv(tmp_path / "loop.csv", columns, [row])
     assert read_method("a", tmp_path / "loop.csv").success == {PUSH: {0: 0.7}}
-    write_csv(tmp_path / "test_success.csv", ["task", "success_rate"], [{"task": PUSH, "success_rate": "0.3"}])
-    assert read_method("a", tmp_path).success == {PUSH: {0: 0.3}}
+    write_csv(tmp_path / "any.csv", ["task", "success_rate"], [{"task": PUSH, "success_rate": "0.3"}])
+    assert read_method("a", tmp_path / "any.csv").success == {PUSH: {0: 0.3}}
+
+
+def test_scores_of_any_method_are_read(tmp_path):
+    """The loop's best iteration counts, elsewhere the last step; what stands beside a method is asked for by name."""
+    loop = [
+        ScoreRow(PUSH, "loop", 0, 0, 1, 10, 5.0), ScoreRow(PUSH, "loop", 1, 0, 9, 10, 5.0),
+        ScoreRow(PUSH, "loop", 0, 1, 8, 10, 5.0), ScoreRow(PUSH, "loop", 1, 1, 8, 10, 5.0),
+        ScoreRow(PUSH, "loop", 0, 2, 7, 10, 5.0), ScoreRow(PUSH, "loop", 1, 2, 9, 10, 5.0),
+        ScoreRow(PUSH, "loop practised", 0, 1, 10, 10, 5.0),
+    ]  # fmt: skip
+    write_score_table(tmp_path / "loop" / SCORES_FILE, loop)
+    method = read_method("a", tmp_path / "loop")
+    assert (method.success, method.curves) == ({PUSH: {0: 0.8, 1: 0.8}}, {})
+    assert read_method("a", Path(f"{tmp_path / 'loop'}@loop practised")).success == {PUSH: {0: 1.0}}
+    with pytest.raises(DataError, match=r"scores\.csv: has no method 'other', there are loop, loop practised"):
+        read_method("a", Path(f"{tmp_path / 'loop'}@other"))
+    online = [ScoreRow(SHELF, "SAC", 3, step, step // 100, 10, -1.5) for step in (100, 200)]
+    write_score_table(tmp_path / "sac" / SCORES_FILE, online)
+    method = read_method("a", tmp_path / "sac" / SCORES_FILE)
+    assert (method.success, method.curves) == ({SHELF: {3: 0.2}}, {SHELF: {3: {100: 0.1, 200: 0.2}}})
 
 
 def test_two_results_of_a_task_and_seed_are_refused_not_mixed(tmp_path):

@@ -1,5 +1,6 @@
 """Factored networks against plain loops, multitask learners against autograd, baselines from the command line."""
 
+import csv
 import json
 
 import numpy as np
@@ -18,7 +19,7 @@ from offline_compositional_rl_datasets.splits import Split, save_split
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.commands.baseline import baseline_command
-from pipeline.stages.multitask import read_table
+from pipeline.stages.score_table import SCORES_FILE, read_score_table
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError
 from runtime.metrics import read_metrics
@@ -282,6 +283,11 @@ def _write_data(root, tasks):
         write_expert(task_file(root, "expert", task), episodes, task)
 
 
+def _rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_the_baseline_from_the_command_line_writes_the_published_files_and_does_nothing_twice(tmp_path):
     _write_data(tmp_path / "data", TASKS[:2])
     save_split(tmp_path / "splits" / "mini" / "split_0.json", Split(tuple(TASKS[:2]), tuple(TASKS[2:])))
@@ -295,10 +301,13 @@ def test_the_baseline_from_the_command_line_writes_the_published_files_and_does_
     expected = {f"{which}_checkpoint_seed10.pt" for which in ("best_score", "best_success", "last")}
     expected |= {f"eval_step{step}_seed10.json" for step in (2, 4)} | {"final_results_seed10.json"}
     assert expected <= names
-    table = read_table(folder / "transformer_baseline_results.csv")
+    scores = read_score_table(folder / SCORES_FILE)
+    assert [row.task for row in scores if row.method == "transformer_td3_bc"] == [TASKS[2].name]
+    assert {row.method for row in scores} == {f"transformer_td3_bc{word}" for word in ("", " last", " train")}
+    table = _rows(folder / "transformer_baseline_results.csv")
     assert [row["task"] for row in table] == [TASKS[2].name, "OVERALL_AVERAGE"]
     assert {"score_seed10", "solved_seed10", "avg_score", "avg_success"} <= set(table[0])
-    trained = read_table(folder / "transformer_baseline_results_train_tasks.csv")
+    trained = _rows(folder / "transformer_baseline_results_train_tasks.csv")
     assert [row["task"] for row in trained[:2]] == [task.name for task in TASKS[:2]]
     before = json.loads((folder / "seed_10" / "final_results_seed10.json.json").read_text())
     parse_flags(baseline_command("transformer"), flags.split())

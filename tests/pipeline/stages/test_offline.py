@@ -24,6 +24,7 @@ from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.splits import Split, load_split, save_split, split_file
 from offline_compositional_rl_datasets.task import AXES, OBJECTS, ROBOTS, Task, all_tasks, tasks_of
 from pipeline.stages.offline import key_values, newest_checkpoint
+from pipeline.stages.score_table import SCORES_FILE, read_score_table
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError
 from runtime.paths import machine_settings
@@ -146,7 +147,7 @@ def _train(root, algo, steps=6):
 
 def test_an_agent_is_trained_offline_evaluated_and_fine_tuned(tmp_path, monkeypatch):
     for module in ("offline", "online"):
-        monkeypatch.setattr(f"pipeline.{module}.cpu_count", lambda: 1)  # no processes for episodes this short
+        monkeypatch.setattr(f"pipeline.stages.{module}.cpu_count", lambda: 1)  # no processes for episodes this short
     _prepare(tmp_path)
     folder = _train(tmp_path, "cp_iql")
     assert load_config(newest_checkpoint(folder, 0))[0].batch_size == 16
@@ -157,12 +158,19 @@ def test_an_agent_is_trained_offline_evaluated_and_fine_tuned(tmp_path, monkeypa
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["traj", "step", *(task.name for task in TASKS[:2])]
     assert [(row["traj"], row["step"]) for row in rows] == [(str(i), str(t)) for i in range(2) for t in range(4)]
-    with (evaluated / "task_-1" / "test_success.csv").open() as file:
-        assert [row["task"] for row in csv.DictReader(file)] == [TASKS[2].name]
+    scores = read_score_table(evaluated / "task_-1" / SCORES_FILE)
+    assert [(row.task, row.method) for row in scores] == [
+        (TASKS[2].name, "cp_iql"), (TASKS[0].name, "cp_iql train"), (TASKS[1].name, "cp_iql train"),
+    ]  # fmt: skip
+    assert {(row.step, row.trials) for row in scores} == {(6, 2)}
     sizes = ["--n_steps", "30", "--update_start_step", "10", "--batch_size", "8", "--eval_freq", "15", "--horizon", "5"]
     parse_flags(train_finetune.main, key_values([*where, *sizes, "--n_eval_episodes", "1"]))
     run = tmp_path / "_finetune_training" / "expert" / "default" / "full" / "cp_iql" / "0" / "10" / "task_0"
     assert [row["global_step"] for row in read_history(run)] == [15, 30]
+    assert [(row.method, row.step) for row in read_score_table(run / SCORES_FILE)] == [
+        ("finetune", 15),
+        ("finetune", 30),
+    ]
     with pytest.raises(ConfigError, match="has 1 test tasks"):
         parse_flags(train_finetune.main, key_values([*where, "--task_id", "1"]))
 

@@ -15,7 +15,8 @@ from pipeline.commands.online import VARIANTS
 from pipeline.commands.sweep import sweep_command
 from pipeline.loop.config import ClusterConfig
 from pipeline.stages.online import LearnOnline
-from pipeline.sweeps.online import HISTORIES_FILE, RESULTS_FILE, steps_to_solve, write_tables
+from pipeline.stages.score_table import SCORES_FILE, read_score_table
+from pipeline.sweeps.online import RESULTS_FILE, write_online_table
 from pipeline.sweeps.ownership import owned
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, StateError
@@ -49,18 +50,16 @@ def test_the_tables_hold_last_and_best_success_and_when_a_task_was_solved(tmp_pa
     stages = _stages(tmp_path)
     _write_history(stages[0].folder, [0.0, 0.9, 0.6])
     _write_history(stages[1].folder, [0.0, 0.2])
-    write_tables(stages, tmp_path / "out")
-    first, second, overall = _rows(tmp_path / "out" / RESULTS_FILE)
+    rows = [row for stage in stages for row in stage.score_rows()]
+    write_online_table(rows, tmp_path / "out")
+    first, overall = _rows(tmp_path / "out" / RESULTS_FILE)
     assert (first["success_seed0"], first["best_success_seed0"], first["steps_to_solve_seed0"]) == ("0.6", "0.9", "200")
     assert (first["success_seed1"], first["steps_to_solve_seed1"]) == ("0.2", "")
     assert float(first["avg_success"]) == pytest.approx(0.4)
-    assert second["avg_success"] == ""  # no run of it has been evaluated
     assert float(overall["avg_best_success"]) == pytest.approx(0.55)
-    histories = _rows(tmp_path / "out" / HISTORIES_FILE)
-    assert [(row["seed"], row["global_step"]) for row in histories] == [
-        ("0", "100"), ("0", "200"), ("0", "300"), ("1", "100"), ("1", "200"),
+    assert [(row.seed, row.step, row.solved) for row in rows] == [
+        (0, 100, 0), (0, 200, 9), (0, 300, 6), (1, 100, 0), (1, 200, 2),
     ]  # fmt: skip
-    assert steps_to_solve([]) is None
 
 
 def test_a_sweep_runs_its_jobs_once_and_collects_them(tmp_path):
@@ -73,6 +72,9 @@ def test_a_sweep_runs_its_jobs_once_and_collects_them(tmp_path):
     rows = _rows(tmp_path / "sac_exp" / "target" / RESULTS_FILE)
     assert [row["task"] for row in rows] == [TASKS[0].name, "OVERALL_AVERAGE"]
     result = next((tmp_path / "runs").glob("*/result.json"))
+    scores = read_score_table(tmp_path / "sac_exp" / "target" / SCORES_FILE)
+    assert [(row.method, row.seed, row.step) for row in scores] == [(VARIANTS["original"].exp_name, 0, 12)]
+    assert read_score_table(result.with_name(SCORES_FILE)) == scores
     before = result.stat().st_mtime_ns
     parse_flags(main, flags.split())
     assert result.stat().st_mtime_ns == before
@@ -125,8 +127,7 @@ def test_sites_can_be_told_to_sweeps_and_baselines_as_to_the_loop(command, tmp_p
     def run(stages, resources, cluster, *_, **__):
         asked.append(cluster)
 
-    monkeypatch.setattr("pipeline.sweeps.online.run_sweep", run)
-    monkeypatch.setattr("pipeline.stages.multitask.run_seeds", run)
+    monkeypatch.setattr("pipeline.sweeps.sweep.run_sweep", run)
     file = tmp_path / "site.yaml"
     file.write_text(
         "cluster: {kind: slurm, partition: gpu, setup: [module load cuda], sbatch: {nice: 5}}\ntraining: {}\n"
