@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -44,6 +46,15 @@ def report(measurements: Sequence[Measurement], json: Path | None, **figures: An
     if json:
         rows = [asdict(m) | {"ratio": m.ratio} for m in measurements]
         write_json(json, {"measurements": rows, "torch": torch.__version__, **figures})
+
+
+def machine() -> str:
+    """The processor, its cores and how busy it is."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    busy = f", {os.getloadavg()[0]:.1f} processes at work" if hasattr(os, "getloadavg") else ""
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores{busy}, torch {torch.__version__}"
 
 
 def seconds_of(function: Callable[[], Any], device: torch.device, *, repeats: int, warmup: int = 1) -> float:

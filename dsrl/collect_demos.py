@@ -30,6 +30,8 @@ from dsrl.demos import DATA_FILES, Demonstration, read_demonstrations, write_dem
 from dsrl.recorded_env import recorded_task
 from dsrl.tasks import Task, standard_task
 from envs.gymnasium_task import GymnasiumTask
+from envs.robomimic.arguments import TASK_SERIES
+from envs.robomimic.experts import EXPERTS
 from envs.robomimic.task import RobomimicTask
 from runtime.atomic import artifact_info, atomic_path, checksum, commit_artifact
 from runtime.cli import parse_flags
@@ -272,6 +274,16 @@ def main(
             raise ConfigError(f"--expert {expert}: expected the sac_policy_model.pt of a policy that acts in {name}")
         if learned and download:
             raise ConfigError(f"--download: no published demonstrations of {name}, expected --expert")
+        if not learned and not download and name not in EXPERTS:
+            raise ConfigError(
+                f"--tasks {name}: no scripted demonstrator, expected one of {', '.join(EXPERTS)}; demonstrations "
+                f"of {name} are published files alone: put {DATA_FILES[0]} at {datasets / name / 'ph'}"
+            )
+        if download and name in TASK_SERIES and not url.endswith(DATA_FILES[0]):
+            raise ConfigError(
+                f"--download: {name} is published today as of robosuite 1.5, expected --url of a {DATA_FILES[0]}: "
+                f"{name} is built as of robosuite {' or '.join(TASK_SERIES[name])} alone"
+            )
     for name in tasks:
         if isinstance(standard_task(name), GymnasiumTask):
             _collect_of_gymnasium(

@@ -13,6 +13,7 @@ from dsrl.demos import DATA_FILES
 from dsrl.denoising import SPACINGS, ddim_times
 from dsrl.normalizer import RELATIVE_QUATERNION
 from dsrl.tasks import standard_task
+from envs.robomimic.arguments import TASK_SERIES
 from runtime.config import from_mapping, load_yaml
 from runtime.errors import ConfigError, DataError, expect_range
 from runtime.program import PROJECT_ROOT
@@ -87,12 +88,18 @@ class BCConfig:
                 return place
         raise DataError(
             f"{folder}: no data set (looked for ph/{DATA_FILES[0]} and scripted/{DATA_FILES[-1]}); "
-            f"record one with `python -m dsrl.collect_demos --tasks {self.task}` or give --data_path"
+            f"{_where_from(self.task)} or give --data_path"
         )
 
     @property
     def save_folder(self) -> Path:
         return Path(self.save_dir or f"checkpoints/bc/{self.task}")
+
+
+def _where_from(task: str) -> str:
+    if task in TASK_SERIES:
+        return f"demonstrations of {task} are published files alone: put {DATA_FILES[0]} there"
+    return f"record one with `python -m dsrl.collect_demos --tasks {task}`"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def main(
     spacing: str | None = None,
     eta: float = 0.0,
     use_ema: bool = True,
-    horizon: int = 400,
+    horizon: int | None = None,
     full_horizon: bool = False,
     num_envs: int = 10,
     workers: int = 0,
@@ -46,7 +46,7 @@ def main(
         spacing: leading or trailing sampling times; default: the checkpoint's
         eta: 0 makes sampling deterministic given its first noise
         use_ema: averaged weights rather than the last ones
-        horizon: control steps per episode
+        horizon: control steps per episode; default: the task's
         full_horizon: go on after a success, to see whether the task stays solved
         num_envs: episodes side by side
         workers: processes to step them (0: this one)
@@ -63,7 +63,7 @@ def main(
     from runtime.metrics import write_csv
     from runtime.provenance import provenance
 
-    expect_sizes(n_episodes=n_episodes, horizon=horizon, num_envs=num_envs)
+    expect_sizes(n_episodes=n_episodes, num_envs=num_envs, **({} if horizon is None else {"horizon": horizon}))
     if workers < 0:
         raise ConfigError(f"--workers {workers}: expected 0 or more")
     if deterministic and not sac:
@@ -71,6 +71,7 @@ def main(
     configure_logging()
     opened = Checkpoint.read(checkpoint)
     opened.expect_task(task)
+    horizon = opened.task.horizon if horizon is None else horizon
     policy = DiffusionPolicy(
         opened, ddim_steps=ddim_steps, spacing=spacing, eta=eta, device=pick_device(device), use_ema=use_ema
     )

@@ -114,8 +114,8 @@ class NoiseAliasingSAC(NoiseSAC):
         loss = critic_loss(stacked(self.action_critic.q_networks), batch, target)
         descend(self.action_critic_optimizer, loss)
         polyak_update(self.action_critic_target, self.action_critic, self.tau)
-        distilled = [self.distill(drawn) for _ in range(self.distillation.steps)]
-        return {"critic_loss": loss.detach(), "q_value": target.mean(), "distill_loss": torch.stack(distilled).mean()}
+        distilled = self.distill(drawn, self.distillation.steps)
+        return {"critic_loss": loss.detach(), "q_value": target.mean(), "distill_loss": distilled.mean()}
 
     @torch.no_grad()
     def _next_chunks(self, drawn: Drawn) -> tuple[Tensor, Tensor]:
@@ -130,20 +130,27 @@ class NoiseAliasingSAC(NoiseSAC):
         self.memory.put_next(drawn.next_rows[due], chunks.cpu().numpy(), log_density.cpu().numpy(), self._n_updates)
         return self.memory.next(drawn.next_rows, self.device)
 
-    def distill(self, drawn: Drawn) -> Tensor:
-        """One step of Q_W(s, w) towards Q_A(s, DDIM(s, w)) at w ~ N(0, I) within the noise's bounds."""
+    def distill(self, drawn: Drawn, steps: int = 1) -> Tensor:
+        """Steps of Q_W(s, w) towards Q_A(s, DDIM(s, w)) at w ~ N(0, I) within the noise's bounds.
+
+        Returns their losses (steps,). Q_A stays as it is meanwhile: its values are computed for all steps at once.
+        """
         states = drawn.batch.states
+        repeated, count = states.repeat(steps, 1), steps * len(states)
         if self.distillation.pairs:
-            number = self.rows.integers(self.distillation.pairs, size=len(states))
-            w, chunks = self.memory.pairs(drawn.rows, number, self.device)
+            number = self.rows.integers(self.distillation.pairs, size=count)
+            w, chunks = self.memory.pairs(np.tile(drawn.rows, steps), number, self.device)
         else:
-            w = self._prior(len(states))
-            chunks = self.frozen.denoise(states, w)
+            w = self._prior(count)
+            chunks = self.frozen.denoise(repeated, w)
         with torch.no_grad():
-            targets = stacked(self.action_critic.q_networks)(states, chunks)
-        loss = F.mse_loss(stacked(self.critic.q_networks)(states, w / self._bound), targets)
-        descend(self.critic.optimizer, loss)
-        return loss.detach()
+            targets = stacked(self.action_critic.q_networks)(repeated, chunks)
+        losses = []
+        for noise, wanted in zip((w / self._bound).split(len(states)), targets.split(len(states), dim=1), strict=True):
+            loss = F.mse_loss(stacked(self.critic.q_networks)(states, noise), wanted)
+            descend(self.critic.optimizer, loss)
+            losses.append(loss.detach())
+        return torch.stack(losses)
 
     @property
     def _bound(self) -> Tensor:

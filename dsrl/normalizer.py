@@ -68,6 +68,8 @@ def feature_columns(task: Task, keys: Sequence[str], relative_quaternion: str) -
         return None
     if not isinstance(task, RobomimicTask) or task.name == "lift":
         return None
+    if task.name not in ("can", "square"):
+        raise ConfigError(f"relative_quaternion {relative_quaternion!r}: expected raw for {task}")
     dims = task.observation_dims
     start = sum(dims[key] for key in keys[: list(keys).index("object")])
     # Position and quaternion of the object, then the same from the hand; robosuite 1.5 has them the other way round.

@@ -22,7 +22,7 @@ def main(
     deterministic: bool = False,
     n_episodes: int = 3,
     ddim_steps: int | None = None,
-    horizon: int = 400,
+    horizon: int | None = None,
     seed: int = 0,
     camera: str = "agentview",
     width: int = 320,
@@ -37,7 +37,7 @@ def main(
         deterministic: take the mean of the SAC policy
         n_episodes: episodes, with the seeds of dsrl.evaluate
         ddim_steps: sampling steps; default: the checkpoint's
-        horizon: control steps per episode
+        horizon: control steps per episode; default: the task's
         seed: of start states and noise
         camera: agentview, frontview, birdview, sideview or robot0_eye_in_hand
         width: of the picture
@@ -54,11 +54,12 @@ def main(
     from runtime.errors import ConfigError, expect_sizes
     from runtime.logs import configure_logging
 
-    expect_sizes(n_episodes=n_episodes, horizon=horizon)
+    expect_sizes(n_episodes=n_episodes, **({} if horizon is None else {"horizon": horizon}))
     if deterministic and not sac:
         raise ConfigError("--deterministic: expected --sac too, whose mean it takes")
     configure_logging()
     policy = DiffusionPolicy.load(checkpoint, ddim_steps=ddim_steps)
+    horizon = policy.task.horizon if horizon is None else horizon
     choose = Prior(policy.noise_dim)
     if sac:
         from dsrl.noise_env import load_actor

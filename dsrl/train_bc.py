@@ -47,7 +47,7 @@ def main(
     What is not given comes from config/dsrl/bc_{task}.yaml.
 
     Args:
-        task: lift, can, square, or a MuJoCo task of gymnasium such as Hopper-v5
+        task: lift, can, square, tool_hang, transport, or a MuJoCo task of gymnasium such as Hopper-v5
         data_path: HDF5 file; default: what is found under datasets/
         save_dir: folder of the checkpoints; default checkpoints/bc/{task}
         config: another YAML file of settings

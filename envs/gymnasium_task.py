@@ -110,6 +110,11 @@ class GymnasiumTask:
     def observation_dim(self, keys: tuple[str, ...] = (KEY,)) -> int:
         return sum(self.observation_dims[key] for key in keys)
 
+    @property
+    def horizon(self) -> int:
+        """Control steps of an episode, as gymnasium has it."""
+        return gymnasium.spec(self.name).max_episode_steps
+
     def make_env(
         self,
         *,

@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium
 
-from envs.robomimic.task import task_names
+from envs.robomimic.task import HORIZONS, task_names
 from envs.task_env import TaskEnv, expect_count
 from offline_compositional_rl_datasets.task import all_tasks
 from runtime.errors import ConfigError
@@ -19,8 +19,8 @@ from runtime.errors import ConfigError
 COMPOSUITE_NAMESPACE, ROBOMIMIC_NAMESPACE = "CompoSuite", "Robomimic"
 """Namespaces of the tasks' names."""
 
-HORIZONS = {COMPOSUITE_NAMESPACE: 500, ROBOMIMIC_NAMESPACE: 400}
-"""Control steps per episode."""
+COMPOSUITE_HORIZON = 500
+"""Control steps per episode; Robomimic's tasks have `envs.robomimic.task.HORIZONS`."""
 
 
 def register_all() -> None:
@@ -35,7 +35,7 @@ def register_all() -> None:
                     f"{namespace}/{name}-v0",
                     entry_point="envs.registration:make_single",
                     vector_entry_point="envs.registration:make_vector",
-                    max_episode_steps=HORIZONS[namespace],
+                    max_episode_steps=_limit(name),
                     kwargs={"task": name},
                 )
 
@@ -49,7 +49,7 @@ def make_single(task: str, *, horizon: int | None = None, chunk: int = 1, **opti
     import envs
 
     _expect_ends(options)
-    _expect_within(horizon, HORIZONS[_namespace(task)] * chunk)
+    _expect_within(horizon, _limit(task) * chunk)
     return envs.make(task, horizon=_own_horizon(task, horizon, chunk), **_chunked(chunk), **options)
 
 
@@ -81,8 +81,9 @@ def make_vector(
     return VectorEnv(task, num_envs, horizon=least, **_chunked(chunk), **options)
 
 
-def _namespace(task: str) -> str:
-    return ROBOMIMIC_NAMESPACE if task in task_names() else COMPOSUITE_NAMESPACE
+def _limit(task: str) -> int:
+    """Control steps of an episode."""
+    return HORIZONS.get(task, COMPOSUITE_HORIZON)
 
 
 def _own_horizon(task: str, horizon: int | None, chunk: int) -> int | None:
@@ -90,7 +91,7 @@ def _own_horizon(task: str, horizon: int | None, chunk: int) -> int | None:
 
     Of chunks it does not know how many control steps they are.
     """
-    return HORIZONS[_namespace(task)] if horizon is None and chunk != 1 else horizon
+    return _limit(task) if horizon is None and chunk != 1 else horizon
 
 
 def _chunked(chunk: int) -> dict[str, int]:

@@ -20,11 +20,22 @@ from runtime.errors import DataError
 SERIES = ("1.4", "1.5")
 """Versions of robosuite whose environments are built here."""
 
-ENV_NAMES = {"lift": "Lift", "can": "PickPlaceCan", "square": "NutAssemblySquare"}
+ENV_NAMES = {
+    "lift": "Lift",
+    "can": "PickPlaceCan",
+    "square": "NutAssemblySquare",
+    "tool_hang": "ToolHang",
+    "transport": "TwoArmTransport",
+}
+TASK_SERIES = {"tool_hang": ("1.4",), "transport": ("1.4",)}
+"""Versions that a task is built of; the others are of all."""
+
+ROBOTS = {name: ["Panda", "Panda"] if name == "transport" else ["Panda"] for name in ENV_NAMES}
 
 MODEL_TIMESTEP = 0.002  # s, robosuite's
 
 _HONOURED_MODEL_KEYS = ("table_full_size", "table_friction", "initialization_noise")
+_NOT_HONOURED = {"transport": ("table_full_size",)}
 _WITHOUT_EFFECT = frozenset(
     (
         *("has_renderer", "has_offscreen_renderer", "renderer", "renderer_config", "render_camera"),
@@ -34,16 +45,26 @@ _WITHOUT_EFFECT = frozenset(
     )
 )
 _AS_BUILT: Mapping[str, tuple[Any, ...]] = {
-    "robots": (["Panda"], "Panda"),
-    "env_configuration": ("default",),
-    "gripper_types": ("default", ["default"], "PandaGripper", ["PandaGripper"]),
     "reward_scale": (1.0,),
     "reward_shaping": (False,),
     "placement_initializer": (None,),
     "hard_reset": (True,),
 }
+_ONE_ARM: Mapping[str, tuple[Any, ...]] = {
+    "robots": (["Panda"], "Panda"),
+    "env_configuration": ("default",),
+    "gripper_types": ("default", ["default"], "PandaGripper", ["PandaGripper"]),
+}
 _AS_BUILT_OF_TASK: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "lift": {},
+    "tool_hang": {},
+    "transport": {
+        "tables_boundary": ([0.8, 1.2, 0.05],),
+        "bin_size": ([0.3, 0.3, 0.15],),
+        "env_configuration": ("single-arm-opposed", "default"),
+        "robots": (["Panda", "Panda"],),
+        "gripper_types": ("default", "PandaGripper", ["default"] * 2, ["PandaGripper"] * 2),
+    },
     "can": {
         "bin1_pos": ([0.1, -0.25, 0.8],),
         "bin2_pos": ([0.1, 0.28, 0.8],),
@@ -122,12 +143,18 @@ def read_env_args(text: str | bytes, source: str) -> EnvArguments:
     controller = _Keys(keys.take("controller_configs"), source, "controller_configs")
     series = _series(version, "body_parts" in controller.values, source)
     control_freq = keys.number("control_freq", 20, 1, 1 / MODEL_TIMESTEP)
-    for key, allowed in {**_AS_BUILT, **_AS_BUILT_OF_TASK[task]}.items():
+    if series not in TASK_SERIES.get(task, SERIES):
+        raise DataError(
+            f"{source}: {env_name} of robosuite {series}, expected that of {' or '.join(TASK_SERIES[task])} "
+            "(low_dim_v141.hdf5): the other is not built here"
+        )
+    for key, allowed in {**_AS_BUILT, **_ONE_ARM, **_AS_BUILT_OF_TASK[task]}.items():
         keys.expect(key, allowed)
     if series == "1.5":
         keys.expect("lite_physics", (True, False))
         keys.expect("seed", (None,))
-    model = {key: keys.take(key) for key in _HONOURED_MODEL_KEYS if key in keys.values}
+    honoured = [key for key in _HONOURED_MODEL_KEYS if key not in _NOT_HONOURED.get(task, ())]
+    model = {key: keys.take(key) for key in honoured if key in keys.values}
     for key, value in model.items():
         _check_model(keys, key, value)
     keys.finish(_WITHOUT_EFFECT)

@@ -1,4 +1,4 @@
-"""Operational space control of one arm and its gripper, stepped on MuJoCo directly.
+"""Operational space control of arms and their grippers, stepped on MuJoCo directly.
 
 The same law as robosuite's OSC_POSE with fixed gains and delta actions (Khatib 1987), without the three forward passes
 and the Python layers around each substep. Tests hold it to robosuite 1.4's own stepping, and to traces of 1.5's.
@@ -6,7 +6,7 @@ and the Python layers around each substep. Tests hold it to robosuite 1.4's own 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mujoco
@@ -16,45 +16,61 @@ from envs.robomimic.arguments import Law
 from envs.robomimic.substeps import NUM_JOINTS, run_substeps
 from envs.task_env import HoldsViews
 
-_ARM = slice(0, NUM_JOINTS)
-_FINGERS = slice(NUM_JOINTS, NUM_JOINTS + 2)
 _MEMORY = ("rest_pose", "goal_position", "goal_rotation", "gripper_command", "first_mass")
+ARM_ACTION_DIM = 7
+"""Numbers of an action per arm."""
 
 
 class OperationalSpaceController(HoldsViews):
-    """Goals and gripper command of a robosuite robot, acting on `model` and `data`; `step` runs a whole control step.
+    """Goals and gripper commands of robosuite's robots (A), acting on `model` and `data`; `step` runs a control step.
 
-    `robot` gives indices and gains; `model` need not be the one that robosuite holds, but has its joints and sites.
+    `robots` give indices and gains; `model` need not be the one that robosuite holds, but has its joints and sites.
     """
 
-    def __init__(self, robot: Any, law: Law, model: mujoco.MjModel, data: mujoco.MjData, substeps: int) -> None:
-        _expect_arm_first(robot, model)
+    def __init__(
+        self, robots: Sequence[Any], law: Law, model: mujoco.MjModel, data: mujoco.MjData, substeps: int
+    ) -> None:
+        for robot in robots:
+            _expect_joints_in_a_row(robot, model)
         self.model, self.data, self.substeps = model, data, substeps
-        self._site = int(robot.eef_site_id)
-        built = robot.controller
-        self._kp, self._kd = (np.array(gains[:6], dtype=np.float64) for gains in (built.kp, built.kd))
-        self._scale, self._offset = _affine(built.input_min, built.input_max, built.output_min, built.output_max)
-        self._input_min, self._input_max = built.input_min, built.input_max
+        self._sites = np.array([int(robot.eef_site_id) for robot in robots])
+        self._first_q = np.array([int(robot._ref_joint_pos_indexes[0]) for robot in robots])
+        self._first_v = np.array([int(robot._ref_joint_vel_indexes[0]) for robot in robots])
+        self._first_ctrl = np.array([int(robot._ref_joint_actuator_indexes[0]) for robot in robots])
+        built = [robot.controller for robot in robots]
+        self._kp, self._kd = (
+            np.array([getattr(each, name)[:6] for each in built], dtype=np.float64) for name in ("kp", "kd")
+        )
+        first = built[0]
+        self._scale, self._offset = _affine(first.input_min, first.input_max, first.output_min, first.output_max)
+        self._input_min, self._input_max = first.input_min, first.input_max
         self._keeps_orientation, self._finger_steps = law.keeps_orientation, np.array(law.finger_steps)
-        self._low, self._high = (np.array(limit, dtype=np.float64) for limit in robot.torque_limits)
-        fingers = model.actuator_ctrlrange[_FINGERS]
-        self._finger_middle, self._finger_half = fingers.mean(axis=1), 0.5 * (fingers[:, 1] - fingers[:, 0])
-        self._mass_rows, self._jacobian = model.dof_Madr[_ARM].copy(), np.zeros((6, model.nv))
+        self._low, self._high = (
+            np.array([robot.torque_limits[end] for robot in robots], dtype=np.float64) for end in (0, 1)
+        )
+        fingers = model.actuator_ctrlrange[self._first_ctrl[:, None] + NUM_JOINTS + np.arange(2)]
+        self._finger_middle, self._finger_half = fingers.mean(axis=2), 0.5 * (fingers[..., 1] - fingers[..., 0])
+        joints = np.arange(NUM_JOINTS)
+        self._mass_rows, self._jacobian = model.dof_Madr[self._first_v[:, None] + joints], np.zeros((6, model.nv))
+        self._joints = self._first_q[:, None] + joints
         # Views into MuJoCo's memory: attribute access through the bindings costs more than the arithmetic.
-        self._q, self._qd, self._bias = data.qpos[_ARM], data.qvel[_ARM], data.qfrc_bias[_ARM]
+        self._qpos, self._qvel, self._bias = data.qpos, data.qvel, data.qfrc_bias
         self._qM, self._ctrl = data.qM, data.ctrl
-        self._position, self._rotation = data.site_xpos[self._site], data.site_xmat[self._site].reshape(3, 3)
+        self._positions, self._rotations = data.site_xpos, data.site_xmat
         self.reset()
 
     def reset(self, first_mass: np.ndarray | None = None) -> None:
-        """Goals at the hand's pose, rest pose at the arm's, gripper command in the middle; needs fresh kinematics.
+        """Goals at the hands' poses, rest pose at the arms', gripper command in the middle; needs fresh kinematics.
 
-        `first_mass` (7, 7) is used in the next substep in place of the state's own mass matrix.
+        `first_mass` (A, 7, 7) is used in the next substep in place of the state's own mass matrices.
         """
-        self.rest_pose = self._q.copy()
-        self.goal_position, self.goal_rotation = self._position.copy(), self._rotation.copy()
-        self.gripper_command = np.zeros(2)
-        self.first_mass = np.full((NUM_JOINTS, NUM_JOINTS), np.nan) if first_mass is None else first_mass.copy()
+        arms = len(self._sites)
+        self.rest_pose = self._qpos[self._joints]
+        self.goal_position = self._positions[self._sites]
+        self.goal_rotation = self._rotations[self._sites].reshape(arms, 3, 3)
+        self.gripper_command = np.zeros((arms, 2))
+        shape = (arms, NUM_JOINTS, NUM_JOINTS)
+        self.first_mass = np.full(shape, np.nan) if first_mass is None else np.array(first_mass).reshape(shape)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """What the next control step depends on besides the physics' state."""
@@ -65,35 +81,38 @@ class OperationalSpaceController(HoldsViews):
             getattr(self, name)[:] = np.asarray(snapshot[name])
 
     def step(self, action: np.ndarray) -> None:
-        """One control step for `action` (7,) float64, clipped to [-1, 1]; kinematics are those of the new state.
+        """One control step for `action` (A * 7,) float64, clipped to [-1, 1]; kinematics are those of the new state.
 
-        Of the last number the sign alone acts.
+        Of each arm's last number the sign alone acts.
         """
-        delta = np.clip(action[:6], self._input_min, self._input_max) * self._scale + self._offset
+        each = action.reshape(len(self._sites), ARM_ACTION_DIM)
+        delta = np.clip(each[:, :6], self._input_min, self._input_max) * self._scale + self._offset
         run_substeps(
-            self.substeps, self.model._address, self.data._address, self._site, delta, self._keeps_orientation,
-            np.sign(action[6]) * self._finger_steps, self.goal_position, self.goal_rotation, self.gripper_command,
-            self.rest_pose, self.first_mass, self._kp, self._kd, self._q, self._qd, self._bias, self._qM,
-            self._mass_rows, self._position, self._rotation, self._ctrl, self._low, self._high, self._finger_middle,
-            self._finger_half, self._jacobian,
+            self.substeps, self.model._address, self.data._address, self._sites, self._first_q, self._first_v,
+            self._first_ctrl, delta, self._keeps_orientation, np.sign(each[:, 6:]) * self._finger_steps,
+            self.goal_position, self.goal_rotation, self.gripper_command, self.rest_pose, self.first_mass, self._kp,
+            self._kd, self._qpos, self._qvel, self._bias, self._qM, self._mass_rows, self._positions, self._rotations,
+            self._ctrl, self._low, self._high, self._finger_middle, self._finger_half, self._jacobian,
         )  # fmt: skip
 
 
-def _expect_arm_first(robot: Any, model: mujoco.MjModel) -> None:
-    """Slices then give views instead of copies, and the arm's part of the mass matrix needs nothing of the rest."""
-    arm = list(range(NUM_JOINTS))
+def _expect_joints_in_a_row(robot: Any, model: mujoco.MjModel) -> None:
+    """Slices then give views instead of copies, and an arm's part of the mass matrix needs nothing of the rest."""
+    first = int(robot._ref_joint_vel_indexes[0])
+    row = np.arange(NUM_JOINTS)
     found = {
-        "positions": list(robot._ref_joint_pos_indexes),
-        "velocities": list(robot._ref_joint_vel_indexes),
-        "actuators": list(robot._ref_joint_actuator_indexes),
-        "parents": [int(parent) + 1 for parent in model.dof_parentid[_ARM]],
+        "positions": (robot._ref_joint_pos_indexes, int(robot._ref_joint_pos_indexes[0]) + row),
+        "velocities": (robot._ref_joint_vel_indexes, first + row),
+        "actuators": (robot._ref_joint_actuator_indexes, int(robot._ref_joint_actuator_indexes[0]) + row),
+        "parents": (model.dof_parentid[first : first + NUM_JOINTS], np.append(-1, first + row[:-1])),
+        "fingers": (
+            robot._ref_joint_gripper_actuator_indexes,
+            int(robot._ref_joint_actuator_indexes[0]) + NUM_JOINTS + row[:2],
+        ),
     }
-    for what, indices in found.items():
-        if indices != arm:
-            raise ValueError(f"{what} of the joints of {robot.name} at {indices}, expected {arm}")
-    fingers = list(robot._ref_joint_gripper_actuator_indexes)
-    if fingers != [NUM_JOINTS, NUM_JOINTS + 1]:
-        raise ValueError(f"actuators of the fingers of {robot.name} at {fingers}, expected them after the arm's")
+    for what, (indices, expected) in found.items():
+        if [int(index) for index in indices] != [int(index) for index in expected]:
+            raise ValueError(f"{what} of {robot.name} at {list(indices)}, expected {list(expected)}")
 
 
 def _affine(

@@ -1,4 +1,4 @@
-"""Lift, Can and Square on robosuite's models, as gymnasium environments with low-dim observations."""
+"""Robomimic's tasks on robosuite's models, as gymnasium environments with low-dim observations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from envs.robomimic.controller import OperationalSpaceController
 from envs.robomimic.observation import Observer, solved_test
 from envs.robomimic.scene import Scene
-from envs.robomimic.task import ACTION_DIM, POLICY_KEYS, RobomimicTask
+from envs.robomimic.task import RobomimicTask
 from envs.task_env import TaskEnv, expect_count
 from runtime.errors import ConfigError
 
@@ -22,7 +22,8 @@ _ALL_PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION
 class RobomimicEnv(TaskEnv):
     """One task, mostly at 20 control steps per second; an action is a chunk of `chunk` of them, executed open loop.
 
-    Observation (D,) float32, the observations of `keys` one after the other; action (chunk * 7,) in [-1, 1]. The
+    Observation (D,) float32, the observations of `keys` one after the other; action (chunk * 7,) in [-1, 1] (of two
+    arms chunk * 14). The
     reward is the number of control steps of the chunk after which the task was solved, 0 to `chunk`.
     `info["success"]`: solved after any of them; `info["executed"]`: how many were executed. The horizon (control
     steps) is reported as `truncated`, and within a chunk nothing is executed beyond it. With `until_success` the first
@@ -39,7 +40,7 @@ class RobomimicEnv(TaskEnv):
         *,
         horizon: int | None = 400,
         chunk: int = 1,
-        keys: Sequence[str] = POLICY_KEYS,
+        keys: Sequence[str] | None = None,
         until_success: bool = False,
         render_mode: str | None = None,
         camera: str = "agentview",
@@ -48,27 +49,36 @@ class RobomimicEnv(TaskEnv):
     ) -> None:
         task = RobomimicTask.standard(task) if isinstance(task, str) else task
         expect_count("chunk", chunk)
+        keys = task.policy_keys if keys is None else keys
         _expect_keys(keys, task)
         self.chunk, self.keys, self.until_success = chunk, tuple(keys), until_success
         super().__init__(task, horizon=horizon, render_mode=render_mode, camera=camera, width=width, height=height)
         size = self.task.observation_dim(self.keys)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (chunk * ACTION_DIM,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (chunk * task.action_dim,), np.float32)
 
     def _build(self) -> None:
         self.scene = Scene.of(self.task)
+        self._bind()
+
+    def _bind(self) -> None:
+        """Take a copy of the scene's present model, and what looks at it."""
+        self._drawn = self.scene.drawn
         self.model = self.scene.slim.__copy__()
         self.data = mujoco.MjData(self.model)
         original = self.scene.robosuite
         substeps = int(original.control_timestep / original.model_timestep)
         arguments = self.scene.arguments
         self.metadata = {**self.metadata, "render_fps": arguments.control_freq}
-        self.controller = OperationalSpaceController(original.robots[0], arguments.law, self.model, self.data, substeps)
+        self.controller = OperationalSpaceController(original.robots, arguments.law, self.model, self.data, substeps)
         self.observer = Observer(self.scene, self.model, self.data)
         self.solved = solved_test(self.scene, self.model, self.data)
 
     def _begin(self, seed: int) -> None:
         self.close()  # pictures are made of the former episode's cube
+        if self.scene.redraws:
+            self.scene.redraw(seed)
+            self._bind()
         self.scene.start(seed, self.model, self.data)
         self.controller.reset(self.scene.first_mass)
         self.observer.begin()
@@ -79,7 +89,7 @@ class RobomimicEnv(TaskEnv):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         action = self._taken(action)
         solved, before = 0, self.steps
-        for command in action.reshape(self.chunk, ACTION_DIM):
+        for command in action.reshape(self.chunk, self.task.action_dim):
             self.observer.remember()
             self.controller.step(command)
             self.steps += 1
@@ -104,6 +114,7 @@ class RobomimicEnv(TaskEnv):
         from envs.render import Renderer
 
         if self._renderer is None:
+            self._with_own_models()
             self._renderer = Renderer(self.scene.to_draw(self.model), *self._picture)
         return self._renderer.render(self.data)
 
@@ -135,7 +146,7 @@ class RobomimicEnv(TaskEnv):
         return {
             "env_args": self.task.env_args,
             "state": state,
-            "placement": self.scene.placement(self.model),
+            "placement": self.scene.placement(self.model) | ({"seed": self._drawn} if self.scene.redraws else {}),
             "controller": self.controller.snapshot(),
             "object_before": self.observer.memory.copy(),
         }
@@ -144,6 +155,9 @@ class RobomimicEnv(TaskEnv):
         if physics["env_args"] != self.task.env_args:
             raise ValueError("made with other env_args")
         self.close()
+        if self.scene.redraws and physics["placement"]["seed"] is not None:
+            self.scene.redraw(physics["placement"]["seed"])
+            self._bind()
         mujoco.mj_resetData(self.model, self.data)
         self.scene.place(physics["placement"], self.model, self.data)
         mujoco.mj_setState(self.model, self.data, np.asarray(physics["state"]), _ALL_PHYSICS)
@@ -153,7 +167,13 @@ class RobomimicEnv(TaskEnv):
 
     def model_xml(self) -> str:
         """The MJCF of the present episode's model; paths of meshes and textures start at the `robosuite` package."""
+        self._with_own_models()
         return self.scene.xml(self.model)
+
+    def _with_own_models(self) -> None:
+        """Another environment of this process may have drawn the scene's models anew."""
+        if self.scene.redraws and self._drawn is not None:
+            self.scene.redraw(self._drawn)
 
 
 def _expect_keys(keys: Sequence[str], task: RobomimicTask) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from envs.robomimic.arguments import ENV_NAMES
+from envs.robomimic.arguments import ENV_NAMES, ROBOTS
 from envs.robomimic.task import RobomimicTask
 
 _CUBE, _CUBE_GEOM = "cube_main", "cube_g0"
@@ -73,7 +73,8 @@ class Scene:
         with global_random_state(0):
             self.robosuite = robosuite.make(
                 ENV_NAMES[task.name],
-                robots="Panda",
+                robots=ROBOTS[task.name],
+                **({"env_configuration": "single-arm-opposed"} if task.name == "transport" else {}),
                 controller_configs={"type": "OSC_POSE", "interpolation": None, **gains},
                 control_freq=self.arguments.control_freq,
                 has_renderer=False,
@@ -83,15 +84,33 @@ class Scene:
                 **copy.deepcopy(dict(self.arguments.model)),  # robosuite writes into them
             )
             self.robosuite.reset()
+        self.redraws = task.name == "transport"
+        self.drawn: int | None = None
         self.robosuite.hard_reset = False
-        xml = self.robosuite.model.get_xml()
-        self._xml = xml.replace(str(Path(robosuite.__file__).parent.parent) + os.sep, "")
-        root = ET.fromstring(xml)
-        root.find("compiler").set("discardvisual", "true")
-        self.slim = mujoco.MjModel.from_xml_string(ET.tostring(root, encoding="unicode"))
+        self._compile()
         if task.name == "lift":
             cube = self.slim.body(_CUBE)
             self._cube_density = float(cube.mass[0] / (8 * np.prod(self.slim.geom(_CUBE_GEOM).size)))  # kg / m^3
+
+    def _compile(self) -> None:
+        xml = self.robosuite.model.get_xml()
+        self._xml = xml.replace(str(Path(import_robosuite().__file__).parent.parent) + os.sep, "")
+        root = ET.fromstring(xml)
+        root.find("compiler").set("discardvisual", "true")
+        self.slim = mujoco.MjModel.from_xml_string(ET.tostring(root, encoding="unicode"))
+
+    def redraw(self, seed: int) -> None:
+        """Make the models that robosuite's hard reset draws with `seed` (of Transport, the head of its hammer)."""
+        if self.drawn == seed:
+            return
+        self.robosuite.hard_reset = True
+        try:
+            with global_random_state(seed):
+                self.robosuite.reset()
+        finally:
+            self.robosuite.hard_reset = False
+        self._compile()
+        self.drawn = seed
 
     @classmethod
     @functools.cache
@@ -105,14 +124,30 @@ class Scene:
 
     @property
     def first_mass(self) -> np.ndarray:
-        """(7, 7) mass matrix of the arm that robosuite's controller keeps from the last start for its first substep.
+        """(arms, 7, 7) mass matrices that robosuite's controllers keep from the last start for their first substep.
 
-        It is taken before the fingers are opened.
+        They are taken before the fingers are opened.
         """
-        return self.robosuite.robots[0].controller.mass_matrix
+        return np.stack([robot.controller.mass_matrix for robot in self.robosuite.robots])
 
     def start(self, seed: int, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        """The start that robosuite's hard reset draws with `seed`, in a copy of `slim` and its data."""
+        """The start that robosuite's hard reset draws with `seed`, in a copy of `slim` and its data.
+
+        Where models are drawn too, `slim` is that of `redraw` with this seed.
+        """
+        if self.redraws:
+            self.redraw(seed)  # whose start robosuite is still in: it is never stepped
+        else:
+            self._draw(seed, model, data)
+        source = self.robosuite.sim.data._data
+        _copy_places(self.full, model)
+        state = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION))
+        mujoco.mj_getState(self.full, source, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_setState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_forward(model, data)
+
+    def _draw(self, seed: int, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        """The same draws by robosuite's soft reset, which keeps its model."""
         source = self.robosuite.sim.data._data
         with global_random_state(seed):
             if self.task.name == "lift":
@@ -121,11 +156,6 @@ class Scene:
                 resize_cube(model, data, half, self._cube_density)
                 self.robosuite.cube.size = list(half)
             self.robosuite.reset()
-        _copy_places(self.full, model)
-        state = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION))
-        mujoco.mj_getState(self.full, source, state, mujoco.mjtState.mjSTATE_INTEGRATION)
-        mujoco.mj_setState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
-        mujoco.mj_forward(model, data)
 
     def placement(self, model: mujoco.MjModel) -> dict[str, np.ndarray]:
         """What `start` writes into a `model`: poses `bodies` (nbody, 7), and half sides `cube` (3,) in m of Lift's."""

@@ -14,49 +14,64 @@ NULLSPACE_KD = 2 * np.sqrt(NULLSPACE_KP)
 
 @compiled
 def run_substeps(
-    substeps, model, data, site, delta, keeps_orientation, finger_steps, goal_position, goal_rotation, gripper,
-    rest_pose, first_mass, kp, kd, q, qd, bias, qM, mass_rows, position, rotation, ctrl, low, high, middle, half,
-    jacobian,
+    substeps, model, data, sites, first_q, first_v, first_ctrl, delta, keeps_orientation, finger_steps, goal_position,
+    goal_rotation, gripper, rest_pose, first_mass, kp, kd, qpos, qvel, qfrc_bias, qM, mass_rows, site_xpos, site_xmat,
+    ctrl, low, high, middle, half, jacobian,
 ):  # fmt: skip
-    """`substeps` physics steps with the hand drawn to its goals; kinematics are those of the new state at the end.
+    """`substeps` physics steps with the hands drawn to their goals; kinematics are those of the new state at the end.
 
-    `delta` (6,) sets the goals from the hand's pose in the first substep: metres, and axis times radians, of which
-    exactly zero keeps the former orientation with `keeps_orientation`, else the present one. `finger_steps` (2,)
-    close the fingers in the first substep and in each later one. `goal_position` (3,), `goal_rotation` (3, 3) and
-    `gripper` (2,), the command of the fingers in [-1, 1], are kept up to date. `first_mass` (7, 7) stands for the
-    arm's mass matrix once, unless it is not-a-number. `q`, `qd`, `bias` (7,), `position` (3,), `rotation` (3, 3),
-    `ctrl` (9,) and `qM` are views of `data`'s memory; `mass_rows` (7,) says where each arm joint's row of the mass
-    matrix starts in `qM`. `middle` and `half` (2,) turn the fingers' command into positions. `jacobian` (6, nv) is
-    scratch.
+    Of A arms, each of which has 7 joints in a row and then 2 fingers, among positions, velocities and actuators, from
+    `first_q`, `first_v` and `first_ctrl` (A,) on. `delta` (A, 6) sets the goals from the hands' poses in the first
+    substep: metres, and axis times radians, of which exactly zero keeps the former orientation with
+    `keeps_orientation`, else the present one. `finger_steps` (A, 2) close the fingers in the first substep and in each
+    later one. `goal_position` (A, 3), `goal_rotation` (A, 3, 3) and `gripper` (A, 2), the command of the fingers in
+    [-1, 1], are kept up to date. `first_mass` (A, 7, 7) stands for the arm's mass matrix once, unless it is
+    not-a-number. `qpos`, `qvel`, `qfrc_bias`, `site_xpos`, `site_xmat` (sites, 9), `ctrl` and `qM` are views of
+    `data`'s memory; `mass_rows` (A, 7) says where each arm joint's row of the mass matrix starts in `qM`. `middle` and
+    `half` (A, 2) turn the fingers' command into positions. `jacobian` (6, nv) is scratch.
     """
     J, mass = np.empty((6, NUM_JOINTS)), np.empty((NUM_JOINTS, NUM_JOINTS))
     for substep in range(substeps):
         mj_step1(model, data)
-        if substep == 0:
-            goal_position[:] = position + delta[:3]
-            if delta[3] != 0 or delta[4] != 0 or delta[5] != 0:
-                goal_rotation[:] = rotation_matrix(delta[3:]) @ rotation
-            elif not keeps_orientation:
-                goal_rotation[:] = rotation
-        mj_jacSite(model, data, jacobian.ctypes.data, jacobian[3:].ctypes.data, site)
-        J[:] = jacobian[:, :NUM_JOINTS]
-        # MuJoCo keeps row i of the lower triangle from the diagonal towards the base.
-        for i in range(NUM_JOINTS):
-            for j in range(i + 1):
-                mass[i, j] = mass[j, i] = qM[mass_rows[i] + i - j]
-        if substep == 0 and not np.isnan(first_mass[0, 0]):
-            mass[:] = first_mass
-            first_mass[:] = np.nan
-        torque = operational_space_torque(
-            J, mass, q, qd, position, rotation, goal_position, goal_rotation, rest_pose, kp, kd
-        )
-        for i in range(NUM_JOINTS):
-            ctrl[i] = min(max(torque[i] + bias[i], low[i]), high[i])
-        step = finger_steps[0] if substep == 0 else finger_steps[1]
-        for finger in range(2):
-            moved = gripper[finger] - step if finger == 0 else gripper[finger] + step
-            gripper[finger] = max(min(moved, 1.0), -1.0)
-            ctrl[NUM_JOINTS + finger] = middle[finger] + half[finger] * gripper[finger]
+        for arm in range(len(sites)):
+            site, v, u = sites[arm], first_v[arm], first_ctrl[arm]
+            q, qd = qpos[first_q[arm] : first_q[arm] + NUM_JOINTS], qvel[v : v + NUM_JOINTS]
+            position, rotation = site_xpos[site], site_xmat[site].reshape(3, 3)
+            if substep == 0:
+                goal_position[arm] = position + delta[arm, :3]
+                if delta[arm, 3] != 0 or delta[arm, 4] != 0 or delta[arm, 5] != 0:
+                    goal_rotation[arm] = rotation_matrix(delta[arm, 3:]) @ rotation
+                elif not keeps_orientation:
+                    goal_rotation[arm] = rotation
+            mj_jacSite(model, data, jacobian.ctypes.data, jacobian[3:].ctypes.data, site)
+            J[:] = jacobian[:, v : v + NUM_JOINTS]
+            # MuJoCo keeps row i of the lower triangle from the diagonal towards the base.
+            for i in range(NUM_JOINTS):
+                for j in range(i + 1):
+                    mass[i, j] = mass[j, i] = qM[mass_rows[arm, i] + i - j]
+            if substep == 0 and not np.isnan(first_mass[arm, 0, 0]):
+                mass[:] = first_mass[arm]
+                first_mass[arm] = np.nan
+            torque = operational_space_torque(
+                J,
+                mass,
+                q,
+                qd,
+                position,
+                rotation,
+                goal_position[arm],
+                goal_rotation[arm],
+                rest_pose[arm],
+                kp[arm],
+                kd[arm],
+            )
+            for i in range(NUM_JOINTS):
+                ctrl[u + i] = min(max(torque[i] + qfrc_bias[v + i], low[arm, i]), high[arm, i])
+            step = finger_steps[arm, 0] if substep == 0 else finger_steps[arm, 1]
+            for finger in range(2):
+                moved = gripper[arm, finger] - step if finger == 0 else gripper[arm, finger] + step
+                gripper[arm, finger] = max(min(moved, 1.0), -1.0)
+                ctrl[u + NUM_JOINTS + finger] = middle[arm, finger] + half[arm, finger] * gripper[arm, finger]
         mj_step2(model, data)
     mj_kinematics(model, data)
 

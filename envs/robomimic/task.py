@@ -5,29 +5,27 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from envs.robomimic.arguments import ENV_NAMES, EnvArguments, read_env_args
+from envs.robomimic.arguments import ENV_NAMES, ROBOTS, TASK_SERIES, EnvArguments, read_env_args
 from runtime.errors import TaskError
 
 POLICY_KEYS = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "object")
-"""Observations of the low-dim policies, in their order."""
+"""Observations of the low-dim policies of one arm, in their order."""
 
 _PROPRIO_DIMS = {
-    "robot0_eef_pos": 3,
-    "robot0_eef_quat": 4,
-    "robot0_gripper_qpos": 2,
-    "robot0_gripper_qvel": 2,
-    "robot0_joint_pos": 7,
-    "robot0_joint_pos_cos": 7,
-    "robot0_joint_pos_sin": 7,
-    "robot0_joint_vel": 7,
+    "eef_pos": 3,
+    "eef_quat": 4,
+    "gripper_qpos": 2,
+    "gripper_qvel": 2,
+    "joint_pos": 7,
+    "joint_pos_cos": 7,
+    "joint_pos_sin": 7,
+    "joint_vel": 7,
 }
-_PROPRIO_DIMS_OF_SERIES = {
-    "1.4": {"robot0_eef_vel_lin": 3, "robot0_eef_vel_ang": 3},
-    "1.5": {"robot0_eef_quat_site": 4},
-}
+_PROPRIO_DIMS_OF_SERIES = {"1.4": {"eef_vel_lin": 3, "eef_vel_ang": 3}, "1.5": {"eef_quat_site": 4}}
 
 ACTION_DIM = 7
-"""Change of the hand's position (3) and orientation (3, axis-angle), then the gripper, of which only the sign acts."""
+"""Of one arm: change of the hand's position (3) and orientation (3, axis-angle), then the gripper, of which only the
+sign acts."""
 
 _OSC_POSE = {
     "type": "OSC_POSE",
@@ -62,7 +60,10 @@ _OF_SERIES = {
 }
 """Version and what is particular in `env_kwargs` of the published data sets."""
 
-_OBJECT_DIMS = {"lift": 10, "can": 14, "square": 14}
+_OBJECT_DIMS = {"lift": 10, "can": 14, "square": 14, "tool_hang": 44, "transport": 41}
+
+HORIZONS = {"lift": 400, "can": 400, "square": 400, "tool_hang": 700, "transport": 700}
+"""Control steps within which robomimic wants a task solved (of proficient humans' data)."""
 
 
 def task_names() -> tuple[str, ...]:
@@ -79,9 +80,6 @@ class RobomimicTask:
     name: str
     env_args: str
 
-    policy_keys = POLICY_KEYS
-    action_dim = ACTION_DIM
-
     @classmethod
     def standard(cls, name: str, series: str = "1.4") -> RobomimicTask:
         """The task as the published data sets of a series of robosuite have it.
@@ -91,6 +89,8 @@ class RobomimicTask:
         if name not in ENV_NAMES:
             raise TaskError(f"task {name!r}: expected one of {', '.join(ENV_NAMES)}")
         robosuite, particular = _OF_SERIES[series]
+        if series not in TASK_SERIES.get(name, _OF_SERIES):
+            raise TaskError(f"task {name!r} of robosuite {series}: built of {' and '.join(TASK_SERIES[name])} alone")
         kwargs = {
             "has_renderer": False,
             "has_offscreen_renderer": False,
@@ -99,7 +99,8 @@ class RobomimicTask:
             "use_camera_obs": False,
             "control_freq": 20,
             **particular,
-            "robots": ["Panda"],
+            "robots": ROBOTS[name],
+            **({"env_configuration": "single-arm-opposed"} if name == "transport" else {}),
             "camera_depths": False,
             "camera_heights": 84,
             "camera_widths": 84,
@@ -129,11 +130,32 @@ class RobomimicTask:
     @property
     def observation_dims(self) -> dict[str, int]:
         """Width of each observation by its key."""
-        of_series = _PROPRIO_DIMS_OF_SERIES[self.arguments.series]
-        return {**_PROPRIO_DIMS, **of_series, "object": _OBJECT_DIMS[self.name]}
+        own = {**_PROPRIO_DIMS, **_PROPRIO_DIMS_OF_SERIES[self.arguments.series]}
+        arms = {f"robot{i}_{key}": dim for i in range(self.arms) for key, dim in own.items()}
+        return {**arms, "object": _OBJECT_DIMS[self.name]}
 
-    def observation_dim(self, keys: tuple[str, ...] = POLICY_KEYS) -> int:
-        return sum(self.observation_dims[key] for key in keys)
+    @property
+    def arms(self) -> int:
+        return len(ROBOTS[self.name])
+
+    @property
+    def policy_keys(self) -> tuple[str, ...]:
+        """Observations of the low-dim policies, in their order."""
+        own = POLICY_KEYS[:-1]
+        return (*(key.replace("robot0", f"robot{i}") for i in range(self.arms) for key in own), POLICY_KEYS[-1])
+
+    @property
+    def action_dim(self) -> int:
+        """7 numbers for each arm."""
+        return ACTION_DIM * self.arms
+
+    @property
+    def horizon(self) -> int:
+        """Control steps of an episode, as robomimic has it."""
+        return HORIZONS[self.name]
+
+    def observation_dim(self, keys: tuple[str, ...] | None = None) -> int:
+        return sum(self.observation_dims[key] for key in keys or self.policy_keys)
 
     def __str__(self) -> str:
         return self.name

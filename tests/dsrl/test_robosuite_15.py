@@ -14,6 +14,7 @@ from dsrl.collect_demos import CollectConfig, collect
 from dsrl.diffusion_policy import DiffusionPolicy
 from dsrl.inspect_data import describe
 from dsrl.rollout import open_environments, run_episodes
+from envs.robomimic.arguments import TASK_SERIES
 from envs.robomimic.env import RobomimicEnv
 from envs.robomimic.task import POLICY_KEYS, RobomimicTask, task_names
 from runtime.errors import DataError
@@ -74,7 +75,7 @@ def replay(name):
 
 def test_there_is_a_trace_of_every_task_being_solved():
     solved = {name.split("_")[0] for name in TRACES if replay(name).trace["success"].any()}
-    assert solved == set(task_names())
+    assert solved == {name for name in task_names() if name not in TASK_SERIES}
 
 
 @pytest.mark.parametrize("name", TRACES)
@@ -109,7 +110,7 @@ def test_a_whole_episode_is_that_of_robosuite_15_while_chaos_allows(name):
         each.start(shift)
         rows = []
         for k in range(len(each)):
-            rows.append((each.step(k), each.env.observation(), each.env.controller.gripper_command.copy()))
+            rows.append((each.step(k), each.env.observation(), each.env.controller.gripper_command[0].copy()))
         return [np.stack(column) for column in zip(*rows, strict=True)]
 
     ours, seen, gripper = episode(0.0)
