@@ -15,6 +15,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.limits import Measurement, matmul_rate, report
+from corl.batch import Batch
 from corl.online import OnlineRun
 from corl.online_config import OnlineConfig
 from corl.online_replay import ObservationCode
-from corl.replay import Batch
 from corl.sac import SAC, SACConfig
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
@@ -44,7 +45,7 @@ class PlainSAC:
     def __init__(self, config: SACConfig, device: torch.device) -> None:
         def network(fan_in: int, fan_out: int) -> nn.Sequential:
             layers: list[nn.Module] = []
-            for width in config.hidden:
+            for width in config.hidden_dims:
                 layers += [nn.Linear(fan_in, width)]
                 layers += [nn.LayerNorm(width)] if config.layer_norm == "all" and fan_out == 1 else []
                 layers += [nn.ReLU()]
@@ -77,7 +78,7 @@ class PlainSAC:
             chosen = np.random.default_rng().permutation(config.critics)[: config.target_critics]
             pair = torch.cat([batch.next_states, action], 1)
             q = torch.min(torch.stack([self.targets[i](pair) for i in chosen]), 0)[0] - self.log_alpha.exp() * log_prob
-            target = batch.rewards + (1 - batch.dones) * config.gamma * q.view(-1)
+            target = batch.rewards + (1 - batch.dones) * config.discount * q.view(-1)
         pair = torch.cat([batch.states, batch.actions], 1)
         loss = sum(F.mse_loss(critic(pair).view(-1), target) for critic in self.critics)
         self.q_optimizer.zero_grad()
@@ -101,11 +102,11 @@ class PlainSAC:
                 t.data.copy_(config.tau * p.data + (1 - config.tau) * t.data)
 
 
-def plain_loop(task: Task, config: SACConfig, device: torch.device) -> Callable[[int], None]:
+def plain_loop(task: Task, config: OnlineConfig, device: torch.device) -> Callable[[int], None]:
     """advance(steps) of the plain loop."""
     import envs
 
-    env, agent = envs.make(task), PlainSAC(config, device)
+    env, agent = envs.make(task), PlainSAC(config.sac, device)
     keys = ("states", "actions", "rewards", "next_states", "dones")
     buffer = {k: np.zeros((100_000, w), np.float32) for k, w in zip(keys, (_OBS, _ACTION, 1, _OBS, 1), strict=True)}
     state = {"observation": env.reset(seed=0)[0], "added": 0}
@@ -137,9 +138,9 @@ def our_loop(task: Task, config: OnlineConfig, device: torch.device, folder: Pat
 
     code = ObservationCode(COMPOSUITE, task_ids=False, canonical=True)
     dtype = autocast_dtype(device, config.precision)
-    agent = SAC(code.dim, code.action_dim, config.sac, seed=0, device=device, dtype=dtype)
+    agent = SAC.build(code.dim, code.action_dim, config.sac, seed=0, device=device, dtype=dtype)
     workers = cpu_count() - 1 if device.type == "cpu" else cpu_count()
-    with EnvPool(task, config.num_envs, workers=workers, horizon=config.env_horizon) as environment:
+    with EnvPool(task, config.num_envs, workers=workers, horizon=config.horizon) as environment:
         run = OnlineRun(agent, environment, task, code, config, folder, seed=0, device=device)
 
         def advance(steps: int) -> None:
@@ -172,26 +173,31 @@ def main(
     """
     expect_sizes(num_envs=num_envs, seconds=seconds)
     where, parsed = pick_device(device), Task.parse(task)
-    sac = SACConfig()
+    sac, updates, batch_size = SACConfig(), 1, 256
     if rlpd:
-        sac = SACConfig(updates_per_step=20, policy_frequency=20, critics=10, layer_norm="all", actor_mean=True)
+        sac, updates = SACConfig(policy_frequency=20, critics=10, layer_norm="all", actor_mean=True), 20
     if quick:
-        sac, num_envs, seconds = SACConfig(hidden=(16, 16), batch_size=16), 2, 2.0
+        sac, updates, batch_size, num_envs, seconds = SACConfig(hidden_dims=(16, 16)), 1, 16, 2, 2.0
+    config = OnlineConfig(
+        num_envs=num_envs,
+        learning_starts=num_envs,
+        buffer_size=100_000,
+        batch_size=batch_size,
+        updates_per_step=updates,
+        sac=sac,
+    )
     precisions = ("float32", "bfloat16")
     with contextlib.ExitStack() as stack:
         cores = cpu_count()
         # Whether a second thread helps depends on the machine: the plain loop is compared at its best.
         loops: dict[str, tuple[Callable[[int], None], int, int]] = {
-            "plain, 1 thread": (plain_loop(parsed, sac, where), 4, 1)
+            "plain, 1 thread": (plain_loop(parsed, config, where), 4, 1)
         }
         if cores > 1:
-            loops[f"plain, {cores} threads"] = (plain_loop(parsed, sac, where), 4, cores)
+            loops[f"plain, {cores} threads"] = (plain_loop(parsed, config, where), 4, cores)
         for precision in precisions:
-            config = OnlineConfig(
-                num_envs=num_envs, learning_starts=num_envs, buffer_size=100_000, precision=precision, sac=sac
-            )
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            loop = stack.enter_context(our_loop(parsed, config, where, folder))
+            loop = stack.enter_context(our_loop(parsed, replace(config, precision=precision), where, folder))
             loops[precision] = (loop, num_envs, max(1, cores - 1))
         spent, steps = dict.fromkeys(loops, 0.0), dict.fromkeys(loops, 0)
         for advance, slice_steps, threads in loops.values():
@@ -205,7 +211,7 @@ def main(
                 spent[name] += time.perf_counter() - start
                 steps[name] += slice_steps
     rates = {name: steps[name] / spent[name] for name in loops}
-    work = sac.updates_per_step * flops_per_update(sac)
+    work = updates * flops_per_update(sac, batch_size)
     rows = []
     for name, rate in rates.items():
         dtype = torch.bfloat16 if name == "bfloat16" else torch.float32
@@ -217,21 +223,21 @@ def main(
     report(rows, json, speed_up_float32=rates["float32"] / plain, speed_up_bfloat16=rates["bfloat16"] / plain)
 
 
-def flops_per_update(config: SACConfig) -> float:
+def flops_per_update(config: SACConfig, batch_size: int) -> float:
     """FLOP of one update's products that are needed, averaged over updates with and without the actor's.
 
     A forward pass costs 2 per weight and sample, as do the gradients of its weights and those of its inputs (of which
     the first layer's are not needed where the input is data).
     """
-    sizes = (_OBS + _ACTION, *config.hidden, 1)
+    sizes = (_OBS + _ACTION, *config.hidden_dims, 1)
     critic = sum(a * b for a, b in itertools.pairwise(sizes))
     first = sizes[0] * sizes[1]
-    sizes = (_OBS, *config.hidden, 2 * _ACTION)
+    sizes = (_OBS, *config.hidden_dims, 2 * _ACTION)
     actor = sum(a * b for a, b in itertools.pairwise(sizes))
     actor_first = sizes[0] * sizes[1]
     critic_step = actor + config.target_critics * critic + config.critics * (3 * critic - first)
     actor_step = 3 * actor - actor_first + 2 * config.critics * critic
-    return 2.0 * config.batch_size * (critic_step + actor_step / config.policy_frequency)
+    return 2.0 * batch_size * (critic_step + actor_step / config.policy_frequency)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from benchmarks.limits import Measurement, matmul_rate, report
-from diffusion.config import SamplerConfig, denoiser_named
-from diffusion.denoisers import build
+from diffusion.config import SamplerConfig
+from diffusion.denoisers import build, denoiser_named
 from diffusion.generate import generate
 from diffusion.model import DiffusionModel
 from diffusion.normalizer import Normalizer
@@ -193,7 +193,7 @@ def main(
 
     batch_size = 100 if quick else batch_size * (25 if where.type == "cuda" else 1)
     torch.manual_seed(0)
-    network = build(COMPOSUITE, denoiser_named(denoiser)).to(where).eval().requires_grad_(False)
+    network = build(COMPOSUITE, denoiser_named(denoiser).network).to(where).eval().requires_grad_(False)
     dim = COMPOSUITE.transition_dim
     normalizer = Normalizer(torch.zeros(dim), torch.ones(dim), COMPOSUITE, False).to(where)
     model = DiffusionModel(network, normalizer, torch.ones((), device=where), 0)

@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.limits import Measurement, matmul_rate, report, seconds_of
 from diffusion import dit
-from diffusion.config import TrainConfig, denoiser_named
-from diffusion.denoisers import build
+from diffusion.config import TrainConfig
+from diffusion.denoisers import build, denoiser_named
 from diffusion.elements import ElementLinear
 from diffusion.ema import EMA
 from diffusion.train import parameter_groups, train_step
@@ -73,7 +73,7 @@ def main(
         json: file for the figures
     """
     expect_sizes(batch_size=batch_size, steps=steps)
-    where, network_config = pick_device(device), denoiser_named(denoiser)
+    where, network_config = pick_device(device), denoiser_named(denoiser).network
     batch_size, steps = (64, 2) if quick else (batch_size, steps * (10 if where.type == "cuda" else 1))
     torch.manual_seed(0)
     y = torch.randn(batch_size, COMPOSUITE.transition_dim, device=where)

@@ -28,7 +28,7 @@ _POLICIES, _STEPS = 178, 50_000  # of a paper-scale iteration
 
 
 def main(
-    algorithm: Literal["td3_bc", "iql"] = "td3_bc",
+    algorithm: Literal["td3_bc", "iql", "bc", "sac"] = "td3_bc",
     members: int = 8,
     batch_size: int = 1024,
     steps: int = 20,
@@ -39,7 +39,7 @@ def main(
     """Print policy steps per second alone and together, FLOP/s, the limit and the ratio.
 
     Args:
-        algorithm: td3_bc or iql
+        algorithm: td3_bc, iql, bc or sac
         members: policies in a group
         batch_size: transitions per policy and step
         steps: timed steps
@@ -72,10 +72,7 @@ def main(
                 def advance(run: PolicyRun = runs[0]) -> None:
                     left = steps
                     while left:
-                        numbers, noise = run.draw(left)
-                        for k in range(len(numbers)):
-                            run.learner.update(run.data.batch(numbers[k]), None if noise is None else noise[k])
-                        left -= len(numbers)
+                        left -= len(list(run.advance(left)))
             else:
                 group = Bulk(runs)
 
@@ -96,10 +93,8 @@ def main(
 
 def _flops(run: PolicyRun) -> float:
     """Of one step, averaged over two (TD3+BC's actor learns every second)."""
-    rows, noise = run.draw(2)
     with FlopCounterMode(display=False) as counter:
-        for k in range(2):
-            run.learner.update(run.data.batch(rows[k]), None if noise is None else noise[k])
+        list(run.advance(2))
     return counter.get_total_flops() / 2
 
 

@@ -7,18 +7,18 @@ policy is the mean of their actions. The policy that acts has the exponential mo
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from corl.learner import Learner, Networks
+from corl.batch import Batch
+from corl.learner import Learner, Noise
 from corl.networks import EnsembleActor
-from corl.replay import Batch
-from runtime.errors import expect_range
+from corl.stacking import Networks
+from runtime.errors import DataError, expect_range
 from runtime.seeds import derive_seed
 
 Network = Callable[..., Tensor]
@@ -26,18 +26,19 @@ Network = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class BCConfig:
-    """`members` networks of the widths `hidden`; `tau` is the share by which the average follows the weights per step.
+    """`members` networks of the widths `hidden_dims`, averaged over time with the rate `tau` (1: no average).
 
-    The learning rate falls by a cosine to 0 over all steps.
+    With `cosine` the learning rate falls by a cosine to 0 over all steps.
     """
 
     learning_rate: float = 1e-3
     members: int = 1
     tau: float = 0.005
-    hidden: tuple[int, ...] = (256, 256)
+    hidden_dims: tuple[int, ...] = (256, 256)
+    cosine: bool = True
 
     def __post_init__(self) -> None:
-        expect_range(self, "members", "hidden", least=1)
+        expect_range(self, "members", "hidden_dims", least=1)
         expect_range(self, "learning_rate", above=True)
         expect_range(self, "tau", most=1, above=True)
 
@@ -51,32 +52,29 @@ def cloning_loss(actor: Network, batch: Batch) -> Tensor:
 class BC(Learner):
     """An ensemble of actors and its average over time, which is the policy that acts."""
 
+    Config = BCConfig
+    trained = ("actor",)
+    targets = ("actor",)
     acting = "actor_target"
+    uses_rewards = False
 
-    def __init__(
-        self,
-        state_dim: int,
-        action_dim: int,
-        config: BCConfig,
-        *,
-        seed: int,
-        device: torch.device,
-        dtype: torch.dtype | None = None,
-        max_steps: int,
-    ) -> None:
+    @classmethod
+    def network(cls, name: str, state_dim: int, action_dim: int, config: BCConfig, seed: int = 0) -> nn.Module:
         seeds = [derive_seed("member", seed, i) for i in range(config.members)]
-        actor = EnsembleActor(state_dim, action_dim, config.hidden, seeds).to(device)
-        modules = {"actor": actor, "actor_target": copy.deepcopy(actor).requires_grad_(False)}
-        super().__init__(modules, ("actor",), config.learning_rate, seed=seed, device=device, dtype=dtype)
-        self.config, self.max_steps = config, max_steps
+        return EnsembleActor(state_dim, action_dim, config.hidden_dims, seeds)
 
-    def learning_rate(self, number: int) -> float:
-        """Cosine to 0; step `number` counts from 1."""
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * (number - 1) / self.max_steps))
+    @classmethod
+    def load(cls, state_dim: int, action_dim: int, config: BCConfig, weights: Any, path: Path) -> nn.Module:
+        members = weights.get("weights.0")
+        if not isinstance(members, Tensor) or not members.ndim or len(members) != config.members:
+            raise DataError(f"{path}: {cls.acting} has not the {config.members:,} members that it claims")
+        return super().load(state_dim, action_dim, config, weights, path)
 
-    def step(self, networks: Networks, batch: Batch, noise: Tensor | None, number: int) -> dict[str, Tensor]:
+    def step(self, networks: Networks, batch: Batch, noise: Noise, number: int) -> dict[str, Tensor]:
+        config = self.config
         loss = networks.call(cloning_loss, ("actor",), batch, learn="actor")
-        networks.minimise("actor", loss, self.learning_rate(number))
+        rate = config.learning_rate * (self.cosine(number) if config.cosine else 1.0)
+        networks.gradient_step("actor", loss, rate)
         # A running mean at first: the initial weights must not linger in the average.
-        networks.follow(("actor",), max(self.config.tau, 1 / number))
-        return {"bc_loss": loss.detach() / self.config.members}
+        networks.polyak_update(("actor",), max(config.tau, 1 / number))
+        return {"bc_loss": loss.detach() / config.members}

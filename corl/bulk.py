@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from corl.config import PolicyConfig, PolicyScores
+from corl.batch import Batch
+from corl.config import PolicyConfig
 from corl.evaluate import Evaluation
-from corl.learner import Stacked
 from corl.policy import Policy
-from corl.replay import Batch
 from corl.run import PolicyRun, Snapshot
+from corl.scores import PolicyScores
+from corl.stacking import Stacked
 from runtime import interrupt
 from runtime.errors import DataError
 from runtime.logs import progress
@@ -50,10 +51,11 @@ class Bulk:
         while done < steps and not (done and pause()):
             drawn = [run.draw(steps - done) for run in self.runs]
             rows = torch.stack([rows for rows, _ in drawn], dim=1)
-            noise = torch.stack([noise for _, noise in drawn], dim=1) if learner.noisy else None
+            noise = [torch.stack(members, dim=1) for members in zip(*(noise for _, noise in drawn), strict=True)]
             for k in range(len(rows)):
                 number = learner.total_it + 1
-                losses |= learner.step(self.networks, self.batch(rows[k]), None if noise is None else noise[k], number)
+                own = tuple(values[k] for values in noise)
+                losses |= learner.step(self.networks, self.batch(rows[k]), own, number)
                 for run in self.runs:
                     run.learner.total_it = number
             done += len(rows)

@@ -1,21 +1,20 @@
-"""Configuration of offline training and the scores that it ends with."""
+"""Configuration of offline training."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
-from corl.bc import BC, BCConfig
-from corl.iql import IQL, IQLConfig
 from corl.learner import Learner
-from corl.td3_bc import TD3BC, TD3BCConfig
+from corl.learners import learner_named, settings_of
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.device import autocast_dtype
-from runtime.errors import ConfigError, DataError, expect_range
+from runtime.errors import ConfigError, expect_range
 
-ALGORITHMS = ("td3_bc", "iql", "bc")
 RUNTIME_SETTINGS = ("checkpoint_seconds", "group")  # of PolicyConfig: these change no result
 
 
@@ -23,6 +22,8 @@ RUNTIME_SETTINGS = ("checkpoint_seconds", "group")  # of PolicyConfig: these cha
 class PolicyConfig:
     """Offline training of one policy. Defaults are those of the published code.
 
+    `learners` has what of the algorithm's settings (the `Config` of `corl.learners.LEARNERS`) is not as by default,
+    under its name; what it has of other algorithms is not used.
     `n_episodes` are run every `eval_freq` steps to choose the checkpoint. `fresh_episodes`, if not 0, are run once
     more at the end on other start states, with the chosen checkpoint: their rate is free of the optimism of a maximum
     over noisy evaluations. `hide_velocities`, `canonical_quaternions`, `timeouts_as_terminals`: see `ReplayData`.
@@ -48,73 +49,33 @@ class PolicyConfig:
     precision: str = "float32"
     checkpoint_seconds: float = 25.0
     group: int = 1
-    td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
-    iql: IQLConfig = field(default_factory=IQLConfig)
-    bc: BCConfig = field(default_factory=BCConfig)
+    learners: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if self.algorithm not in ALGORITHMS:
-            raise ConfigError(f"algorithm {self.algorithm!r}: expected one of {', '.join(ALGORITHMS)}")
+        object.__setattr__(self, "learners", settings_of(self.algorithm, self.learners))
         expect_range(self, "max_timesteps", "batch_size", "eval_freq", "n_episodes", "horizon", "group", least=1)
         expect_range(self, "fresh_episodes", "checkpoint_seconds", "act_noise")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision {self.precision!r}: expected auto, float32 or bfloat16")
 
     @property
-    def hidden(self) -> tuple[int, ...]:
-        """Widths of the chosen algorithm's networks."""
-        return getattr(self, self.algorithm).hidden
+    def learner(self) -> Any:
+        """The algorithm's settings."""
+        return self.learners[self.algorithm]
 
-    def learner(self, layout: FactoredLayout, *, seed: int, device: torch.device) -> Learner:
+    def build(self, layout: FactoredLayout, *, seed: int, device: torch.device) -> Learner:
         """An untrained policy of the chosen algorithm."""
-        sizes = (layout.state_dim, layout.action_dim)
-        dtype = autocast_dtype(device, self.precision)
-        if self.algorithm == "td3_bc":
-            return TD3BC(*sizes, self.td3_bc, seed=seed, device=device, dtype=dtype)
-        if self.algorithm == "bc":
-            return BC(*sizes, self.bc, seed=seed, device=device, dtype=dtype, max_steps=self.max_timesteps)
-        return IQL(*sizes, self.iql, seed=seed, device=device, dtype=dtype, max_steps=self.max_timesteps)
+        return learner_named(self.algorithm).build(
+            layout.state_dim,
+            layout.action_dim,
+            self.learner,
+            seed=seed,
+            device=device,
+            dtype=autocast_dtype(device, self.precision),
+            max_steps=self.max_timesteps,
+        )
 
-
-@dataclass(frozen=True)
-class PolicyScores:
-    """Successes of `episodes`: of the best evaluation, of the last one, and of the best checkpoint on fresh starts.
-
-    Raises `DataError` where those cannot be.
-    """
-
-    episodes: int
-    best_solved: int
-    best_return: float
-    last_solved: int
-    last_return: float
-    fresh_episodes: int = 0
-    fresh_solved: int = 0
-    fresh_return: float = 0.0
-
-    def __post_init__(self) -> None:
-        counts = ((self.best_solved, self.episodes), (self.last_solved, self.episodes))
-        for solved, episodes in (*counts, (self.fresh_solved, self.fresh_episodes)):
-            if not 0 <= solved <= episodes:
-                raise DataError(f"{solved} of {episodes} episodes solved: expected 0 to all of them")
-        if self.episodes < 1:
-            raise DataError(f"an evaluation of {self.episodes} episodes: expected 1 or more")
-
-    @property
-    def solved(self) -> int:
-        """Successes that the selection counts: on fresh episodes where there are some, else the best evaluation's."""
-        return self.fresh_solved if self.fresh_episodes else self.best_solved
-
-    @property
-    def trials(self) -> int:
-        return self.fresh_episodes or self.episodes
-
-    @property
-    def score(self) -> float:
-        """The best mean return."""
-        return self.fresh_return if self.fresh_episodes else self.best_return
-
-
-def checkpoint_file(folder: Path, algorithm: str, which: str) -> Path:
-    """`which` is `best_eval` (highest mean return) or `best_successrate`."""
-    return folder / f"{algorithm}_policy_model_{which}.pt"
+    def actor(self, layout: FactoredLayout) -> nn.Module:
+        """The network that acts, untrained."""
+        kind = learner_named(self.algorithm)
+        return kind.network("actor", layout.state_dim, layout.action_dim, self.learner)

@@ -35,11 +35,11 @@ class Episodes:
         return derive_seed("episode", self.seed, i, self.numbers[i])
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[tuple[float, int, bool]]]:
-        """Rewards (E,), the states that followed (E, 77), terminated (E,); return, length, success of ended episodes.
+        """Rewards (E,), next states (E, 77), terminated (E,); return, length, success of ended episodes.
 
-        Ended episodes are replaced: `states` are those to act in next, not those that followed.
+        Ended episodes are replaced: `states` are those to act in next, not the next states of the step.
         """
-        following, rewards, terminated, truncated, successes = self.environment.step(actions)
+        next_states, rewards, terminated, truncated, successes = self.environment.step(actions)
         self.returns += rewards
         seeds: list[int | None] = [None] * len(actions)
         ended = []
@@ -49,8 +49,8 @@ class Episodes:
                 ended.append((float(self.returns[i]), len(self.actions[i]), bool(successes[i])))
                 self.numbers[i] += 1
                 self.actions[i], self.returns[i], seeds[i] = [], 0.0, self._seed(i)
-        self.states = self.environment.restart(seeds) if ended else following
-        return rewards, following, terminated, ended
+        self.states = self.environment.restart(seeds) if ended else next_states
+        return rewards, next_states, terminated, ended
 
     def state_dict(self) -> dict[str, Any]:
         actions = [torch.from_numpy(np.stack(own)) if own else torch.empty(0, self.action_dim) for own in self.actions]

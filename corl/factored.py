@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from corl.networks import GaussianActor
+from corl.networks import LOG_STD
 from offline_compositional_rl_datasets.layout import FactoredLayout
 
 
@@ -264,15 +264,16 @@ class FactoredActor(nn.Module):
     def __init__(self, name: str, layout: FactoredLayout, *, gaussian: bool = False) -> None:
         super().__init__()
         self.net = factored_network(name, layout, layout.action_dim)
-        if gaussian:
-            self.log_std = nn.Parameter(torch.zeros(layout.action_dim))
+        self.log_std = nn.Parameter(torch.zeros(layout.action_dim)) if gaussian else None
 
-    def forward(self, observations: Tensor, with_log_std: bool = False) -> Tensor:
-        """Actions (B, A); of a Gaussian one, if asked, means and log standard deviations (2, B, A)."""
+    def forward(self, observations: Tensor, distribution: bool = False) -> Tensor:
+        """Actions (B, A), or the distribution (`corl.networks`): (1, B, A), of a Gaussian one (2, B, A)."""
         mean = torch.tanh(self.net(observations)[0])
-        if not with_log_std:
+        if not distribution:
             return mean
-        return torch.stack([mean, self.log_std.clamp(*GaussianActor.LOG_STD).expand_as(mean)])
+        if self.log_std is None:
+            return mean[None]
+        return torch.stack([mean, self.log_std.clamp(*LOG_STD).expand_as(mean)])
 
 
 def last_layer(network: nn.Module) -> str:
@@ -283,7 +284,7 @@ def last_layer(network: nn.Module) -> str:
 class FactoredCritic(nn.Module):
     """Observations (B, 93), actions (B, A) to values (2, B), or those of the first `count` critics alone.
 
-    The last layer stays float32, as `corl.networks.TwinCritic`'s.
+    The last layer stays float32, as `corl.networks.CriticEnsemble`'s.
     """
 
     def __init__(self, name: str, layout: FactoredLayout) -> None:
@@ -305,3 +306,12 @@ class FactoredValue(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         return self.net(observations)[0, :, 0]
+
+
+def factored(name: str, kind: str, layout: FactoredLayout, *, gaussian: bool = False) -> nn.Module:
+    """The `actor`, `critic` (a pair) or `value` of a kind of `FACTORED`."""
+    if name == "critic":
+        return FactoredCritic(kind, layout)
+    if name == "value":
+        return FactoredValue(kind, layout)
+    return FactoredActor(kind, layout, gaussian=gaussian)

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from corl.batch import Batch
 from corl.learner import Learner
-from corl.multitask import ALGORITHMS, Normalisation, make_learner
+from corl.learners import LEARNERS
+from corl.multitask import Normalisation
+from corl.multitask_learner import make_learner
 from corl.multitask_run import load_config
 from corl.online_replay import ObservationCode
-from corl.replay import Batch
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import ConfigError
@@ -80,8 +82,7 @@ def load_agent(
     rewards.
     """
     config, checkpoint = load_config(path)
-    kind, _ = ALGORITHMS[config.algorithm]
-    if kind == "bc":
+    if not LEARNERS[config.kind].uses_rewards:
         raise ConfigError(
             f"{path}: {config.algorithm} learns nothing from rewards, expected IQL or TD3+BC to fine-tune"
         )
@@ -90,9 +91,10 @@ def load_agent(
     learner.load_state_dict(checkpoint)
     learner.generator.set_state(generator)
     learner.total_it = 0
-    if kind == "iql":
-        learner.max_steps = math.inf  # the actor's learning rate, which fell to 0 offline, stays at its first value
+    learner.max_steps = math.inf  # a learning rate that fell to 0 offline stays at its first value
     normalisation = Normalisation(
         checkpoint["state_mean"].numpy(), checkpoint["state_std"].numpy(), checkpoint["canonical"]
     )
-    return OfflineAgent(learner, gaussian=kind == "iql" and config.iql.gaussian), NormalisedCode(layout, normalisation)
+    return OfflineAgent(learner, gaussian=getattr(config.learner, "gaussian", False)), NormalisedCode(
+        layout, normalisation
+    )

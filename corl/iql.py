@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from corl.learner import Learner, Networks
-from corl.networks import Actor, GaussianActor, TwinCritic, Value
-from corl.replay import Batch
+from corl.batch import Batch
+from corl.learner import Learner, Noise
+from corl.networks import perceptron
+from corl.stacking import Networks
 from runtime.errors import expect_range
-from runtime.seeds import derive_seed
 
 Network = Callable[..., Tensor]
 
@@ -35,10 +34,10 @@ class IQLConfig:
     beta: float = 3.0
     max_weight: float = 100.0
     gaussian: bool = False
-    hidden: tuple[int, ...] = (256, 256)
+    hidden_dims: tuple[int, ...] = (256, 256)
 
     def __post_init__(self) -> None:
-        expect_range(self, "hidden", least=1)
+        expect_range(self, "hidden_dims", least=1)
         expect_range(self, "learning_rate", "max_weight", above=True)
         expect_range(self, "beta")
         expect_range(self, "expectile", most=1, above=True, below=True)
@@ -76,40 +75,17 @@ def policy_loss(actor: Network, batch: Batch, advantage: Tensor, config: IQLConf
 
 
 class IQL(Learner):
-    """Actor, twin critics with targets, and the value network."""
+    """Actor, a pair of critics with targets, and the value network."""
 
-    def __init__(
-        self,
-        state_dim: int,
-        action_dim: int,
-        config: IQLConfig,
-        *,
-        seed: int,
-        device: torch.device,
-        dtype: torch.dtype | None = None,
-        max_steps: int,
-    ) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed("weights", seed))
-            kind = GaussianActor if config.gaussian else Actor
-            actor = kind(state_dim, action_dim, config.hidden).to(device)
-            critic = TwinCritic(state_dim, action_dim, config.hidden).to(device)
-            value = Value(state_dim, config.hidden).to(device)
-        modules = {
-            "actor": actor,
-            "critic": critic,
-            "critic_target": copy.deepcopy(critic).requires_grad_(False),
-            "value": value,
-        }
-        trained = ("actor", "critic", "value")
-        super().__init__(modules, trained, config.learning_rate, seed=seed, device=device, dtype=dtype)
-        self.config, self.max_steps = config, max_steps
+    Config = IQLConfig
+    trained = ("actor", "critic", "value")
+    targets = ("critic",)
 
-    def actor_learning_rate(self, number: int) -> float:
-        """Cosine to 0; step `number` counts from 1."""
-        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * (number - 1) / self.max_steps))
+    @classmethod
+    def network(cls, name: str, state_dim: int, action_dim: int, config: IQLConfig, seed: int = 0) -> nn.Module:
+        return perceptron(name, state_dim, action_dim, config.hidden_dims, gaussian=config.gaussian)
 
-    def step(self, networks: Networks, batch: Batch, noise: Tensor | None, number: int) -> dict[str, Tensor]:
+    def step(self, networks: Networks, batch: Batch, noise: Noise, number: int) -> dict[str, Tensor]:
         """Value, critics and their targets, policy, in this order; V(s') is that of before the value's step."""
         config = self.config
 
@@ -124,10 +100,10 @@ class IQL(Learner):
 
         next_values, q = networks.call(before_update, ("value", "critic_target"), batch)
         loss_v, advantage = networks.call(value_and_advantage, ("value",), batch, q, learn="value")
-        networks.minimise("value", loss_v)
+        networks.gradient_step("value", loss_v)
         loss_q = networks.call(critics, ("critic",), batch, next_values, learn="critic")
-        networks.minimise("critic", loss_q)
-        networks.follow(("critic",), config.tau)
+        networks.gradient_step("critic", loss_q)
+        networks.polyak_update(("critic",), config.tau)
         loss_pi = networks.call(policy, ("actor",), batch, advantage.detach(), learn="actor")
-        networks.minimise("actor", loss_pi, self.actor_learning_rate(number))
+        networks.gradient_step("actor", loss_pi, config.learning_rate * self.cosine(number))
         return {"value_loss": loss_v.detach(), "critic_loss": loss_q.detach(), "actor_loss": loss_pi.detach()}

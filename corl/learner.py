@@ -1,230 +1,144 @@
-"""What algorithms are written against: named networks that are called, minimised and followed by targets.
-
-`Separate` holds the networks of one policy; `Stacked` those of many, each parameter with a leading dimension for the
-member, so that one batched product serves all. An algorithm's step is the same lines for both, and a member's numbers
-are those of a run alone up to the rounding of sums.
-"""
+"""A learner: an algorithm's networks and settings as one value that takes gradient steps, is saved and goes on."""
 
 from __future__ import annotations
 
+import copy
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
-from corl.replay import Batch
-from runtime.checkpoint import load_optimizer, restore_random
+from corl.batch import Batch
+from corl.networks import perceptron
+from corl.stacking import Networks, Separate
+from runtime.checkpoint import build_within, load_optimizer, load_weights, restore_random
 from runtime.seeds import derive_seed
 
-Function = Callable[..., Any]
+L = TypeVar("L", bound="Learner")
 
-
-class Networks(Protocol):
-    """Networks by name, one policy's or many."""
-
-    def call(self, function: Function, names: Sequence[str], *inputs: Any, learn: str | None = None) -> Any:
-        """function(*networks, *inputs), with gradients for the network `learn` alone (None: no gradients)."""
-
-    def minimise(self, name: str, loss: Tensor, learning_rate: float | None = None) -> None:
-        """One step of the network's optimiser down the loss: () for one policy, (N,) for many."""
-
-    def follow(self, names: Sequence[str], tau: float) -> None:
-        """Move `<name>_target` a share tau of the way to `<name>`."""
-
-
-class Separate:
-    """The networks of one policy. In `dtype`, if given, are products computed; parameters and results stay float32."""
-
-    def __init__(
-        self,
-        modules: Mapping[str, nn.Module],
-        optimizers: Mapping[str, torch.optim.Optimizer],
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        self.modules, self.optimizers, self.dtype = modules, optimizers, dtype
-
-    def call(self, function: Function, names: Sequence[str], *inputs: Any, learn: str | None = None) -> Any:
-        fixed = [self.modules[name] for name in names if name != learn and name in self.optimizers]
-        for module in fixed:
-            module.requires_grad_(False)
-        with torch.set_grad_enabled(learn is not None):
-            networks = [self._callable(self.modules[name]) for name in names]
-            result = function(*networks, *inputs)
-        for module in fixed:
-            module.requires_grad_(True)
-        return result
-
-    def _callable(self, module: nn.Module) -> Function:
-        if self.dtype is None:
-            return module
-        return in_dtype(module, dict(module.named_parameters()), self.dtype)
-
-    def minimise(self, name: str, loss: Tensor, learning_rate: float | None = None) -> None:
-        _descend(self.optimizers[name], loss, learning_rate)
-
-    def follow(self, names: Sequence[str], tau: float) -> None:
-        for name in names:
-            _lerp(self.modules[f"{name}_target"].parameters(), self.modules[name].parameters(), tau)
-
-
-class Stacked:
-    """The networks of many policies of the same shape, and one optimiser for all members of a name."""
-
-    def __init__(self, members: Sequence[Separate]) -> None:
-        first = members[0]
-        self.dtype = first.dtype
-        self.modules = first.modules  # for their forward pass alone
-        self.parameters = {
-            name: {
-                key: torch.stack([dict(member.modules[name].named_parameters())[key].detach() for member in members])
-                for key, _ in module.named_parameters()
-            }
-            for name, module in first.modules.items()
-        }
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        for name, optimizer in first.optimizers.items():
-            leaves = [parameter.requires_grad_() for parameter in self.parameters[name].values()]
-            self.optimizers[name] = type(optimizer)(leaves, **optimizer.defaults)
-            states = [member.optimizers[name].state_dict()["state"] for member in members]
-            if states[0]:
-                joined = self.optimizers[name].state_dict()
-                joined["state"] = {
-                    i: {
-                        key: value if key == "step" else torch.stack([state[i][key] for state in states])
-                        for key, value in states[0][i].items()
-                    }
-                    for i in states[0]
-                }
-                self.optimizers[name].load_state_dict(joined)
-
-    def call(self, function: Function, names: Sequence[str], *inputs: Any, learn: str | None = None) -> Any:
-        modules = [self.modules[name] for name in names]
-        parameters = [
-            self.parameters[name]
-            if name == learn
-            else {key: value.detach() for key, value in self.parameters[name].items()}
-            for name in names
-        ]
-
-        def one_member(own: list[dict[str, Tensor]], *inputs: Any) -> Any:
-            networks = [in_dtype(module, p, self.dtype) for module, p in zip(modules, own, strict=True)]
-            return function(*networks, *inputs)
-
-        with torch.set_grad_enabled(learn is not None):
-            return vmap(one_member)(parameters, *inputs)
-
-    def minimise(self, name: str, loss: Tensor, learning_rate: float | None = None) -> None:
-        # Members share no parameter: the gradient of the sum is each member's own.
-        _descend(self.optimizers[name], loss.sum(), learning_rate)
-
-    def follow(self, names: Sequence[str], tau: float) -> None:
-        for name in names:
-            _lerp(self.parameters[f"{name}_target"].values(), self.parameters[name].values(), tau)
-
-    @torch.no_grad()
-    def write_back(self, members: Sequence[Separate]) -> None:
-        """Give every member its parameters and the state of its optimisers."""
-        for i, member in enumerate(members):
-            for name, module in member.modules.items():
-                for key, parameter in module.named_parameters():
-                    parameter.copy_(self.parameters[name][key][i])
-            for name, optimizer in member.optimizers.items():
-                own = optimizer.state_dict()
-                own["state"] = {
-                    k: {key: value.clone() if key == "step" else value[i].clone() for key, value in state.items()}
-                    for k, state in self.optimizers[name].state_dict()["state"].items()
-                }
-                optimizer.load_state_dict(own)
-
-
-def in_dtype(module: nn.Module, parameters: Mapping[str, Tensor], dtype: torch.dtype | None) -> Function:
-    """`module` with these parameters, computing in `dtype`, from float32 and to float32.
-
-    Parameters whose names begin with one of `module.float32`, if it has that, stay as they are.
-    """
-    if dtype is None:
-        return lambda *inputs: functional_call(module, parameters, inputs)
-    kept = getattr(module, "float32", ())
-    cast = {key: value if key.startswith(kept) else value.to(dtype) for key, value in parameters.items()}
-
-    def run(*inputs: Any) -> Tensor:
-        return functional_call(module, cast, tuple(_cast(value, dtype) for value in inputs)).float()
-
-    return run
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, learning_rate: float | None) -> None:
-    if learning_rate is not None:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-
-
-@torch.no_grad()
-def _lerp(targets: Any, sources: Any, tau: float) -> None:
-    torch._foreach_lerp_(list(targets), list(sources), tau)
+Noise = tuple[Tensor, ...]
+"""A step's random numbers: what they are is the algorithm's own."""
 
 
 class Learner(ABC):
     """One policy in training: networks, targets, optimisers, its own random numbers, and how many steps it has taken.
 
-    `noisy` says whether `step` wants standard normal noise (B, A) beside the batch; `acting` names the network that is
-    the policy.
+    An algorithm is a subclass in a file of its own and a line in `corl.learners.LEARNERS`. It has the dataclass of its
+    settings (`Config`), names of the networks that it trains and of those that have a target, and a `step`; networks
+    other than the usual perceptrons come from its `network`.
     """
 
-    noisy = False
-    acting = "actor"
+    Config: ClassVar[type[Any]]
+    trained: ClassVar[tuple[str, ...]] = ("actor", "critic")
+    targets: ClassVar[tuple[str, ...]] = ()
+    acting: ClassVar[str] = "actor"
+    """Which network is the policy."""
+    uses_rewards: ClassVar[bool] = True
 
     def __init__(
         self,
-        modules: Mapping[str, nn.Module],
-        trained: Sequence[str],
-        learning_rate: float,
+        networks: Mapping[str, nn.Module],
+        config: Any,
         *,
         seed: int,
         device: torch.device,
         dtype: torch.dtype | None = None,
+        max_steps: float = math.inf,
     ) -> None:
-        optimizers = {n: torch.optim.Adam(modules[n].parameters(), learning_rate, fused=True) for n in trained}
-        self.networks = Separate(modules, optimizers, dtype)
+        """`networks` are those of `trained`, on `device`. Learning rates that fall are over `max_steps` steps."""
+        targets = {f"{name}_target": copy.deepcopy(networks[name]).requires_grad_(False) for name in self.targets}
+        self.config, self.device, self.max_steps = config, device, max_steps
+        optimizers = {
+            name: torch.optim.Adam(networks[name].parameters(), self.learning_rate(name), fused=True)
+            for name in self.trained
+        }
+        self.networks = Separate({**networks, **targets}, optimizers, dtype)
         self.generator = torch.Generator(device).manual_seed(derive_seed("noise", seed))
-        self.device = device
         self.total_it = 0
+
+    @classmethod
+    def network(cls, name: str, state_dim: int, action_dim: int, config: Any, seed: int = 0) -> nn.Module:
+        """The untrained network `name`, with weights from torch's global generator (or of `seed`)."""
+        return perceptron(name, state_dim, action_dim, config.hidden_dims)
+
+    @classmethod
+    def build(
+        cls: type[L],
+        state_dim: int,
+        action_dim: int,
+        config: Any,
+        *,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype | None = None,
+        max_steps: float = math.inf,
+    ) -> L:
+        """An untrained learner; the same seed gives the same weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed("weights", seed))
+            networks = {name: cls.network(name, state_dim, action_dim, config, seed).to(device) for name in cls.trained}
+        return cls(networks, config, seed=seed, device=device, dtype=dtype, max_steps=max_steps)
+
+    @classmethod
+    def load(cls, state_dim: int, action_dim: int, config: Any, weights: Any, path: Path) -> nn.Module:
+        """The network that acts, on the CPU, with `weights` of the checkpoint `path`.
+
+        Raises `DataError` where they are not the weights of such a network.
+        """
+        actor = build_within(path, lambda: cls.network("actor", state_dim, action_dim, config))
+        load_weights(actor, weights, path, cls.acting)
+        return actor.requires_grad_(False)
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """All networks, targets too, by name."""
+        return self.networks.modules
 
     @property
     def actor(self) -> nn.Module:
-        return self.networks.modules["actor"]
+        """The network that acts."""
+        return self.modules[self.acting]
+
+    def learning_rate(self, name: str) -> float:
+        """Of the network `name`, at first."""
+        return self.config.learning_rate
+
+    def cosine(self, number: int) -> float:
+        """The share of a learning rate at step `number`, from 1: a cosine from 1 to 0 over all steps."""
+        return 0.5 * (1 + math.cos(math.pi * (number - 1) / self.max_steps))
+
+    def draw(self, steps: int, batch_size: int, action_dim: int) -> Noise:
+        """Random numbers of the next steps, each with a leading dimension of steps; none where `step` takes none.
+
+        Many small draws cost more than the products of a step.
+        """
+        return ()
 
     @abstractmethod
-    def step(self, networks: Networks, batch: Batch, noise: Tensor | None, number: int) -> dict[str, Tensor]:
+    def step(self, networks: Networks, batch: Batch, noise: Noise, number: int) -> dict[str, Tensor]:
         """Gradient step `number` (from 1) on one policy or many; losses as tensors (no host synchronisation)."""
 
-    def update(self, batch: Batch, noise: Tensor | None = None) -> dict[str, Tensor]:
+    def update(self, batch: Batch, noise: Noise | None = None) -> dict[str, Tensor]:
         """One gradient step of this policy alone; noise is drawn where none is given."""
-        if self.noisy and noise is None:
-            noise = torch.randn(batch.actions.shape, generator=self.generator, device=self.device)
+        if noise is None:
+            noise = tuple(values[0] for values in self.draw(1, *batch.actions.shape))
         self.total_it += 1
         return self.step(self.networks, batch, noise, self.total_it)
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            **{name: module.state_dict() for name, module in self.networks.modules.items()},
+            **{name: module.state_dict() for name, module in self.modules.items()},
             **{f"{name}_optimizer": o.state_dict() for name, o in self.networks.optimizers.items()},
             "generator": self.generator.get_state(),
             "total_it": self.total_it,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, module in self.networks.modules.items():
+        for name, module in self.modules.items():
             module.load_state_dict(state[name])
         for name, optimizer in self.networks.optimizers.items():
             load_optimizer(optimizer, state[f"{name}_optimizer"])

@@ -10,7 +10,10 @@ import numpy as np
 import torch
 
 from corl.evaluate import Evaluation
-from corl.multitask import MultitaskConfig, Normalisation, TaskData, TaskPolicy, make_actor, make_learner
+from corl.learners import LEARNERS
+from corl.multitask import Normalisation, TaskData, TaskPolicy
+from corl.multitask_config import MultitaskConfig
+from corl.multitask_learner import make_learner, make_network
 from corl.policy import load_normalisation
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.task import Task
@@ -44,7 +47,7 @@ def checkpoint_name(which: str, seed: int) -> str:
 class MultitaskRun(ResumableRun):
     """One agent in its folder. Opens where it was left."""
 
-    FORMAT = "multitask 2"
+    FORMAT = "multitask 3"
 
     def __init__(
         self,
@@ -142,8 +145,9 @@ class MultitaskRun(ResumableRun):
 def load_policy(path: Path, layout: FactoredLayout = COMPOSUITE) -> PolicyOf:
     """The policies (one per task, on the CPU) of a checkpoint. Raises `DataError` where it is not one."""
     config, checkpoint = load_config(path)
-    actor = build_within(path, lambda: make_actor(config, layout))
-    load_weights(actor, checkpoint["actor"], path, "actor")
+    acting = LEARNERS[config.kind].acting
+    actor = build_within(path, lambda: make_network("actor", config, layout))
+    load_weights(actor, entry(checkpoint, acting, Mapping, path), path, acting)
     actor.requires_grad_(False)
     mean, std = load_normalisation(checkpoint, layout, path)
     normalisation = Normalisation(mean, std, entry(checkpoint, "canonical", bool, path))

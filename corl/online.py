@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from corl.batch import Batch
 from corl.episodes import Episodes, RestartableEnvironment
 from corl.evaluate import Evaluation, finite
 from corl.online_config import OnlineConfig
 from corl.online_replay import OnlineReplay, RowCode
-from corl.replay import Batch
 from corl.rlpd import PriorData, sample
 from offline_compositional_rl_datasets.task import Task
 from runtime.checkpoint import expect_finite, replace_torch, restore_random
@@ -93,7 +93,7 @@ class OnlinePolicy:
 class OnlineRun(ResumableRun):
     """A run in its folder, opened where it was left. To be used as a context manager."""
 
-    FORMAT = "online 2"
+    FORMAT = "online 3"
 
     def __init__(
         self,
@@ -172,20 +172,20 @@ class OnlineRun(ResumableRun):
         stepping = self._pool.submit(self.episodes.step, actions)
         losses: dict[str, Tensor] = {}
         if self.step >= config.learning_starts and len(self.replay):
-            size = config.sac.batch_size
+            size = config.batch_size
             offline = int(size * config.mix.ratio(self.step)) if self.prior is not None else 0
             batches = sample(
                 self.replay,
                 self.prior,
                 offline,
-                updates=count * config.sac.updates_per_step,
+                updates=count * config.updates_per_step,
                 batch_size=size,
                 code=self.code,
                 generator=self.random,
             )
             losses = self.agent.learn(batches, offline)
-        rewards, following, terminated, ended = stepping.result()
-        self.replay.add(self.code.rows(before, actions, rewards, self.code(following, self.task), terminated))
+        rewards, next_states, terminated, ended = stepping.result()
+        self.replay.add(self.code.rows(before, actions, rewards, self.code(next_states, self.task), terminated))
         self.step += count
         self.finished += ended
         self.seconds += time.monotonic() - started
@@ -199,7 +199,7 @@ class OnlineRun(ResumableRun):
         return finite(actions, f"{self.folder}: the agent at step {self.step}")
 
     def evaluation_seeds(self) -> list[int]:
-        return [derive_seed("evaluation", self.seed, episode) for episode in range(self.config.n_eval_episodes)]
+        return [derive_seed("evaluation", self.seed, episode) for episode in range(self.config.n_episodes)]
 
     def record(self, result: Evaluation) -> None:
         """Write down an evaluation; the checkpoint is that of the best mean return.
@@ -258,7 +258,7 @@ class OnlineRun(ResumableRun):
 
     def is_over(self) -> bool:
         """At the last step, or at an evaluation that is good enough."""
-        if self.step >= self.config.total_timesteps:
+        if self.step >= self.config.max_timesteps:
             return bool(self.history) and self.history[-1]["global_step"] == self.step
         wanted = self.config.stop_success
         return bool(wanted and self.history and self.history[-1]["success_rate"] >= wanted)
@@ -277,18 +277,18 @@ def train_online(run: OnlineRun, evaluate: EvaluateOnline, *, label: str = "onli
     run that was killed goes on from its last checkpoint and ends with the numbers of one that was not.
     """
     config = run.config
-    with progress(config.total_timesteps, label, done=run.step) as bar, run:
+    with progress(config.max_timesteps, label, done=run.step) as bar, run:
         while not run.is_over():
             started, step = time.monotonic(), run.step
             losses: dict[str, Tensor] = {}
-            boundary = _next(step, config.total_timesteps, config.eval_freq, config.log_freq)
+            boundary = _next(step, config.max_timesteps, config.eval_freq, config.log_freq)
             while run.step < boundary:
                 losses |= run.advance()
                 bar.update(run.environment.num_envs)
                 if run.step < boundary:
                     run.between_steps()
             run.log(losses, (run.step - step) / (time.monotonic() - started))
-            if run.step >= config.total_timesteps or _crossed(step, run.step, config.eval_freq):
+            if run.step >= config.max_timesteps or _crossed(step, run.step, config.eval_freq):
                 result = evaluate(run.policy, run.evaluation_seeds())
                 run.record(result)
                 run.save()

@@ -16,23 +16,25 @@ RUNTIME_SETTINGS = ("checkpoint_seconds", "log_freq")
 class OnlineConfig:
     """Online learning in one task. Defaults are those of the published ICDG code; all lengths are environment steps.
 
-    `num_envs` environments step together, while the learner takes `num_envs * sac.updates_per_step` updates on what
+    `num_envs` environments step together, while the learner takes `num_envs * updates_per_step` updates on what
     was there before. The first `learning_starts` actions are random (with
-    `random_start`; else the agent's own). `n_eval_episodes` episodes are run every
+    `random_start`; else the agent's own). `n_episodes` episodes are run every
     `eval_freq` steps; with `stop_success` above 0 the run ends at the first evaluation that reaches it.
     `canonical_quaternions`, `task_ids`: see `ObservationCode`. `normalise`: the agent sees states over the mean and
     standard deviation of its prior data or, without any, of episodes of random actions; with `hide_velocities` it sees
     no velocities. `precision` is that of matrix products. Where to continue is written every `checkpoint_seconds`.
     """
 
-    total_timesteps: int = 1_000_000
+    max_timesteps: int = 1_000_000
     num_envs: int = 1
     buffer_size: int = 1_000_000
+    batch_size: int = 256
+    updates_per_step: int = 1
     learning_starts: int = 5_000
     random_start: bool = True
     eval_freq: int = 100_000
-    n_eval_episodes: int = 10
-    env_horizon: int = 500
+    n_episodes: int = 10
+    horizon: int = 500
     task_ids: bool = False
     canonical_quaternions: bool = True
     normalise: bool = False
@@ -45,8 +47,8 @@ class OnlineConfig:
     sac: SACConfig = field(default_factory=SACConfig)
 
     def __post_init__(self) -> None:
-        positive = ("total_timesteps", "num_envs", "buffer_size", "eval_freq", "n_eval_episodes", "env_horizon")
-        expect_range(self, *positive, "log_freq", least=1)
+        positive = ("max_timesteps", "num_envs", "buffer_size", "eval_freq", "n_episodes", "horizon")
+        expect_range(self, *positive, "batch_size", "updates_per_step", "log_freq", least=1)
         expect_range(self, "learning_starts", "checkpoint_seconds")
         expect_range(self, "stop_success", most=1)
         if self.buffer_size < self.num_envs:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from corl.replay import Batch, mean_and_std
+from corl.batch import Batch
+from corl.replay import mean_and_std
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
@@ -47,8 +48,8 @@ class RowCode:
     def cut(self, rows: Tensor) -> Batch:
         """Rows (..., width) to a batch of the same leading dimensions."""
         sizes = (self.dim, self.action_dim, 1, self.dim, 1)
-        observations, actions, rewards, following, dones = rows.split(sizes, dim=-1)
-        return Batch(observations, actions, rewards[..., 0], following, dones[..., 0])
+        observations, actions, rewards, next_observations, dones = rows.split(sizes, dim=-1)
+        return Batch(observations, actions, rewards[..., 0], next_observations, dones[..., 0])
 
 
 class ObservationCode(RowCode):
@@ -98,8 +99,8 @@ class OnlineReplay:
 
     def add(self, rows: np.ndarray) -> None:
         """Put in rows (E, width), over the oldest."""
-        places = torch.arange(self.added, self.added + len(rows), device=self.rows.device) % len(self.rows)
-        self.rows[places] = torch.from_numpy(rows).to(self.rows.device)
+        positions = torch.arange(self.added, self.added + len(rows), device=self.rows.device) % len(self.rows)
+        self.rows[positions] = torch.from_numpy(rows).to(self.rows.device)
         self.added += len(rows)
 
     def save(self, folder: Path) -> None:
@@ -107,9 +108,9 @@ class OnlineReplay:
         first = max(self._saved, self.added - len(self.rows))
         if self.added > first:
             folder.mkdir(parents=True, exist_ok=True)
-            places = torch.arange(first, self.added, device=self.rows.device) % len(self.rows)
+            positions = torch.arange(first, self.added, device=self.rows.device) % len(self.rows)
             with atomic_path(folder / f"{first:012d}-{self.added:012d}.npy") as temporary, temporary.open("wb") as file:
-                np.save(file, self.rows[places].cpu().numpy())
+                np.save(file, self.rows[positions].cpu().numpy())
         self._saved = self.added
 
     def prune(self, folder: Path) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from corl.config import PolicyConfig
 from corl.evaluate import finite
-from corl.networks import Actor, EnsembleActor
+from corl.learners import LEARNERS
+from corl.replay import ReplayData
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.transitions import canonical_quaternions
-from runtime.checkpoint import build_within, entry, expect_finite, load_checkpoint, load_weights, replace_torch, vector
+from runtime.checkpoint import entry, expect_finite, load_checkpoint, replace_torch, vector
+from runtime.config import from_mapping, to_dict
 from runtime.errors import DataError
 
 
@@ -28,7 +32,7 @@ class Policy:
 
     def __init__(
         self,
-        actor: Actor,
+        actor: nn.Module,
         state_mean: np.ndarray,
         state_std: np.ndarray,
         layout: FactoredLayout = COMPOSUITE,
@@ -47,7 +51,7 @@ class Policy:
 
     @torch.no_grad()
     def each(self, observations: np.ndarray) -> np.ndarray:
-        """(M, B, 8) the actions of every member of an ensemble."""
+        """(M, B, 8) the actions of every member of an ensemble (or of an actor alone)."""
         return finite(self.actor(self._normalised(observations), True).cpu().numpy(), "the policy")
 
     def _normalised(self, observations: np.ndarray) -> torch.Tensor:
@@ -60,25 +64,22 @@ class Policy:
     def load(cls, path: Path, layout: FactoredLayout = COMPOSUITE) -> Policy:
         """A policy from a checkpoint of `save_checkpoint`. Raises `DataError` where it is not one."""
         checkpoint = load_checkpoint(path)
-        acting = checkpoint.get("acting", "actor")
-        missing = [key for key in (acting, "hidden", "state_mean", "state_std") if key not in checkpoint]
+        missing = [key for key in ("algorithm", "learner", "state_mean", "state_std") if key not in checkpoint]
         if missing:
             raise DataError(f"{path}: lacks {', '.join(missing)}, expected a checkpoint of a trained policy")
-        hidden = entry(checkpoint, "hidden", (list, tuple), path)
-        if not all(type(size) is int and size > 0 for size in hidden):
-            raise DataError(f"{path}: hidden is {hidden}, expected sizes of layers")
-        weights = entry(checkpoint, acting, Mapping, path)
-        members = weights.get("weights.0")
-        if members is not None and not (isinstance(members, torch.Tensor) and members.ndim and len(members)):
-            raise DataError(f"{path}: {acting} has no members under weights.0")
-        actor = build_within(path, lambda: _empty_actor(layout, weights, hidden))
-        load_weights(actor, _mean_alone(weights), path, acting)
+        algorithm = entry(checkpoint, "algorithm", str, path)
+        if algorithm not in LEARNERS:
+            raise DataError(f"{path}: algorithm {algorithm!r}, expected one of {', '.join(LEARNERS)}")
+        learner = LEARNERS[algorithm]
+        config = from_mapping(learner.Config, entry(checkpoint, "learner", Mapping, path), source=f"{path}: learner")
+        weights = entry(checkpoint, learner.acting, Mapping, path)
+        actor = learner.load(layout.state_dim, layout.action_dim, config, weights, path)
         mean, std = load_normalisation(checkpoint, layout, path)
         canonical = entry({"canonical": True, **checkpoint}, "canonical", bool, path)
         act_noise = entry({"act_noise": 0.0, **checkpoint}, "act_noise", (float, int), path)
         if not 0 <= act_noise < math.inf:
             raise DataError(f"{path}: act_noise {act_noise}, expected at least 0")
-        return cls(actor.requires_grad_(False), mean, std, layout, canonical=canonical, act_noise=act_noise)
+        return cls(actor, mean, std, layout, canonical=canonical, act_noise=act_noise)
 
 
 def load_normalisation(
@@ -95,34 +96,22 @@ def load_normalisation(
     return mean.numpy(), std.numpy()
 
 
-def make_actor(layout: FactoredLayout, weights: Mapping[str, torch.Tensor], hidden: Sequence[int]) -> Actor:
-    """An actor with these weights on the CPU; of a Gaussian one its mean, of an ensemble all members."""
-    actor = _empty_actor(layout, weights, hidden)
-    actor.load_state_dict(_mean_alone(weights))
-    return actor.requires_grad_(False)
+def checkpoint_file(folder: Path, algorithm: str, which: str) -> Path:
+    """`which` is `best_eval` (highest mean return) or `best_successrate`."""
+    return folder / f"{algorithm}_policy_model_{which}.pt"
 
 
-def _empty_actor(layout: FactoredLayout, weights: Mapping[str, torch.Tensor], hidden: Sequence[int]) -> Actor:
-    """An actor of the kind that has such weights: with `weights.0` (members, ...) an ensemble."""
-    if "weights.0" in weights:
-        return EnsembleActor(layout.state_dim, layout.action_dim, hidden, range(len(weights["weights.0"])))
-    return Actor(layout.state_dim, layout.action_dim, hidden)
-
-
-def _mean_alone(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights of an actor without a Gaussian one's deviation."""
-    return {key: value for key, value in weights.items() if key != "log_std"}
-
-
-def save_checkpoint(path: Path, values: Mapping[str, Any], *, hidden: Sequence[int], data: Any) -> None:
-    """Write networks and optimisers together with the state normalisation of `data`, readable with weights_only.
+def save_checkpoint(path: Path, values: Mapping[str, Any], config: PolicyConfig, data: ReplayData) -> None:
+    """Write networks and optimisers with what a policy needs to act, readable with weights_only.
 
     Raises `DataError` where they are not finite.
     """
     expect_finite(values, f"{path}: what was to be written")
     checkpoint = {
         **values,
-        "hidden": list(hidden),
+        "algorithm": config.algorithm,
+        "learner": to_dict(config.learner),
+        "act_noise": config.act_noise,
         "state_mean": torch.from_numpy(data.mean),
         "state_std": torch.from_numpy(data.std),
         "canonical": data.canonical,

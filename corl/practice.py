@@ -51,7 +51,7 @@ class PracticeConfig:
     enough: float = 1.0
     noise: float = 0.15
     members: int = 4
-    hidden: tuple[int, ...] = (256, 256)
+    hidden_dims: tuple[int, ...] = (256, 256)
     learning_rate: float = 1e-3
     first_steps: int = 1500
     steps: int = 500
@@ -61,13 +61,15 @@ class PracticeConfig:
 
     def __post_init__(self) -> None:
         expect_range(self, "rounds", "noise", "control_steps")
-        expect_range(self, "episodes", "members", "hidden", "first_steps", "steps", "batch_size", "linger", least=1)
+        expect_range(
+            self, "episodes", "members", "hidden_dims", "first_steps", "steps", "batch_size", "linger", least=1
+        )
         expect_range(self, "learning_rate", "spacing", above=True)
         expect_range(self, "enough", most=1, above=True)
 
     @property
     def cloning(self) -> BCConfig:
-        return BCConfig(learning_rate=self.learning_rate, members=self.members, hidden=self.hidden)
+        return BCConfig(learning_rate=self.learning_rate, members=self.members, hidden_dims=self.hidden_dims)
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class Practice(ResumableRun):
             "rounds": [[r.rows, r.solved, r.episodes, r.control_steps] for r in self.rounds],
             "matrix": torch.from_numpy(self.matrix[given:].copy()),
             "origins": torch.from_numpy(self.origins[given:].copy()),
-            "actor": self.learner.networks.modules["actor"].state_dict(),
+            "actor": self.learner.modules["actor"].state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -187,16 +189,16 @@ class Practice(ResumableRun):
     def _learner(self, steps: int) -> BC:
         sizes = (self.layout.state_dim, self.layout.action_dim)
         seed = derive_seed("practice", self.seed, self.step)
-        return BC(*sizes, self.config.cloning, seed=seed, device=self.device, max_steps=steps)
+        return BC.build(*sizes, self.config.cloning, seed=seed, device=self.device, max_steps=steps)
 
     def _set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        for module in self.learner.networks.modules.values():
+        for module in self.learner.modules.values():
             module.load_state_dict(weights)
 
     def _clone(self) -> None:
         """Train the ensemble on all rows, from the weights of the round before."""
         steps = self.config.steps if self.step else self.config.first_steps
-        before = self.learner.networks.modules["actor"].state_dict()
+        before = self.learner.modules["actor"].state_dict()
         self.learner = self._learner(steps)
         if self.step:
             self._set_weights(before)
@@ -210,8 +212,9 @@ class Practice(ResumableRun):
 
     def _act(self) -> Visited:
         config, environment = self.config, self.environment
-        actor = self.learner.networks.modules[self.learner.acting]
-        policy = Policy(actor, *self.normalisation, self.layout, self.device, canonical=self.data_options["canonical"])
+        policy = Policy(
+            self.learner.actor, *self.normalisation, self.layout, self.device, canonical=self.data_options["canonical"]
+        )
         parts = []
         for start in range(0, config.episodes, environment.num_envs):
             numbers = np.arange(start, min(start + environment.num_envs, config.episodes))
@@ -259,17 +262,17 @@ def _roll_out(
     """One episode per seed, each by its member of the policy's ensemble, with noise."""
     count = len(seeds)
     states, noise = environment.reset(seeds), ActionNoise(config.noise, seeds)
-    running, held, solved = np.ones(count, bool), np.zeros(count, int), np.zeros(count, bool)
+    running, solved_for, solved = np.ones(count, bool), np.zeros(count, int), np.zeros(count, bool)
     columns: list[tuple[np.ndarray, ...]] = []
     while running.any():
         actions = noise.on(policy.each(states)[members, np.arange(count)])
-        following, rewards, terminated, truncated, success = environment.step(actions)
-        step = (states, actions, rewards, following, terminated, truncated, np.arange(count))
+        next_states, rewards, terminated, truncated, success = environment.step(actions)
+        step = (states, actions, rewards, next_states, terminated, truncated, np.arange(count))
         columns.append(tuple(column[running] for column in step))
         solved[running] = success[running]
-        held = np.where(success, held + 1, 0)
-        running &= ~(terminated | truncated) & (held < config.linger)
-        states = following
+        solved_for = np.where(success, solved_for + 1, 0)
+        running &= ~(terminated | truncated) & (solved_for < config.linger)
+        states = next_states
     *arrays, episodes = (np.concatenate(column) for column in zip(*columns, strict=True))
     floats = [array.astype(np.float32) for array in arrays[:4]]
     return Visited(Transitions(*floats, *arrays[4:]), episodes, solved)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from corl.batch import Batch
+from corl.config import PolicyConfig
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
-
-if TYPE_CHECKING:
-    from corl.config import PolicyConfig
 
 STATE_STD_OFFSET = 1e-3
 
@@ -24,16 +21,6 @@ def mean_and_std(states: np.ndarray, layout: FactoredLayout, *, hide_velocities:
         for part in layout.velocities:
             std[part] = np.inf
     return mean, std
-
-
-class Batch(NamedTuple):
-    """states, next_states (B, S) normalised; actions (B, A); rewards, dones (B,)."""
-
-    states: Tensor
-    actions: Tensor
-    rewards: Tensor
-    next_states: Tensor
-    dones: Tensor
 
 
 class ReplayData:

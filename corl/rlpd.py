@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from corl.batch import Batch
 from corl.online_replay import ObservationCode, OnlineReplay
-from corl.replay import Batch
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import expect_range
 

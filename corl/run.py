@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corl.config import PolicyConfig, PolicyScores, checkpoint_file
+from corl.config import PolicyConfig
 from corl.evaluate import Evaluation
-from corl.policy import Policy, make_actor, save_checkpoint
+from corl.learner import Noise
+from corl.policy import Policy, checkpoint_file, save_checkpoint
 from corl.replay import ReplayData
+from corl.scores import PolicyScores
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.checkpoint import expect_finite, on_cpu, restore_random
 from runtime.resumable import ResumableRun
 from runtime.seeds import derive_seed
 
 _BLOCK = 50
-"""Steps whose random numbers are drawn together: many small draws cost more than the products of a step."""
+"""Steps whose random numbers are drawn together."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Snapshot:
 class PolicyRun(ResumableRun):
     """A (data set, seed) pair in its folder: learner, batches, best checkpoints so far. Opens where it was left."""
 
-    FORMAT = "policy 2"
+    FORMAT = "policy 3"
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class PolicyRun(ResumableRun):
     ) -> None:
         super().__init__(folder, key=key, checkpoint_seconds=config.checkpoint_seconds)
         self.data, self.config, self.seed, self.layout, self.device = data, config, seed, layout, device
-        self.learner = config.learner(layout, seed=seed, device=device)
+        self.learner = config.build(layout, seed=seed, device=device)
         self.indices = torch.Generator(device).manual_seed(derive_seed("replay", seed))
         self.best: dict[str, Any] = {
             "return": float("-inf"),
@@ -71,14 +73,17 @@ class PolicyRun(ResumableRun):
         every = self.config.eval_freq
         return min(self.step - self.step % every + every, self.config.max_timesteps)
 
-    def draw(self, steps: int) -> tuple[Tensor, Tensor | None]:
-        """Random numbers of the next steps, at most a block: rows (K, B) and, if wanted, noise (K, B, A)."""
+    def draw(self, steps: int) -> tuple[Tensor, Noise]:
+        """Random numbers of the next steps, at most a block: rows (K, B) and what the learner's steps take."""
         shape = (min(steps, _BLOCK), self.config.batch_size)
         rows = torch.randint(len(self.data), shape, generator=self.indices, device=self.device)
-        if not self.learner.noisy:
-            return rows, None
-        noise = torch.randn((*shape, self.layout.action_dim), generator=self.learner.generator, device=self.device)
-        return rows, noise
+        return rows, self.learner.draw(*shape, self.layout.action_dim)
+
+    def advance(self, steps: int) -> Iterator[dict[str, Tensor]]:
+        """Take the next steps, at most a block; the losses of each."""
+        rows, noise = self.draw(steps)
+        for k in range(len(rows)):
+            yield self.learner.update(self.data.batch(rows[k]), tuple(values[k] for values in noise))
 
     def snapshot(self, losses: Mapping[str, Tensor]) -> Snapshot:
         """What must not change while it is evaluated and written, though training may go on."""
@@ -88,12 +93,13 @@ class PolicyRun(ResumableRun):
 
     def policy(self, snapshot: Snapshot) -> Policy:
         """The snapshot's policy, on the CPU."""
-        actor = make_actor(self.layout, snapshot.networks[self.learner.acting], self.config.hidden)
-        return self._policy(actor)
+        actor = self.config.actor(self.layout)
+        actor.load_state_dict(snapshot.networks[self.learner.acting])
+        return self._policy(actor.requires_grad_(False))
 
     def current_policy(self) -> Policy:
         """The policy in training, on its device."""
-        return self._policy(self.learner.networks.modules[self.learner.acting], self.device)
+        return self._policy(self.learner.actor, self.device)
 
     def _policy(self, actor: torch.nn.Module, device: torch.device | str = "cpu") -> Policy:
         data = self.data
@@ -139,8 +145,7 @@ class PolicyRun(ResumableRun):
 
     def _save(self, which: str, snapshot: Snapshot) -> None:
         path = checkpoint_file(self.folder, self.config.algorithm, which)
-        acts = {"acting": self.learner.acting, "act_noise": self.config.act_noise}
-        save_checkpoint(path, {**snapshot.networks, **acts}, hidden=self.config.hidden, data=self.data)
+        save_checkpoint(path, snapshot.networks, self.config, self.data)
 
     def scores(self, fresh: Evaluation | None) -> PolicyScores:
         best = self.best

@@ -7,21 +7,19 @@ not RLPD's, but that of TD3+BC (Fujimoto and Gu 2021), and an option too.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from corl.ensembles import LAYER_NORMS, CriticEnsemble, SquashedActor, squash
-from corl.learner import in_dtype
-from corl.replay import Batch
-from runtime.checkpoint import load_optimizer, restore_random
+from corl.batch import Batch
+from corl.learner import Learner, Noise
+from corl.networks import LAYER_NORMS, CriticEnsemble, SquashedActor
+from corl.stacking import Networks
 from runtime.errors import ConfigError, expect_range
-from runtime.seeds import derive_seed
 
 Network = Callable[..., Tensor]
 
@@ -30,28 +28,25 @@ Network = Callable[..., Tensor]
 class SACConfig:
     """Defaults are those of the published ICDG code; RLPD's are `config/online/rlpd.yaml`.
 
-    `updates_per_step` critic updates follow each step of an environment. In every `policy_frequency`-th of them the
-    actor and the temperature take `actor_updates` steps (CleanRL: `policy_frequency`, so that none is left out), in
-    every `target_network_frequency`-th the targets move. `target_critics` of the `critics`, drawn at random, give the
-    target (their minimum). The actor ascends the minimum of all critics, or with `actor_mean` their mean. `alpha` is
-    the temperature where `autotune` does not learn it, which aims at an entropy of `entropy_per_action` times the
-    action's dimension (RLPD: -0.5). `cloning` is the weight of the actor's squared error on prior data, times the mean
-    value: 1 / alpha of TD3+BC.
+    In every `policy_frequency`-th update of the critics actor and temperature take `actor_updates` steps (CleanRL:
+    `policy_frequency`, so that none is left out), in every `target_network_frequency`-th the targets move.
+    `target_critics` of the `critics`, drawn at random, give the target (their minimum). The actor ascends the minimum
+    of all critics, or with `actor_mean` their mean. `alpha` is the temperature where `autotune` does not learn it,
+    which aims at an entropy of `entropy_per_action` times the action's dimension (RLPD: -0.5). `cloning` is the weight
+    of the actor's squared error on prior data, times the mean value: 1 / alpha of TD3+BC.
     """
 
-    gamma: float = 0.99
+    discount: float = 0.99
     tau: float = 0.005
-    batch_size: int = 256
     policy_lr: float = 3e-4
     q_lr: float = 1e-3
     policy_frequency: int = 1
     actor_updates: int = 1
     target_network_frequency: int = 1
-    updates_per_step: int = 1
     alpha: float = 0.2
     autotune: bool = True
     entropy_per_action: float = -1.0
-    hidden: tuple[int, ...] = (256, 256)
+    hidden_dims: tuple[int, ...] = (256, 256)
     critics: int = 2
     target_critics: int = 2
     layer_norm: str = "last"
@@ -59,29 +54,41 @@ class SACConfig:
     cloning: float = 0.0
 
     def __post_init__(self) -> None:
-        expect_range(self, "batch_size", "policy_frequency", "target_network_frequency", "updates_per_step", least=1)
-        expect_range(self, "critics", "hidden", "actor_updates", least=1)
+        expect_range(self, "policy_frequency", "actor_updates", "target_network_frequency", "critics", least=1)
+        expect_range(self, "hidden_dims", least=1)
         if not 1 <= self.target_critics <= self.critics:
             raise ConfigError(f"target_critics {self.target_critics}: expected 1 to {self.critics} (critics)")
         expect_range(self, "cloning")
         expect_range(self, "alpha", "policy_lr", "q_lr", above=True)
-        expect_range(self, "gamma", most=1)
+        expect_range(self, "discount", most=1)
         expect_range(self, "entropy_per_action", least=-math.inf)
         expect_range(self, "tau", most=1, above=True)
         if self.layer_norm not in LAYER_NORMS:
             raise ConfigError(f"layer_norm {self.layer_norm!r}: expected one of {', '.join(LAYER_NORMS)}")
 
 
+def squash(gaussian: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Actions (B, A) = tanh(mean + std noise) and their log-densities (B,), from (2, B, A) and standard normal noise.
+
+    log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)) is exact where the direct form rounds to log 0.
+    """
+    mean, log_std = gaussian.unbind(0)
+    raw = mean + log_std.exp() * noise
+    log_density = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+    squashing = 2 * (math.log(2) - raw - F.softplus(-2 * raw))
+    return torch.tanh(raw), (log_density - squashing).sum(dim=-1)
+
+
 def soft_target(
-    actor: Network, critic_target: Network, batch: Batch, noise: Tensor, alpha: Tensor, gamma: float
+    actor: Network, critic_target: Network, batch: Batch, noise: Tensor, alpha: Tensor, discount: float
 ) -> Tensor:
-    """(B,) r + (1 - done) gamma (min Q'(s', a') - alpha log pi(a' | s')), a' from pi by `noise`.
+    """(B,) r + (1 - done) discount (min Q'(s', a') - alpha log pi(a' | s')), a' from pi by `noise`.
 
     `critic_target`: states and actions to the values (K, B) of the critics that the minimum is of.
     """
     actions, log_density = squash(actor(batch.next_states), noise)
     values = critic_target(batch.next_states, actions).amin(dim=0)
-    return batch.rewards + (1.0 - batch.dones) * gamma * (values - alpha * log_density)
+    return batch.rewards + (1.0 - batch.dones) * discount * (values - alpha * log_density)
 
 
 def critic_loss(critic: Network, batch: Batch, target: Tensor) -> Tensor:
@@ -101,7 +108,7 @@ def actor_loss(
 
 def cloning_loss(actor: Network, batch: Batch) -> Tensor:
     """Mean squared error of the mean actions."""
-    return (torch.tanh(actor(batch.states)[0]) - batch.actions).square().mean()
+    return (torch.tanh(actor(batch.states, True)[0]) - batch.actions).square().mean()
 
 
 def temperature_loss(log_alpha: Tensor, log_density: Tensor, target_entropy: float) -> Tensor:
@@ -109,136 +116,134 @@ def temperature_loss(log_alpha: Tensor, log_density: Tensor, target_entropy: flo
     return -(log_alpha.exp() * (log_density + target_entropy)).mean()
 
 
-class SAC:
-    """Actor, critics and their targets, temperature, optimisers, own random numbers. `updates` counts critic steps."""
+class Temperature(nn.Module):
+    """The logarithm of the entropy's weight."""
 
-    def __init__(
-        self,
-        obs_dim: int,
-        action_dim: int,
-        config: SACConfig,
-        *,
-        seed: int,
-        device: torch.device,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed("weights", seed))
-            self.actor = SquashedActor(obs_dim, action_dim, config.hidden).to(device)
-            self.critic = CriticEnsemble(obs_dim, action_dim, config.hidden, config.critics, config.layer_norm)
-            self.critic.to(device)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.config, self.device, self.dtype, self.action_dim = config, device, dtype, action_dim
-        self.log_alpha = torch.zeros((), device=device, requires_grad=config.autotune)
-        if not config.autotune:
-            self.log_alpha.fill_(config.alpha).log_()
-        self.target_entropy = config.entropy_per_action * action_dim
-        self._optimizers = {
-            "actor": torch.optim.Adam(self.actor.parameters(), config.policy_lr, fused=True),
-            "critic": torch.optim.Adam(self.critic.parameters(), config.q_lr, fused=True),
-            "alpha": torch.optim.Adam([self.log_alpha], config.q_lr, fused=True),
-        }
-        self.generator = torch.Generator(device).manual_seed(derive_seed("noise", seed))
-        self.updates = 0
+    float32 = ("log_alpha",)
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.log_alpha = nn.Parameter(torch.tensor(alpha).log_())
+
+    def forward(self) -> Tensor:
+        return self.log_alpha
+
+
+class SAC(Learner):
+    """Actor, critics and their targets, temperature. It acts and learns online (`corl.online.Agent`), or offline."""
+
+    Config = SACConfig
+    trained = ("actor", "critic", "temperature")
+    targets = ("critic",)
+
+    @classmethod
+    def network(cls, name: str, state_dim: int, action_dim: int, config: SACConfig, seed: int = 0) -> nn.Module:
+        if name == "actor":
+            return SquashedActor(state_dim, action_dim, config.hidden_dims)
+        if name == "critic":
+            return CriticEnsemble(state_dim, action_dim, config.hidden_dims, config.critics, config.layer_norm)
+        return Temperature(1.0 if config.autotune else config.alpha)
+
+    def learning_rate(self, name: str) -> float:
+        return self.config.policy_lr if name == "actor" else self.config.q_lr
 
     @torch.no_grad()
     def explore(self, observations: Tensor) -> Tensor:
         """A sample of the policy's actions (E, A) for observations (E, D)."""
-        noise = torch.randn(len(observations), self.action_dim, generator=self.generator, device=self.device)
-        return squash(self.actor(observations), noise)[0]
+        gaussian = self.actor(observations, True)
+        noise = torch.randn(gaussian.shape[1:], generator=self.generator, device=self.device)
+        return squash(gaussian, noise)[0]
 
     @torch.no_grad()
     def greedy(self, observations: Tensor) -> Tensor:
         """The mean action (B, A)."""
-        return torch.tanh(self.actor(observations)[0])
+        return self.actor(observations)
+
+    def draw(self, steps: int, batch_size: int, action_dim: int) -> Noise:
+        """Standard normal noise (K, 1 + actor_updates, B, A) on actions; the target's critics (K, target_critics)."""
+        config, options = self.config, {"generator": self.generator, "device": self.device}
+        noise = torch.randn(steps, 1 + config.actor_updates, batch_size, action_dim, **options)
+        order = torch.rand(steps, config.critics, **options).argsort(dim=1)
+        return noise, order[:, : config.target_critics]
 
     def learn(self, batches: Batch, prior: int = 0) -> dict[str, Tensor]:
         """One update per leading index of a batch (U, B, ...), of whose rows the first `prior` are prior data.
 
         Gives the losses of the last, as tensors.
         """
-        config, count, size = self.config, len(batches.rewards), batches.rewards.shape[1]
-        # All random numbers of a call at once: many small draws cost more than the products of an update.
-        noise = torch.randn(
-            count, 1 + config.actor_updates, size, self.action_dim, generator=self.generator, device=self.device
-        )
-        order = torch.rand(count, config.critics, generator=self.generator, device=self.device).argsort(dim=1)
+        count, size, action_dim = batches.actions.shape
+        noise = self.draw(count, size, action_dim)
         losses: dict[str, Tensor] = {}
         for k in range(count):
+            self.total_it += 1
             batch = Batch(*(part[k] for part in batches))
-            losses |= self.update(batch, noise[k], order[k, : config.target_critics], prior)
+            own = tuple(values[k] for values in noise)
+            losses |= self.step(self.networks, batch, own, self.total_it, prior)
         return losses
 
-    def update(self, batch: Batch, noise: Tensor, subset: Tensor, prior: int = 0) -> dict[str, Tensor]:
-        """One step of critics and, when due, of actor, temperature and targets.
-
-        noise (1 + actor_updates, B, A) standard normal.
-        """
+    def step(self, networks: Networks, batch: Batch, noise: Noise, number: int, prior: int = 0) -> dict[str, Tensor]:
+        """One step of the critics and, when due, of actor, temperature and targets."""
         config = self.config
-        self.updates += 1
-        alpha = self.log_alpha.detach().exp()
-        with torch.no_grad():
-            actor, target_net = self._callable(self.actor), self._callable(self.critic_target)
+
+        def of_target(
+            actor: Network, critic: Network, batch: Batch, noise: Tensor, which: Tensor, alpha: Tensor
+        ) -> tuple[Tensor, Tensor]:
             target = soft_target(
-                actor, lambda *inputs: target_net(*inputs, subset), batch, noise[0], alpha, config.gamma
+                _gaussian(actor), lambda *inputs: critic(*inputs, which), batch, noise[0], alpha, config.discount
             )
-        loss = critic_loss(self._callable(self.critic), batch, target)
-        self._descend("critic", loss)
-        losses = {"qf_loss": loss.detach() / config.critics, "q_value": target.mean(), "alpha": alpha}
-        if self.updates % config.policy_frequency == 0:
-            self.critic.requires_grad_(False)
-            for own in noise[1:]:
-                losses |= self._update_actor(batch, own, prior, config.cloning * target.abs().mean())
-            self.critic.requires_grad_(True)
-        if self.updates % config.target_network_frequency == 0:
-            with torch.no_grad():
-                targets, sources = list(self.critic_target.parameters()), list(self.critic.parameters())
-                torch._foreach_lerp_(targets, sources, config.tau)
+            return target, target.mean()
+
+        alpha = networks.call(_alpha, ("temperature",))
+        target, q_value = networks.call(of_target, ("actor", "critic_target"), batch, *noise, alpha)
+        loss = networks.call(critic_loss, ("critic",), batch, target, learn="critic")
+        networks.gradient_step("critic", loss)
+        losses = {"qf_loss": loss.detach() / config.critics, "q_value": q_value, "alpha": alpha}
+        if number % config.policy_frequency == 0:
+            for k in range(1, 1 + config.actor_updates):
+                losses |= self._actor_step(networks, batch, noise[0], k, target, prior if config.cloning else 0)
+        if number % config.target_network_frequency == 0:
+            networks.polyak_update(("critic",), config.tau)
         return losses
 
-    def _update_actor(self, batch: Batch, noise: Tensor, prior: int, cloning_weight: Tensor) -> dict[str, Tensor]:
-        """One step of the actor and, where it is learned, of the temperature."""
-        config, alpha, losses = self.config, self.log_alpha.detach().exp(), {}
-        actor, critic = self._callable(self.actor), self._callable(self.critic)
-        loss, log_density = actor_loss(actor, critic, batch, noise, alpha, mean=config.actor_mean)
-        if config.cloning and prior:
-            cloning = cloning_loss(actor, Batch(*(part[:prior] for part in batch)))
-            loss = loss + cloning_weight * cloning
-            losses["cloning_loss"] = cloning.detach()
-        self._descend("actor", loss)
-        losses |= {"actor_loss": loss.detach(), "entropy": -log_density.mean()}
+    def _actor_step(
+        self, networks: Networks, batch: Batch, noise: Tensor, k: int, target: Tensor, cloned: int
+    ) -> dict[str, Tensor]:
+        """One step of the actor by the k-th noise and, where it is learned, of the temperature."""
+        config = self.config
+
+        def of_actor(
+            actor: Network, critic: Network, clone: Network, batch: Batch, noise: Tensor, alpha: Tensor, target: Tensor
+        ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            loss, log_density = actor_loss(_gaussian(actor), critic, batch, noise[k], alpha, mean=config.actor_mean)
+            cloning = torch.zeros_like(loss)
+            if cloned:
+                cloning = cloning_loss(clone, Batch(*(part[:cloned] for part in batch)))
+                loss = loss + config.cloning * target.abs().mean() * cloning
+            return loss, log_density, -log_density.mean(), cloning
+
+        def of_temperature(temperature: Network, log_density: Tensor) -> Tensor:
+            target_entropy = config.entropy_per_action * batch.actions.shape[-1]
+            return temperature_loss(temperature(), log_density, target_entropy)
+
+        alpha = networks.call(_alpha, ("temperature",))
+        inputs = (batch, noise, alpha, target)
+        loss, log_density, entropy, cloning = networks.call(
+            of_actor, ("actor", "critic", "actor"), *inputs, learn="actor"
+        )
+        networks.gradient_step("actor", loss)
+        losses = {"actor_loss": loss.detach(), "entropy": entropy}
+        losses |= {"cloning_loss": cloning.detach()} if cloned else {}
         if config.autotune:
-            loss = temperature_loss(self.log_alpha, log_density, self.target_entropy)
-            self._descend("alpha", loss)
+            loss = networks.call(of_temperature, ("temperature",), log_density, learn="temperature")
+            networks.gradient_step("temperature", loss)
             losses["alpha_loss"] = loss.detach()
         return losses
 
-    def _callable(self, module: torch.nn.Module) -> Network:
-        return module if self.dtype is None else in_dtype(module, dict(module.named_parameters()), self.dtype)
 
-    def _descend(self, name: str, loss: Tensor) -> None:
-        optimizer = self._optimizers[name]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+def _alpha(temperature: Network) -> Tensor:
+    return temperature().exp()
 
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "actor": self.actor.state_dict(),
-            "critic": self.critic.state_dict(),
-            "critic_target": self.critic_target.state_dict(),
-            "log_alpha": self.log_alpha.detach(),
-            **{f"{name}_optimizer": optimizer.state_dict() for name, optimizer in self._optimizers.items()},
-            "generator": self.generator.get_state(),
-            "updates": self.updates,
-        }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name in ("actor", "critic", "critic_target"):
-            getattr(self, name).load_state_dict(state[name])
-        with torch.no_grad():
-            self.log_alpha.copy_(state["log_alpha"])
-        for name, optimizer in self._optimizers.items():
-            load_optimizer(optimizer, state[f"{name}_optimizer"])
-        restore_random(self.generator, state["generator"], state["updates"])
-        self.updates = state["updates"]
+def _gaussian(actor: Network) -> Network:
+    """The actor's distribution."""
+    return lambda observations: actor(observations, True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from corl.learner import Learner, Networks
-from corl.networks import Actor, TwinCritic
-from corl.replay import Batch
+from corl.batch import Batch
+from corl.learner import Learner, Noise
+from corl.stacking import Networks
 from runtime.errors import expect_range
-from runtime.seeds import derive_seed
 
 Network = Callable[..., Tensor]
 
@@ -30,10 +28,10 @@ class TD3BCConfig:
     noise_clip: float = 0.5
     policy_freq: int = 2
     alpha: float = 2.5
-    hidden: tuple[int, ...] = (256, 256)
+    hidden_dims: tuple[int, ...] = (256, 256)
 
     def __post_init__(self) -> None:
-        expect_range(self, "policy_freq", "hidden", least=1)
+        expect_range(self, "policy_freq", "hidden_dims", least=1)
         expect_range(self, "learning_rate", above=True)
         expect_range(self, "policy_noise", "noise_clip", "alpha")
         expect_range(self, "discount", most=1)
@@ -66,34 +64,16 @@ def actor_loss(actor: Network, critic: Network, batch: Batch, alpha: float) -> t
 
 
 class TD3BC(Learner):
-    """Actor, twin critics and their targets."""
+    """Actor, a pair of critics and their targets."""
 
-    noisy = True
+    Config = TD3BCConfig
+    targets = ("actor", "critic")
 
-    def __init__(
-        self,
-        state_dim: int,
-        action_dim: int,
-        config: TD3BCConfig,
-        *,
-        seed: int,
-        device: torch.device,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed("weights", seed))
-            actor = Actor(state_dim, action_dim, config.hidden).to(device)
-            critic = TwinCritic(state_dim, action_dim, config.hidden).to(device)
-        modules = {
-            "actor": actor,
-            "actor_target": copy.deepcopy(actor).requires_grad_(False),
-            "critic": critic,
-            "critic_target": copy.deepcopy(critic).requires_grad_(False),
-        }
-        super().__init__(modules, ("actor", "critic"), config.learning_rate, seed=seed, device=device, dtype=dtype)
-        self.config = config
+    def draw(self, steps: int, batch_size: int, action_dim: int) -> Noise:
+        """Standard normal noise (K, B, A) on the target's actions."""
+        return (torch.randn(steps, batch_size, action_dim, generator=self.generator, device=self.device),)
 
-    def step(self, networks: Networks, batch: Batch, noise: Tensor | None, number: int) -> dict[str, Tensor]:
+    def step(self, networks: Networks, batch: Batch, noise: Noise, number: int) -> dict[str, Tensor]:
         """One critic step and, every `policy_freq` steps, one actor step."""
         config = self.config
 
@@ -103,13 +83,13 @@ class TD3BC(Learner):
         def policy_loss(actor: Network, critic: Network, batch: Batch) -> tuple[Tensor, Tensor]:
             return actor_loss(actor, critic, batch, config.alpha)
 
-        targets = networks.call(target, ("actor_target", "critic_target"), batch, noise)
+        targets = networks.call(target, ("actor_target", "critic_target"), batch, *noise)
         loss = networks.call(critic_loss, ("critic",), batch, targets, learn="critic")
-        networks.minimise("critic", loss)
+        networks.gradient_step("critic", loss)
         losses = {"critic_loss": loss.detach()}
         if number % config.policy_freq == 0:
             loss, cloning = networks.call(policy_loss, ("actor", "critic"), batch, learn="actor")
-            networks.minimise("actor", loss)
-            networks.follow(("actor", "critic"), config.tau)
+            networks.gradient_step("actor", loss)
+            networks.polyak_update(("actor", "critic"), config.tau)
             losses |= {"actor_loss": loss.detach(), "bc_loss": cloning.detach()}
         return losses

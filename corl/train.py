@@ -8,16 +8,15 @@ from typing import Any
 
 import torch
 
-from corl.config import ALGORITHMS, PolicyConfig, PolicyScores, checkpoint_file
+from corl.config import PolicyConfig
 from corl.evaluate import Evaluation
 from corl.policy import Policy
 from corl.replay import ReplayData
 from corl.run import PolicyRun
+from corl.scores import PolicyScores
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.logs import progress
-
-__all__ = ["ALGORITHMS", "PolicyConfig", "PolicyScores", "checkpoint_file", "train_policy"]
 
 Evaluate = Callable[[Policy, Sequence[int]], Evaluation]
 
@@ -43,15 +42,13 @@ def train_policy(
     """
     data = ReplayData.of(transitions, config, layout, device)
     run = PolicyRun(data, config, folder, seed=seed, device=device, layout=layout, key=key)
-    learner = run.learner
     with progress(config.max_timesteps, label, done=run.step) as bar, run:
         while run.step < config.max_timesteps:
             boundary = run.next_boundary()
             losses: dict[str, Any] = {}
             while run.step < boundary:
-                rows, noise = run.draw(boundary - run.step)
-                for k in range(len(rows)):
-                    losses |= learner.update(data.batch(rows[k]), None if noise is None else noise[k])
+                for of_step in run.advance(boundary - run.step):
+                    losses |= of_step
                     bar.update(1)
                 if run.step < boundary:
                     run.between_steps()

@@ -1,4 +1,4 @@
-"""Configuration of the generator: network, training, sampling. Defaults are those of the published DiT."""
+"""Configuration of the generator's training and sampling. Defaults are those of the published DiT."""
 
 from __future__ import annotations
 
@@ -7,71 +7,9 @@ from dataclasses import dataclass
 
 from runtime.errors import ConfigError, expect_range
 
-KINDS = ("dit", "dit_uniform", "monolithic", "compositional")
 PRECISIONS = ("auto", "float32", "bfloat16")
-RUNTIME_SETTINGS = ("checkpoint_seconds", "log_every")  # of TrainConfig: these change no result
-ORDERS = ("joint", "state_first")
+RUNTIME_SETTINGS = ("checkpoint_seconds", "log_freq")  # of TrainConfig: these change no result
 SOLVERS = ("heun_churn", "heun", "dpmpp_2m")
-
-
-@dataclass(frozen=True)
-class DenoiserConfig:
-    """Which network and its size.
-
-    `dit` is the semantic compositional diffusion transformer, `dit_uniform` the same over patches of `patch` numbers,
-    `monolithic` a residual MLP of width `hidden` and `depth` blocks, `compositional` the hard-coded graph of `depth`
-    blocks in which each number of a transition is projected to `hidden` features.
-    `time_scale` multiplies c_noise before its features: c_noise spans only -1.6 to 1.1, over which most of the
-    published sinusoids are nearly constant.
-    `order`: `joint` has one noise level for the whole transition, as published; with `state_first` (`dit` alone) state
-    and rest have levels of their own, and the rest is learned and drawn given the state (`diffusion.state_first`).
-    """
-
-    kind: str = "dit"
-    hidden: int = 416
-    depth: int = 8
-    heads: int = 8
-    mlp_ratio: int = 4
-    patch: int = 15
-    time_scale: float = 1.0
-    order: str = "joint"
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ConfigError(f"kind {self.kind!r}: expected one of {', '.join(KINDS)}")
-        expect_range(self, "hidden", "depth", "heads", "mlp_ratio", "patch", least=1)
-        expect_range(self, "time_scale", above=True)
-        if self.order not in ORDERS:
-            raise ConfigError(f"order {self.order!r}: expected one of {', '.join(ORDERS)}")
-        if self.order == "state_first" and self.kind != "dit":
-            raise ConfigError(f"order {self.order}: expected kind dit, whose tokens tell the state from the rest")
-        if self.kind.startswith("dit") and (self.hidden % self.heads or self.hidden % 2):
-            raise ConfigError(f"hidden {self.hidden}: expected an even multiple of heads ({self.heads})")
-
-
-DENOISERS: dict[str, DenoiserConfig] = {
-    "dit": DenoiserConfig(),
-    "DiT1D-XS": DenoiserConfig(hidden=256, depth=6, heads=4),
-    "DiT1D-S": DenoiserConfig(hidden=384, depth=8, heads=6),
-    "DiT1D-B": DenoiserConfig(hidden=512, depth=12, heads=8),
-    "DiT1D-L": DenoiserConfig(hidden=768, depth=16, heads=12),
-    "DiT1D-XL": DenoiserConfig(hidden=1024, depth=24, heads=16),
-    "dit_uniform": DenoiserConfig(kind="dit_uniform"),
-    "monolithic": DenoiserConfig(kind="monolithic", hidden=2048, depth=6),
-    "compositional": DenoiserConfig(kind="compositional", hidden=32, depth=3),
-}
-"""The published networks by the name that `--denoiser` takes and that folders bear."""
-
-
-def denoiser_named(name: str) -> DenoiserConfig:
-    """Raises `ConfigError` for an unknown name."""
-    if name not in DENOISERS:
-        raise ConfigError(f"denoiser {name!r}: expected one of {', '.join(DENOISERS)}")
-    return DENOISERS[name]
-
-
-MLP_SETTINGS = {"training": {"learning_rate": 3e-4, "weight_decay": 0.0}, "sampling": {"batch_size": 100_000}}
-"""What the published code sets otherwise for its two perceptrons than for its transformers."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +59,10 @@ class TrainConfig:
     precision: str = "auto"
     compile: bool = False
     checkpoint_seconds: float = 25.0
-    log_every: int = 100
+    log_freq: int = 100
 
     def __post_init__(self) -> None:
-        expect_range(self, "steps", "batch_size", "small_batch_size", "log_every", "ema_every", least=1)
+        expect_range(self, "steps", "batch_size", "small_batch_size", "log_freq", "ema_every", least=1)
         expect_range(self, "warm_start_steps", "warmup_steps", "small_pool", "weight_decay", "checkpoint_seconds")
         expect_range(self, "learning_rate", "grad_clip", "P_std", "sigma_data", "std_offset", above=True)
         expect_range(self, "follow_scale", "action_weight", "next_weight", above=True)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion.config import DenoiserConfig
+from diffusion.denoiser import Denoiser, NetworkSizes
 from diffusion.elements import TokenMap, one_hots_of, token_sizes
 from offline_compositional_rl_datasets.layout import FactoredLayout
+from runtime.errors import ConfigError
 
 TIME_FEATURES = 256
 
@@ -64,13 +65,18 @@ def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
-class Transformer(nn.Module):
+class Transformer(Denoiser):
     """What both transformers share: embeddings of noise level and task, blocks, and the modulated last layer."""
 
-    def _add_trunk(self, layout: FactoredLayout, config: DenoiserConfig, tokens: int, fan_out: int) -> None:
+    @classmethod
+    def check(cls, sizes: NetworkSizes) -> None:
+        super().check(sizes)
+        if sizes.hidden % sizes.heads or sizes.hidden % 2:
+            raise ConfigError(f"hidden {sizes.hidden}: expected an even multiple of heads ({sizes.heads})")
+
+    def _add_trunk(self, layout: FactoredLayout, config: NetworkSizes, tokens: int, fan_out: int) -> None:
         """Add the shared parts for so many tokens; the last layer gives `fan_out` features each."""
         hidden = config.hidden
-        self.time_scale = config.time_scale
         self.time_embedding = _embedder(TIME_FEATURES, hidden)
         if config.order == "state_first":
             self.rest_time_embedding = _embedder(TIME_FEATURES, hidden)
@@ -116,9 +122,10 @@ class SemanticDiT(Transformer):
     x may be a prefix of the transition that ends with a token, and so is then the result.
     """
 
-    def __init__(self, layout: FactoredLayout, config: DenoiserConfig) -> None:
-        super().__init__()
-        self.layout = layout
+    orders = ("joint", "state_first")
+
+    def __init__(self, layout: FactoredLayout, config: NetworkSizes) -> None:
+        super().__init__(layout, config)
         dims = token_sizes(layout)
         self.encoders = TokenMap.linear(layout, {name: (dim, config.hidden) for name, dim in dims.items()})
         self.decoders = TokenMap.linear(layout, {name: (config.hidden, dim) for name, dim in dims.items()})
@@ -135,8 +142,8 @@ class SemanticDiT(Transformer):
 class UniformDiT(Transformer):
     """Patches of equal size, whatever they cut across; the task enters through the modulation alone."""
 
-    def __init__(self, layout: FactoredLayout, config: DenoiserConfig) -> None:
-        super().__init__()
+    def __init__(self, layout: FactoredLayout, config: NetworkSizes) -> None:
+        super().__init__(layout, config)
         self.dim, self.patch = layout.transition_dim, config.patch
         tokens = -(-self.dim // self.patch)
         self.patch_in = nn.Linear(self.patch, config.hidden)

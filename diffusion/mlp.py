@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from diffusion.config import DenoiserConfig
+from diffusion.denoiser import Denoiser, NetworkSizes
 from diffusion.elements import ElementLinear, ElementNorm, TokenMap, one_hots_of, token_sizes
 from offline_compositional_rl_datasets.layout import FactoredLayout
 
@@ -41,15 +41,15 @@ class TimeEmbedding(nn.Module):
         return self.net(torch.cat([t[:, None], angles.sin(), angles.cos()], dim=1))
 
 
-class MonolithicMLP(nn.Module):
+class MonolithicMLP(Denoiser):
     """A residual MLP over the whole transition. F(x (B, 164), c_noise (B or 1,), condition (B or 1, 16)) -> (B, 164).
 
     The task enters by the choice of the encoders of the state's factors alone.
     """
 
-    def __init__(self, layout: FactoredLayout, config: DenoiserConfig) -> None:
-        super().__init__()
-        self.layout, self.time_scale, dim = layout, config.time_scale, layout.transition_dim
+    def __init__(self, layout: FactoredLayout, config: NetworkSizes) -> None:
+        super().__init__(layout, config)
+        dim = layout.transition_dim
         axes = {token.encoder: token.axis for token in layout.tokens}
         labelled = {name: (size, size) for name, size in token_sizes(layout).items() if axes[name]}
         self.encoders = TokenMap.linear(layout, labelled)
@@ -129,18 +129,17 @@ class GraphBlock(nn.Module):
             own = self.before[i](states[position], one_hot)
             joined = own if message is None else torch.cat([message, own], dim=-1)
             message = self.after[i](joined, one_hot)
-        state, following = message.unbind(1)
-        joined = torch.cat([state, *parts[count : count + 2], following, parts[-1]], dim=1)
+        state, next_state = message.unbind(1)
+        joined = torch.cat([state, *parts[count : count + 2], next_state, parts[-1]], dim=1)
         mixed = self.mix(torch.relu(joined))
         return [part + m for part, m in zip(parts, mixed.split([p.shape[1] for p in parts], dim=1), strict=True)]
 
 
-class CompositionalMLP(nn.Module):
+class CompositionalMLP(Denoiser):
     """Residual blocks whose graph over the factors is fixed by hand. Arguments and result as `MonolithicMLP`."""
 
-    def __init__(self, layout: FactoredLayout, config: DenoiserConfig) -> None:
-        super().__init__()
-        self.layout, self.time_scale = layout, config.time_scale
+    def __init__(self, layout: FactoredLayout, config: NetworkSizes) -> None:
+        super().__init__(layout, config)
         sizes, projection = token_sizes(layout), config.hidden
         self.time_embedding = TimeEmbedding(layout.transition_dim)
         self.project = nn.ModuleDict({name: nn.Linear(dim, dim * projection) for name, dim in sizes.items()})

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from diffusion import edm
-from diffusion.config import PRECISIONS, DenoiserConfig
-from diffusion.denoisers import build
+from diffusion.config import PRECISIONS
+from diffusion.denoisers import DenoiserConfig, build
 from diffusion.normalizer import Normalizer, scales
 from diffusion.state_first import CLEAN, Parts, denoise_rest
 from offline_compositional_rl_datasets.layout import FactoredLayout

@@ -44,17 +44,17 @@ def _heun(
 ) -> Tensor:
     """Algorithm 2 of Karras et al. 2022; without churn it is the deterministic Algorithm 1."""
     most = min(config.S_churn / config.steps, math.sqrt(2) - 1)
-    for sigma, following in itertools.pairwise(levels):
+    for sigma, next_sigma in itertools.pairwise(levels):
         gamma = most if churn and config.S_tmin <= sigma <= config.S_tmax else 0.0
         hat = sigma * (1 + gamma)
         if gamma:
             fresh = torch.randn(x.shape, generator=generator, device=x.device)
             x = x + math.sqrt(hat**2 - sigma**2) * config.S_noise * fresh
         slope = (x - denoiser(x, x.new_tensor([hat]))) / hat
-        euler = x + (following - hat) * slope
-        if following > 0:
-            slope_end = (euler - denoiser(euler, x.new_tensor([following]))) / following
-            euler = x + (following - hat) * (slope + slope_end) / 2
+        euler = x + (next_sigma - hat) * slope
+        if next_sigma > 0:
+            slope_end = (euler - denoiser(euler, x.new_tensor([next_sigma]))) / next_sigma
+            euler = x + (next_sigma - hat) * (slope + slope_end) / 2
         x = euler
     return x
 
@@ -63,16 +63,16 @@ def _dpmpp_2m(denoiser: Denoiser, x: Tensor, levels: list[float]) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2) in the EDM's variables: one evaluation a step."""
     previous: Tensor | None = None
     step_before = 0.0
-    for sigma, following in itertools.pairwise(levels):
+    for sigma, next_sigma in itertools.pairwise(levels):
         estimate = denoiser(x, x.new_tensor([sigma]))
-        if following == 0:
+        if next_sigma == 0:
             return estimate
-        step = math.log(sigma / following)
+        step = math.log(sigma / next_sigma)
         direction = estimate
         if previous is not None:
             ratio = step / (2 * step_before)
             direction = (1 + ratio) * estimate - ratio * previous
-        x = (following / sigma) * x - math.expm1(-step) * direction
+        x = (next_sigma / sigma) * x - math.expm1(-step) * direction
         previous, step_before = estimate, step
     return x
 

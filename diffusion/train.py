@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from diffusion import edm, state_first
-from diffusion.config import DenoiserConfig, TrainConfig
-from diffusion.denoisers import build
+from diffusion.config import TrainConfig
+from diffusion.denoisers import DenoiserConfig, build
 from diffusion.distributed import World
 from diffusion.ema import EMA
 from diffusion.feed import Feed
@@ -104,16 +104,16 @@ def train(
         with progress(config.steps, label, done=run.step) as bar, run:
             for y, condition in run.feed.batches(run.step, config.steps):
                 run.update(y, condition)
-                logged = run.step % config.log_every == 0
+                logged = run.step % config.log_freq == 0
                 if logged:
-                    mean_loss = float(world.mean(run.total_loss)) / config.log_every
+                    mean_loss = float(world.mean(run.total_loss)) / config.log_freq
                     run.total_loss.zero_()
                     if not math.isfinite(mean_loss):
                         raise DataError(
                             f"{label}: the loss is not finite at step {run.step}; learn with a smaller learning_rate"
                         )
                     run.write_metrics(step=run.step, loss=mean_loss, learning_rate=learning_rate(run.step - 1, config))
-                    bar.update(config.log_every, loss=mean_loss)
+                    bar.update(config.log_freq, loss=mean_loss)
                 # Several processes have losses of their own until they are joined to be logged, and stop together.
                 if logged or world.size == 1:
                     run.between_steps(stop=world.any(interrupt.requested(), device))

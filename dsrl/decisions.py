@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from corl.replay import Batch
+from corl.batch import Batch
 
 
 class Decisions(Protocol):

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from corl.ensembles import squash
-from corl.sac import critic_loss
+from corl.sac import critic_loss, squash
 from dsrl.chunk_memory import ChunkMemory
 from dsrl.critics import stacked
 from dsrl.decisions import Drawn, OfflineDecisions

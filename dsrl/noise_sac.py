@@ -10,9 +10,8 @@ import torch
 from stable_baselines3 import SAC
 from torch import Tensor, nn
 
-from corl.ensembles import squash
-from corl.replay import Batch
-from corl.sac import actor_loss, critic_loss, temperature_loss
+from corl.batch import Batch
+from corl.sac import actor_loss, critic_loss, squash, temperature_loss
 from dsrl.critics import backed_up, stacked
 from dsrl.decisions import Decisions, Drawn, OfflineDecisions, n_step
 from runtime.checkpoint import load_optimizer, restore_random

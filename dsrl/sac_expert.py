@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from corl.ensembles import SquashedActor
+from corl.networks import SquashedActor
 from dsrl.demos import Demonstration
 from envs.chunked_env import ChunkedEnv
 from envs.gymnasium_task import KEY, GymnasiumTask
@@ -39,7 +39,7 @@ def read_expert(path: Path, task: GymnasiumTask) -> Expert:
 
     @torch.no_grad()
     def act(observation: np.ndarray) -> np.ndarray:
-        return torch.tanh(actor(torch.as_tensor(observation, dtype=torch.float32)[None])[0, 0]).numpy()
+        return actor(torch.as_tensor(observation, dtype=torch.float32)[None])[0].numpy()
 
     return act
 

@@ -143,7 +143,8 @@ def results(out: Path, tasks: list[PointTask], *, steps: int, samples: int, poli
     from corl.policy import Policy
     from corl.replay import ReplayData
     from corl.td3_bc import TD3BC, TD3BCConfig
-    from diffusion.config import DenoiserConfig, SamplerConfig, TrainConfig
+    from diffusion.config import SamplerConfig, TrainConfig
+    from diffusion.denoisers import DenoiserConfig
     from diffusion.generate import generate
     from diffusion.model import DiffusionModel
     from diffusion.pool import Pool
@@ -174,7 +175,7 @@ def results(out: Path, tasks: list[PointTask], *, steps: int, samples: int, poli
         matrix[:, layout.action] = matrix[:, layout.action].clip(-1, 1)
         made = Transitions.from_matrix(matrix, task, layout)
         replay = ReplayData(made, layout, device, timeouts_as_terminals=False)
-        learner = TD3BC(layout.state_dim, layout.action_dim, TD3BCConfig(alpha=0.2), seed=seed, device=device)
+        learner = TD3BC.build(layout.state_dim, layout.action_dim, TD3BCConfig(alpha=0.2), seed=seed, device=device)
         for _ in range(policy_steps):
             learner.update(replay.batch(torch.randint(len(replay), (256,), generator=learner.generator)))
         policy = Policy(learner.actor, replay.mean, replay.std, layout)

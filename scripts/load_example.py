@@ -43,7 +43,7 @@ def main(root: Path, dataset: str, task: str = "", steps: int = 5000, episodes: 
 
     device = torch.device("cpu")
     data = ReplayData(transitions, COMPOSUITE, device, hide_velocities=True, timeouts_as_terminals=False)
-    learner = TD3BC(COMPOSUITE.state_dim, COMPOSUITE.action_dim, TD3BCConfig(alpha=0.5), seed=0, device=device)
+    learner = TD3BC.build(COMPOSUITE.state_dim, COMPOSUITE.action_dim, TD3BCConfig(alpha=0.5), seed=0, device=device)
     for step in range(1, steps + 1):
         losses = learner.update(data.batch(torch.randint(len(data), (512,), generator=learner.generator)))
         if step % 1000 == 0:

@@ -52,7 +52,6 @@ def main(
         device: auto, cpu or cuda[:N]
     """
     from corl.online_config import OnlineConfig
-    from corl.sac import SACConfig
     from pipeline.stages.offline import FineTune, newest_checkpoint
     from runtime import interrupt
     from runtime.errors import ConfigError
@@ -65,16 +64,16 @@ def main(
     if not 0 <= task_id < len(tests):
         raise ConfigError(f"--task_id {task_id}: the split has {len(tests)} test tasks")
     config = OnlineConfig(
-        total_timesteps=n_steps,
+        max_timesteps=n_steps,
         num_envs=num_envs,
         buffer_size=500_000,
+        batch_size=batch_size,
         learning_starts=update_start_step,
         random_start=False,
         eval_freq=eval_freq,
-        n_eval_episodes=n_eval_episodes,
-        env_horizon=horizon,
+        n_episodes=n_eval_episodes,
+        horizon=horizon,
         task_ids=True,
-        sac=SACConfig(batch_size=batch_size),
     )
     root = results_path or machine_settings().results_path
     path_part("base_path", base_path)

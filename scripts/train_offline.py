@@ -42,7 +42,7 @@ def main(
         results_path: where _offline_training goes; default from config/paths.yaml
         device: auto, cpu or cuda[:N]
     """
-    from corl.multitask import MultitaskConfig
+    from corl.multitask_config import MultitaskConfig
     from pipeline.stages.multitask import TrainMultitask
     from pipeline.stages.offline import newest_checkpoint
     from runtime import interrupt

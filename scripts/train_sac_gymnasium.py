@@ -62,11 +62,11 @@ def main(
 
     task = GymnasiumTask.standard(env_id, success_return)
     flags = {
-        "total_timesteps": total_timesteps,
+        "max_timesteps": total_timesteps,
         "num_envs": num_envs,
         "learning_starts": learning_starts,
         "eval_freq": eval_freq,
-        "n_eval_episodes": n_eval_episodes,
+        "n_episodes": n_eval_episodes,
     }
     online = load_yaml(OnlineConfig, config, given(flags))
     configure_logging()

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from corl.config import PolicyConfig
 from corl.evaluate import evaluate
-from corl.train import PolicyConfig
 from envs.collect import collect
 from envs.experts import expert_for
 from envs.pool import EnvPool

@@ -26,7 +26,7 @@ class BaselineFlags(ConfigFlags):
     """rows per step"""
     eval_freq: int = setting(5_000)
     """steps between evaluations on the held-out tasks"""
-    n_episodes: Annotated[int, alias("n_eval_episodes")] = setting(10, "n_eval_episodes")
+    n_episodes: Annotated[int, alias("n_eval_episodes")] = setting(10)
     """per task and evaluation"""
 
 
@@ -54,7 +54,7 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
             logs_path: where job logs go; default from config/paths.yaml
             device: auto, cpu or cuda[:N]
         """
-        from corl.multitask import RUNTIME_SETTINGS, MultitaskConfig
+        from corl.multitask_config import RUNTIME_SETTINGS, MultitaskConfig
         from pipeline.stages.multitask import TrainMultitask
         from pipeline.sweeps.multitask import write_baseline_tables
         from pipeline.sweeps.sweep import run_sweep

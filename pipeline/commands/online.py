@@ -60,13 +60,13 @@ class EvaluatedFlags(ConfigFlags):
 
     config: Path | None = None
     """YAML file with any part of OnlineConfig, see config/online/"""
-    max_timesteps: Annotated[int, alias("total_timesteps")] = setting(1_000_000, "total_timesteps")
+    max_timesteps: Annotated[int, alias("total_timesteps")] = setting(1_000_000)
     """steps of the environment"""
     num_envs: int = setting(1)
     """environments side by side"""
     eval_freq: int = setting(100_000)
     """steps between evaluations"""
-    n_episodes: Annotated[int, alias("n_eval_episodes")] = setting(10, "n_eval_episodes")
+    n_episodes: Annotated[int, alias("n_eval_episodes")] = setting(10)
     """episodes of an evaluation"""
 
     def online_config(self, variant: Variant) -> OnlineConfig:
@@ -82,11 +82,11 @@ class AgentFlags(EvaluatedFlags):
 
     buffer_size: int = setting(1_000_000)
     """own transitions that are kept"""
-    discount: Annotated[float, alias("gamma")] = setting(0.99, "sac.gamma")
+    discount: Annotated[float, alias("gamma")] = setting(0.99, "sac.discount")
     """of rewards per control step"""
     tau: float = setting(0.005, "sac.tau")
     """share of the way that targets move"""
-    batch_size: int = setting(256, "sac.batch_size")
+    batch_size: int = setting(256)
     """transitions per update, prior data included"""
     learning_starts: int = setting(5_000)
     """steps with random actions, before the first update"""
@@ -102,9 +102,9 @@ class AgentFlags(EvaluatedFlags):
     """the temperature where it is not learned"""
     autotune: bool = setting(True, "sac.autotune")
     """learn the temperature"""
-    horizon: Annotated[int, alias("env_horizon")] = setting(500, "env_horizon")
+    horizon: Annotated[int, alias("env_horizon")] = setting(500)
     """control steps per episode"""
-    updates_per_step: int = setting(1, "sac.updates_per_step")
+    updates_per_step: int = setting(1)
     """critic updates per step of an environment"""
     critics: int = setting(2, "sac.critics")
     """number of critics"""

@@ -10,20 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from corl.config import RUNTIME_SETTINGS as POLICY_RUNTIME_SETTINGS
+from corl.config import PolicyConfig
 from corl.practice import PracticeConfig
-from corl.train import PolicyConfig
-from diffusion.config import (
-    DENOISERS,
-    MLP_SETTINGS,
-    RUNTIME_SETTINGS,
-    DenoiserConfig,
-    QualityConfig,
-    SamplerConfig,
-    TrainConfig,
-    denoiser_named,
-)
+from diffusion.config import RUNTIME_SETTINGS, QualityConfig, SamplerConfig, TrainConfig
+from diffusion.denoisers import DENOISERS, DenoiserConfig, denoiser_named
 from envs.recording import CollectConfig
-from runtime.config import dict_without, from_mapping, given, merge, read_yaml, to_dict
+from runtime.config import dict_without, from_mapping, given, merge, read_yaml
 from runtime.device import expect_device_name
 from runtime.errors import ConfigError, distinct, expect_range
 from runtime.paths import machine_settings
@@ -185,7 +177,7 @@ class PipelineConfig:
     retry: RetryConfig = field(default_factory=RetryConfig)
 
     def __post_init__(self) -> None:
-        kind = denoiser_named(self.denoiser).kind
+        kind = denoiser_named(self.denoiser).network.kind
         if self.network.kind != kind:
             raise ConfigError(f"denoiser {self.denoiser!r}: its network has the kind {kind}, not {self.network.kind}")
         expect_range(self, "max_iterations", "num_train", "threshold_reduction_cycle", least=1)
@@ -241,6 +233,5 @@ def load_pipeline_config(
     values = merge(values, given(overrides))
     preset = DENOISERS.get(str(values.get("denoiser", PipelineConfig.denoiser)))
     if preset is not None:
-        under = {"network": to_dict(preset)} | ({} if preset.kind.startswith("dit") else MLP_SETTINGS)
-        values = merge(under, values)
+        values = merge(preset.settings(), values)
     return from_mapping(PipelineConfig, values, source=source)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from corl.config import PolicyConfig
 from corl.evaluate import ActionNoise
-from corl.policy import Policy
-from corl.train import PolicyConfig, checkpoint_file
+from corl.policy import Policy, checkpoint_file
 from offline_compositional_rl_datasets.task import Task
 from runtime.seeds import derive_seed
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffusion.config import RUNTIME_SETTINGS, DenoiserConfig, SamplerConfig, TrainConfig
+from diffusion.config import RUNTIME_SETTINGS, SamplerConfig, TrainConfig
+from diffusion.denoisers import DenoiserConfig
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples, write_samples

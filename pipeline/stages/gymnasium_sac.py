@@ -46,7 +46,7 @@ class LearnGymnasium:
         return config_hash([self.task.env_args, dict_without(self.config, RUNTIME_SETTINGS), self.seed])
 
     def progress(self) -> StageProgress:
-        return online_progress(self.folder, self.config.total_timesteps)
+        return online_progress(self.folder, self.config.max_timesteps)
 
     def scores(self) -> OnlineScores:
         """The result of a finished run."""
@@ -59,7 +59,7 @@ class LearnGymnasium:
             use_threads(self.threads)
             device = pick_device(self.device)
             code = RowCode(self.task.observation_dim(), self.task.action_dim)
-            agent = SAC(
+            agent = SAC.build(
                 code.dim,
                 code.action_dim,
                 in_units_of(self.task, self.config.sac),

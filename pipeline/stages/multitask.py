@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from corl.evaluate import Evaluation, evaluate
-from corl.multitask import RUNTIME_SETTINGS, MultitaskConfig, TaskData
+from corl.multitask import TaskData
+from corl.multitask_config import RUNTIME_SETTINGS, MultitaskConfig
 from corl.multitask_run import EvaluateTasks, MultitaskRun, PolicyOf, train_multitask
 from envs.pool import EnvPool
 from offline_compositional_rl_datasets.hdf5 import read_expert
@@ -154,7 +155,7 @@ class TaskEvaluator:
     def __call__(self, policy: PolicyOf, tasks: Sequence[Task]) -> Mapping[Task, Evaluation]:
         results = {}
         for task in tasks:
-            count = self.config.n_eval_episodes
+            count = self.config.n_episodes
             if self._environment is None:
                 options = {"workers": self._workers, "horizon": self.config.horizon}
                 self._environment = EnvPool(task, count, **options)

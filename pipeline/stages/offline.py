@@ -168,7 +168,7 @@ class FineTune:
         return config_hash([self.task.name, key_of(self.checkpoint), settings, self.seed])
 
     def progress(self) -> StageProgress:
-        return online_progress(self.folder, self.config.total_timesteps)
+        return online_progress(self.folder, self.config.max_timesteps)
 
     def scores(self) -> OnlineScores:
         return read_scores(OnlineScores, self.output)

@@ -93,7 +93,7 @@ class LearnOnline:
         return config_hash([self.task.name, settings, self.seed, prior, self.synthetic])
 
     def progress(self) -> StageProgress:
-        return online_progress(self.folder, self.config.total_timesteps)
+        return online_progress(self.folder, self.config.max_timesteps)
 
     def scores(self) -> OnlineScores:
         """The result of a finished run."""
@@ -124,7 +124,7 @@ class LearnOnline:
 
     def _agent(self, code: ObservationCode, device: torch.device) -> SAC:
         dtype = autocast_dtype(device, self.config.precision)
-        return SAC(code.dim, code.action_dim, self.config.sac, seed=self.seed, device=device, dtype=dtype)
+        return SAC.build(code.dim, code.action_dim, self.config.sac, seed=self.seed, device=device, dtype=dtype)
 
     def best_policy(self) -> OnlinePolicy:
         """The policy of the best mean return, on the CPU. Raises `DataError` where there is no checkpoint yet."""
@@ -163,7 +163,7 @@ def learn(
     config, tracking, cores = stage.config, stage.tracking, stage.threads or cpu_count()
     # On a CPU one core learns while the others step.
     workers = cores - 1 if device.type == "cpu" else cores
-    options = {"horizon": config.env_horizon}
+    options = {"horizon": config.horizon}
     settings = {"task": stage.task.name, "seed": stage.seed, **to_dict(config)}
     sinks = trackers(
         stage.folder,
@@ -174,7 +174,7 @@ def learn(
     )
     with (
         EnvPool(stage.task, config.num_envs, workers=workers, **options) as environment,
-        EnvPool(stage.task, config.n_eval_episodes, workers=cores if cores > 1 else 0, **options) as judge,
+        EnvPool(stage.task, config.n_episodes, workers=cores if cores > 1 else 0, **options) as judge,
         sinks as sink,
     ):
         run = OnlineRun(
@@ -241,7 +241,7 @@ def film(stage: LearnOnline, path: Path) -> bool:
     frames, success = episode_frames(
         stage.task,
         stage.best_policy(),
-        horizon=stage.config.env_horizon,
+        horizon=stage.config.horizon,
         seed=derive_seed("film", stage.seed),
         size=_FRAME,
         every=every,

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from corl.config import RUNTIME_SETTINGS
-from corl.train import PolicyConfig, PolicyScores, train_policy
+from corl.config import RUNTIME_SETTINGS, PolicyConfig
+from corl.scores import PolicyScores
+from corl.train import train_policy
 from offline_compositional_rl_datasets.hdf5 import EpisodeEnds, read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from corl.config import PolicyConfig
 from corl.practice import ORIGINS, PracticeConfig, best_round
-from corl.train import PolicyConfig
 from diffusion.config import SamplerConfig
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples, write_samples

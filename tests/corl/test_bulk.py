@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from corl.bulk import Bulk, train_policies
-from corl.config import PolicyConfig, checkpoint_file
+from corl.config import PolicyConfig
 from corl.evaluate import Evaluation, evaluate
 from corl.iql import IQL, IQLConfig
-from corl.policy import Policy
+from corl.policy import Policy, checkpoint_file
 from corl.replay import ReplayData
 from corl.run import PolicyRun
-from corl.td3_bc import TD3BCConfig
 from corl.train import train_policy
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from runtime.errors import ConfigError
@@ -27,9 +26,9 @@ PAIRS = [(0, 3), (1, 0), (0, 4), (1, 1)]  # (data set, seed)
 
 
 def _config(algorithm, **options):
-    small = {"td3_bc": TD3BCConfig(hidden=(16, 16)), "iql": IQLConfig(hidden=(16, 16))}
-    values = {"max_timesteps": 24, "batch_size": 16, "eval_freq": 8, "n_episodes": 3, "fresh_episodes": 4, **small}
-    return PolicyConfig(algorithm=algorithm, **(values | options))
+    small = {name: {"hidden_dims": (16, 16)} for name in ("td3_bc", "iql", "sac")}
+    values = {"max_timesteps": 24, "batch_size": 16, "eval_freq": 8, "n_episodes": 3, "fresh_episodes": 4}
+    return PolicyConfig(algorithm=algorithm, **(values | {"learners": small} | options))
 
 
 def _runs(config, folder, pairs=PAIRS):
@@ -74,8 +73,13 @@ def _same_files(config, a, b, pairs=PAIRS, tolerance=2e-5):
 
 @pytest.mark.parametrize(
     ("algorithm", "options"),
-    [("td3_bc", {}), ("iql", {}), ("iql", {"iql": IQLConfig(hidden=(16, 16), gaussian=True)})],
-    ids=["td3_bc", "iql", "iql_gaussian"],
+    [
+        ("td3_bc", {}),
+        ("iql", {}),
+        ("sac", {}),
+        ("iql", {"learners": {"iql": IQLConfig(hidden_dims=(16, 16), gaussian=True)}}),
+    ],
+    ids=["td3_bc", "iql", "sac", "iql_gaussian"],
 )
 def test_each_policy_of_a_group_equals_its_run_alone(algorithm, options, tmp_path):
     config = _config(algorithm, **options)
@@ -90,9 +94,7 @@ def test_each_policy_of_a_group_equals_its_run_alone(algorithm, options, tmp_pat
         assert one.fresh_return == pytest.approx(two.fresh_return, rel=1e-3)
     _same_files(config, tmp_path / "alone", tmp_path / "bulk")
     weights = [
-        torch.load(tmp_path / "bulk" / f"{d}_{seed}" / RESUME_FILE, weights_only=True)["learner"]["actor"][
-            "net.0.weight"
-        ]
+        torch.load(tmp_path / "bulk" / f"{d}_{seed}" / RESUME_FILE, weights_only=True)["learner"]["critic"]["weights.0"]
         for d, seed in PAIRS
     ]
     assert all((weights[0] - other).abs().max() > 1e-3 for other in weights[1:]), "members differ from one another"
@@ -103,9 +105,7 @@ def test_a_group_in_bfloat16_stays_close_to_float32_and_alone(tmp_path):
     whole = _config("td3_bc", max_timesteps=8)
     alone, bulk, exact = (_runs(config, tmp_path / name) for config, name in ((half, "a"), (half, "b"), (whole, "c")))
     for run in alone:
-        rows, noise = run.draw(8)
-        for k in range(8):
-            run.learner.update(run.data.batch(rows[k]), noise[k])
+        list(run.advance(8))
     for runs in (bulk, exact):
         group = Bulk(runs)
         group.advance(8)
@@ -175,13 +175,13 @@ def test_an_evaluation_sees_the_policy_of_its_step_though_training_goes_on(tmp_p
 
 
 def _iql(**options):
-    return IQL(77, 8, IQLConfig(hidden=(16, 16), **options), seed=0, device=CPU, max_steps=10)
+    return IQL.build(77, 8, IQLConfig(hidden_dims=(16, 16), **options), seed=0, device=CPU, max_steps=10)
 
 
 @pytest.mark.parametrize("gaussian", [False, True])
 def test_an_iql_step_is_the_formulas_in_their_order(gaussian):
     learner, batch = _iql(gaussian=gaussian, tau=0.25), _batch()
-    plain = copy.deepcopy(learner.networks.modules)
+    plain = copy.deepcopy(learner.modules)
     optimizers = {n: torch.optim.Adam(plain[n].parameters(), 3e-4) for n in ("actor", "critic", "value")}
     losses = learner.update(batch)
 
@@ -213,7 +213,7 @@ def test_an_iql_step_is_the_formulas_in_their_order(gaussian):
     for name, expected in (("value_loss", value_loss), ("critic_loss", critic_loss), ("actor_loss", actor_loss)):
         torch.testing.assert_close(losses[name], expected.detach())
     for name, module in plain.items():
-        ours = learner.networks.modules[name].state_dict()
+        ours = learner.modules[name].state_dict()
         for key, expected in module.state_dict().items():
             torch.testing.assert_close(ours[key], expected, atol=1e-6, rtol=1e-5)
 

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from corl.bc import BC, BCConfig
 from corl.bulk import train_policies
-from corl.config import PolicyConfig, checkpoint_file
+from corl.config import PolicyConfig
 from corl.evaluate import evaluate
 from corl.networks import Actor, EnsembleActor
-from corl.policy import Policy
+from corl.policy import Policy, checkpoint_file
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.state_transform import canonicalise
 from runtime.errors import ConfigError
@@ -22,19 +22,19 @@ from runtime.seeds import derive_seed
 from tests.corl.test_bulk import PAIRS, SETS, _alone, _runs, _submit
 from tests.corl.test_corl import CPU, LineWorld, _batch
 
-SMALL = BCConfig(hidden=(16, 16), members=3)
+SMALL = BCConfig(hidden_dims=(16, 16), members=3)
 
 
 def _config(**options):
     values = {"algorithm": "bc", "max_timesteps": 24, "batch_size": 16, "eval_freq": 8, "n_episodes": 3}
-    return PolicyConfig(**({**values, "fresh_episodes": 4, "bc": SMALL} | options))
+    return PolicyConfig(**({**values, "fresh_episodes": 4, "learners": {"bc": SMALL}} | options))
 
 
 def _plain_clone(seed, batches, config):
     """An actor trained alone by torch's own Adam, and the running average of its weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        actor = Actor(77, 8, config.hidden)
+        actor = Actor(77, 8, config.hidden_dims)
     average = copy.deepcopy(actor)
     optimizer = torch.optim.Adam(actor.parameters(), config.learning_rate)
     for i, batch in enumerate(batches):
@@ -50,11 +50,11 @@ def _plain_clone(seed, batches, config):
 
 def test_a_member_of_an_ensemble_equals_a_network_trained_alone():
     batches = [_batch(seed=i) for i in range(12)]
-    learner = BC(77, 8, SMALL, seed=5, device=CPU, max_steps=len(batches))
+    learner = BC.build(77, 8, SMALL, seed=5, device=CPU, max_steps=len(batches))
     for batch in batches:
         learner.update(batch)
     states = _batch(seed=99).states
-    together = {name: net(states, True) for name, net in learner.networks.modules.items()}
+    together = {name: net(states, True) for name, net in learner.modules.items()}
     for i in range(SMALL.members):
         actor, average = _plain_clone(derive_seed("member", 5, i), batches, SMALL)
         torch.testing.assert_close(together["actor"][i], actor(states), atol=1e-5, rtol=1e-4)

@@ -5,12 +5,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from corl.batch import Batch
+from corl.config import PolicyConfig
 from corl.evaluate import Evaluation, evaluate
-from corl.networks import Actor, TwinCritic
-from corl.policy import Policy
-from corl.replay import Batch, ReplayData
+from corl.networks import Actor, CriticEnsemble
+from corl.policy import Policy, checkpoint_file
+from corl.replay import ReplayData
 from corl.td3_bc import TD3BC, TD3BCConfig, actor_loss, target_values
-from corl.train import PolicyConfig, checkpoint_file, train_policy
+from corl.train import train_policy
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
@@ -37,24 +39,24 @@ def _transitions(rows=200, seed=0):
 
 def _batch(size=32, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    states, following = torch.randn(2, size, 77, generator=generator)
+    states, next_states = torch.randn(2, size, 77, generator=generator)
     actions = torch.rand(size, 8, generator=generator) * 2 - 1
     rewards = torch.rand(size, generator=generator)
-    return Batch(states, actions, rewards, following, (rewards > 0.9).float())
+    return Batch(states, actions, rewards, next_states, (rewards > 0.9).float())
 
 
 def _learner(**options):
-    return TD3BC(77, 8, TD3BCConfig(hidden=(32, 32), **options), seed=0, device=CPU)
+    return TD3BC.build(77, 8, TD3BCConfig(hidden_dims=(32, 32), **options), seed=0, device=CPU)
 
 
 def test_the_sizes_are_the_published_ones():
     actor = sum(p.numel() for p in Actor(77, 8, (256, 256)).parameters())
-    critics = sum(p.numel() for p in TwinCritic(77, 8, (256, 256)).parameters())
+    critics = sum(p.numel() for p in CriticEnsemble(77, 8, (256, 256)).parameters())
     assert (actor, critics) == (87_816, 2 * 88_065)
 
 
 def test_the_batched_critics_equal_two_separate_networks():
-    critic, batch = TwinCritic(77, 8, (32, 32)), _batch()
+    critic, batch = CriticEnsemble(77, 8, (32, 32)), _batch()
     together = critic(batch.states, batch.actions)
     for i in range(2):
         hidden = torch.cat([batch.states, batch.actions], dim=1)
@@ -68,7 +70,7 @@ def test_the_batched_critics_equal_two_separate_networks():
 
 def test_the_critics_target_is_the_formula():
     learner, batch = _learner(), _batch()
-    actor, critic = (learner.networks.modules[name] for name in ("actor_target", "critic_target"))
+    actor, critic = (learner.modules[name] for name in ("actor_target", "critic_target"))
     values = target_values(actor, critic, batch, torch.zeros_like(batch.actions), learner.config)
     smaller = critic(batch.next_states, actor(batch.next_states)).min(dim=0).values
     torch.testing.assert_close(values, batch.rewards + (1 - batch.dones) * 0.99 * smaller)
@@ -83,7 +85,7 @@ def test_the_critics_target_is_the_formula():
 
 def test_the_actors_loss_balances_value_and_cloning():
     learner, batch = _learner(), _batch()
-    actor, critic = learner.networks.modules["actor"], learner.networks.modules["critic"]
+    actor, critic = learner.modules["actor"], learner.modules["critic"]
     actions = actor(batch.states)
     q = critic(batch.states, actions)[0]
     expected = -2.5 / q.abs().mean() * q.mean() + ((actions - batch.actions) ** 2).mean()
@@ -96,7 +98,7 @@ def test_an_actor_step_moves_the_actor_alone_and_targets_follow_by_tau():
     learner, batch = _learner(policy_freq=1, tau=0.25), _batch()
     before = copy.deepcopy(learner)
     learner.update(batch)
-    after, before = learner.networks.modules, before.networks.modules
+    after, before = learner.modules, before.networks.modules
     for name in ("actor", "critic"):
         new, old, target = after[name], before[name], after[f"{name}_target"]
         for p_new, p_old, p_target in zip(new.parameters(), old.parameters(), target.parameters(), strict=True):
@@ -154,7 +156,12 @@ def test_evaluation_runs_one_episode_per_seed_and_judges_the_last_step():
 
 
 CONFIG = PolicyConfig(
-    max_timesteps=40, batch_size=16, eval_freq=10, n_episodes=3, fresh_episodes=5, td3_bc=TD3BCConfig(hidden=(16, 16))
+    max_timesteps=40,
+    batch_size=16,
+    eval_freq=10,
+    n_episodes=3,
+    fresh_episodes=5,
+    learners={"td3_bc": TD3BCConfig(hidden_dims=(16, 16))},
 )
 
 
@@ -229,8 +236,8 @@ def test_a_policy_does_not_care_about_the_sign_of_relative_quaternions(tmp_path)
 
 
 def test_an_unknown_algorithm_or_a_foreign_checkpoint_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="algorithm 'sac': expected one of td3_bc, iql"):
-        PolicyConfig(algorithm="sac")
+    with pytest.raises(ConfigError, match="algorithm 'ppo': expected one of td3_bc, iql, bc, sac"):
+        PolicyConfig(algorithm="ppo")
     (tmp_path / "x.pt").write_text("no")
     with pytest.raises(DataError, match=r"x\.pt: not a readable checkpoint"):
         Policy.load(tmp_path / "x.pt")
@@ -239,6 +246,6 @@ def test_an_unknown_algorithm_or_a_foreign_checkpoint_is_refused(tmp_path):
         Policy.load(tmp_path / "tensor.pt")
     _train(tmp_path)
     path = checkpoint_file(tmp_path, "td3_bc", "best_eval")
-    torch.save(torch.load(path, weights_only=True) | {"hidden": [5]}, path)
+    torch.save(torch.load(path, weights_only=True) | {"learner": {"hidden_dims": [5]}}, path)
     with pytest.raises(DataError, match=r"best_eval\.pt: actor has a tensor of shape"):
         Policy.load(path)

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-import corl.ensembles
-from corl.ensembles import CriticEnsemble, SquashedActor
+import corl.networks
 from corl.factored import FactoredCritic, FactoredValue
 from corl.iql import IQL, IQLConfig
-from corl.learner import in_dtype
-from corl.multitask import ALGORITHMS, MultitaskConfig, make_actor, make_learner
-from corl.networks import Actor, TwinCritic, Value
+from corl.multitask_config import ALGORITHMS, MultitaskConfig
+from corl.multitask_learner import make_learner, make_network
+from corl.networks import Actor, CriticEnsemble, SquashedActor, Value
 from corl.sac import SAC, SACConfig
+from corl.stacking import in_dtype
 from corl.td3_bc import TD3BC, TD3BCConfig
-from diffusion.config import DenoiserConfig, SamplerConfig, TrainConfig
+from diffusion.config import SamplerConfig, TrainConfig
+from diffusion.denoisers import DenoiserConfig
 from diffusion.generate import generate, keep_in_range
 from diffusion.model import DiffusionModel
 from diffusion.pool import Pool
@@ -31,25 +32,24 @@ from tests.corl.test_sac import _batch
 def test_rlpds_file_aims_at_half_the_actions_dimension_and_the_published_code_at_all_of_it():
     published = AgentFlags().online_config(VARIANTS["rlpd_synthdata"]).sac
     rlpd = AgentFlags(PROJECT_ROOT / "config" / "online" / "rlpd.yaml").online_config(VARIANTS["rlpd_synthdata"]).sac
-    agents = [SAC(5, 8, replace(config, hidden=(8,)), seed=0, device=CPU) for config in (published, rlpd)]
-    assert [agent.target_entropy for agent in agents] == [-8.0, -4.0]
+    assert [config.entropy_per_action * COMPOSUITE.action_dim for config in (published, rlpd)] == [-8.0, -4.0]
 
 
 @pytest.mark.parametrize("layer_norm", ["none", "last", "all"])
 def test_the_target_computes_the_critics_that_it_uses_and_no_other(layer_norm, monkeypatch):
-    config = SACConfig(hidden=(8, 6), critics=10, target_critics=2, layer_norm=layer_norm)
-    agent, batch = SAC(5, 2, config, seed=0, device=CPU), _batch()
-    everything = agent.critic_target(batch.states, batch.actions)
+    config = SACConfig(hidden_dims=(8, 6), critics=10, target_critics=2, layer_norm=layer_norm)
+    agent, batch = SAC.build(5, 2, config, seed=0, device=CPU), _batch()
+    everything = agent.modules["critic_target"](batch.states, batch.actions)
     which = torch.tensor([7, 2])
-    torch.testing.assert_close(agent.critic_target(batch.states, batch.actions, which), everything[which])
+    torch.testing.assert_close(agent.modules["critic_target"](batch.states, batch.actions, which), everything[which])
     product, sizes = torch.baddbmm, []
 
     def counted(bias, hidden, weight):
         sizes.append(len(weight))
         return product(bias, hidden, weight)
 
-    monkeypatch.setattr(corl.ensembles.torch, "baddbmm", counted)
-    agent.update(batch, torch.randn(2, 16, 2), which)
+    monkeypatch.setattr(corl.networks.torch, "baddbmm", counted)
+    agent.update(batch, (torch.randn(2, 16, 2), which))
     assert sizes[:3] == [2, 2, 2]
     assert sizes[3:] == [10] * 6, "all critics learn, and judge the actor"
 
@@ -60,7 +60,7 @@ def _biases(module):
 
 VALUES = {
     "ensemble": lambda: CriticEnsemble(COMPOSUITE.observation_dim, 8, (64, 64), 3, "all"),
-    "twins": lambda: TwinCritic(COMPOSUITE.observation_dim, 8, (64, 64)),
+    "twins": lambda: CriticEnsemble(COMPOSUITE.observation_dim, 8, (64, 64)),
     "value": lambda: Value(COMPOSUITE.observation_dim, (64, 64)),
     **{f"{name} critic": lambda name=name: FactoredCritic(name, COMPOSUITE) for name in ("transformer", "cp")},
     **{f"{name} value": lambda name=name: FactoredValue(name, COMPOSUITE) for name in ("transformer", "compositional")},
@@ -91,20 +91,22 @@ def test_values_in_bfloat16_keep_the_digits_that_rewards_are_made_of(kind):
 
 def _multitask(name):
     config = MultitaskConfig(algorithm=name)
-    return lambda: make_learner(config, COMPOSUITE, seed=3, device=CPU), lambda: make_actor(config, COMPOSUITE)
+    return lambda: make_learner(config, COMPOSUITE, seed=3, device=CPU), lambda: make_network(
+        "actor", config, COMPOSUITE
+    )
 
 
 LEARNERS = {
     "sac": (
-        lambda: SAC(77, 8, SACConfig(hidden=(8, 8)), seed=3, device=CPU),
+        lambda: SAC.build(77, 8, SACConfig(hidden_dims=(8, 8)), seed=3, device=CPU),
         lambda: SquashedActor(77, 8, (8, 8)),
     ),
     "td3_bc of one task": (
-        lambda: TD3BC(77, 8, TD3BCConfig(hidden=(8, 8)), seed=3, device=CPU),
+        lambda: TD3BC.build(77, 8, TD3BCConfig(hidden_dims=(8, 8)), seed=3, device=CPU),
         lambda: Actor(77, 8, (8, 8)),
     ),
     "iql of one task": (
-        lambda: IQL(77, 8, IQLConfig(hidden=(8, 8)), seed=3, device=CPU, max_steps=10),
+        lambda: IQL.build(77, 8, IQLConfig(hidden_dims=(8, 8)), seed=3, device=CPU, max_steps=10),
         lambda: Actor(77, 8, (8, 8)),
     ),
     **{name: _multitask(name) for name in ALGORITHMS},
@@ -119,7 +121,7 @@ def test_weights_and_noise_have_a_seed_each(name):
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed("weights", 3))
         expected = actor()
-    for ours, theirs in zip(learner.actor.parameters(), expected.parameters(), strict=True):
+    for ours, theirs in zip(learner.modules["actor"].parameters(), expected.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 

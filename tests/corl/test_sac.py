@@ -11,15 +11,15 @@ import torch
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from torch.nn import functional as F
 
-from corl.ensembles import CriticEnsemble, SquashedActor, squash
+from corl.batch import Batch
 from corl.episodes import Episodes
 from corl.evaluate import Evaluation, evaluate
+from corl.networks import LOG_STD, CriticEnsemble, SquashedActor
 from corl.online import HISTORY_FILE, OnlineRun, read_history, train_online
 from corl.online_config import OnlineConfig
 from corl.online_replay import ObservationCode, OnlineReplay
-from corl.replay import Batch
 from corl.rlpd import MixSchedule, PriorData, sample
-from corl.sac import SAC, SACConfig, actor_loss, critic_loss, soft_target, temperature_loss
+from corl.sac import SAC, SACConfig, actor_loss, critic_loss, soft_target, squash, temperature_loss
 from envs.pool import EnvPool
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import write_samples
@@ -47,7 +47,7 @@ def _batch(size=16, obs=5, act=2, seed=0):
 
 
 def _agent(**options):
-    return SAC(5, 2, SACConfig(hidden=(8, 8), **options), seed=0, device=CPU)
+    return SAC.build(5, 2, SACConfig(hidden_dims=(8, 8), **options), seed=0, device=CPU)
 
 
 def _transitions(rows=40, seed=0, task=TASK):
@@ -119,38 +119,37 @@ def test_with_the_file_for_gymnasium_an_agent_learns_as_cleanrl_s_does():
     config = from_mapping(OnlineConfig, read_yaml("config/online/gymnasium.yaml"), source="file")
     sac = config.sac
     assert (config.learning_starts, config.buffer_size, config.random_start) == (5000, 10**6, True)
-    assert (sac.batch_size, sac.gamma, sac.tau, sac.policy_lr, sac.q_lr) == (256, 0.99, 0.005, 3e-4, 1e-3)
-    assert (sac.policy_frequency, sac.target_network_frequency, sac.updates_per_step) == (2, 1, 1)
-    assert (sac.hidden, sac.critics, sac.layer_norm, sac.autotune) == ((256, 256), 2, "none", True)
-    agent = SAC(5, 2, dataclasses.replace(sac, hidden=(8, 8)), seed=0, device=CPU)
-    assert SquashedActor.LOG_STD == (-5, 2)
-    assert (agent.target_entropy, float(agent.log_alpha)) == (-2.0, 0.0)
+    assert (config.batch_size, sac.discount, sac.tau, sac.policy_lr, sac.q_lr) == (256, 0.99, 0.005, 3e-4, 1e-3)
+    assert (sac.policy_frequency, sac.target_network_frequency, config.updates_per_step) == (2, 1, 1)
+    assert (sac.hidden_dims, sac.critics, sac.layer_norm, sac.autotune) == ((256, 256), 2, "none", True)
+    agent = SAC.build(5, 2, dataclasses.replace(sac, hidden_dims=(8, 8)), seed=0, device=CPU)
+    assert LOG_STD == (-5, 2)
+    assert (2 * sac.entropy_per_action, float(agent.modules["temperature"].log_alpha)) == (-2.0, 0.0)
     plain = copy.deepcopy(agent)
+    log_alpha, critic = plain.modules["temperature"].log_alpha, plain.modules["critic"]
     actor_steps = torch.optim.Adam(plain.actor.parameters(), 3e-4)
-    alpha_steps = torch.optim.Adam([plain.log_alpha], 1e-3)
+    alpha_steps = torch.optim.Adam([log_alpha], 1e-3)
     for k in range(4):
         batch = _batch(seed=k)
         noise = torch.randn(3, 16, 2, generator=torch.Generator().manual_seed(k))
         before = [value.clone() for value in agent.actor.parameters()]
-        agent.update(batch, noise, torch.tensor([0, 1]))
+        agent.update(batch, (noise, torch.tensor([0, 1])))
         moved = not all(map(torch.equal, before, agent.actor.parameters()))
         assert moved is (k % 2 == 1)
-        plain.critic.load_state_dict(agent.critic.state_dict())
+        critic.load_state_dict(agent.modules["critic"].state_dict())
         for own in noise[1:] if moved else ():
-            action, log_density = squash(plain.actor(batch.states), own)
-            loss = (
-                plain.log_alpha.exp().detach() * log_density - plain.critic(batch.states, action).amin(dim=0)
-            ).mean()
+            action, log_density = squash(plain.actor(batch.states, True), own)
+            loss = (log_alpha.exp().detach() * log_density - critic(batch.states, action).amin(dim=0)).mean()
             actor_steps.zero_grad()
             loss.backward()
             actor_steps.step()
-            alpha_loss = (-plain.log_alpha.exp() * (log_density.detach() - 2.0)).mean()
+            alpha_loss = (-log_alpha.exp() * (log_density.detach() - 2.0)).mean()
             alpha_steps.zero_grad()
             alpha_loss.backward()
             alpha_steps.step()
         for found, expected in zip(agent.actor.parameters(), plain.actor.parameters(), strict=True):
             torch.testing.assert_close(found, expected)
-        torch.testing.assert_close(agent.log_alpha, plain.log_alpha)
+        torch.testing.assert_close(agent.modules["temperature"].log_alpha, log_alpha)
 
 
 @pytest.mark.parametrize("cloning", [0.0, 1.5])
@@ -159,7 +158,10 @@ def test_an_update_takes_the_steps_that_autograd_and_plain_adam_give(cloning):
     agent, updates, prior = _agent(layer_norm="none", cloning=cloning), 4, 6
     plain = copy.deepcopy(agent)
     critics = [
-        [torch.nn.Parameter(p[i].detach().clone()) for p in (*plain.critic.weights, *plain.critic.biases)]
+        [
+            torch.nn.Parameter(p[i].detach().clone())
+            for p in (*plain.modules["critic"].weights, *plain.modules["critic"].biases)
+        ]
         for i in range(2)
     ]
     targets = [[p.detach().clone() for p in critic] for critic in critics]
@@ -177,19 +179,19 @@ def test_an_update_takes_the_steps_that_autograd_and_plain_adam_give(cloning):
     a_adam = torch.optim.Adam([log_alpha], 1e-3)
     for k in range(updates):
         batch, noise = _batch(seed=k), torch.randn(2, 16, 2, generator=torch.Generator().manual_seed(100 + k))
-        agent.update(batch, noise, torch.tensor([0, 1]), prior)
+        agent.step(agent.networks, batch, (noise, torch.tensor([0, 1])), k + 1, prior)
         alpha = log_alpha.exp().detach()
         with torch.no_grad():
-            action, log_density = squash(plain.actor(batch.next_states), noise[0])
+            action, log_density = squash(plain.actor(batch.next_states, True), noise[0])
             least = torch.min(*(q(w, batch.next_states, action) for w in targets))
             target = batch.rewards + (1 - batch.dones) * 0.99 * (least - alpha * log_density)
         loss = sum(F.mse_loss(q(w, batch.states, batch.actions), target) for w in critics)
         q_adam.zero_grad()
         loss.backward()
         q_adam.step()
-        action, log_density = squash(plain.actor(batch.states), noise[1])
+        action, log_density = squash(plain.actor(batch.states, True), noise[1])
         loss = (alpha * log_density - torch.min(*(q(w, batch.states, action) for w in critics))).mean()
-        cloned = torch.tanh(plain.actor(batch.states[:prior])[0])
+        cloned = plain.actor(batch.states[:prior])
         loss = loss + cloning * target.abs().mean() * F.mse_loss(cloned, batch.actions[:prior])
         pi_adam.zero_grad()
         loss.backward()
@@ -204,11 +206,11 @@ def test_an_update_takes_the_steps_that_autograd_and_plain_adam_give(cloning):
     for ours, theirs in zip(agent.actor.parameters(), plain.actor.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
     for i in range(2):
-        for ours, theirs in zip((*agent.critic.weights, *agent.critic.biases), critics[i], strict=True):
-            torch.testing.assert_close(ours[i], theirs)
-        for ours, theirs in zip((*agent.critic_target.weights, *agent.critic_target.biases), targets[i], strict=True):
-            torch.testing.assert_close(ours[i], theirs)
-    torch.testing.assert_close(agent.log_alpha, log_alpha[0])
+        for name, weights in (("critic", critics[i]), ("critic_target", targets[i])):
+            ensemble = agent.modules[name]
+            for ours, theirs in zip((*ensemble.weights, *ensemble.biases), weights, strict=True):
+                torch.testing.assert_close(ours[i], theirs)
+    torch.testing.assert_close(agent.modules["temperature"].log_alpha, log_alpha[0])
 
 
 def test_losses_have_the_gradients_of_finite_differences():
@@ -218,7 +220,7 @@ def test_losses_have_the_gradients_of_finite_differences():
 
     def of_actor(bias):
         parameters = {**dict(actor.named_parameters()), "mean.bias": bias}
-        net = lambda states: torch.func.functional_call(actor, parameters, (states,))  # noqa: E731
+        net = lambda states: torch.func.functional_call(actor, parameters, (states, True))  # noqa: E731
         return actor_loss(net, critic, batch, noise, alpha, mean=True)[0]
 
     def of_critic(bias):
@@ -239,7 +241,7 @@ def test_the_actor_and_the_targets_learn_as_often_as_asked():
     for k in range(6):
         agent.learn(Batch(*(part[None] for part in _batch(seed=k))))
         actors.append(agent.actor.mean.bias.detach().clone())
-        targets.append(agent.critic_target.weights[0].clone())
+        targets.append(agent.modules["critic_target"].weights[0].clone())
     changes = lambda values: [not torch.equal(a, b) for a, b in itertools.pairwise(values)]  # noqa: E731
     assert changes(actors) == [False, True, False, False, True]
     assert changes(targets) == [True, False, True, False, True]
@@ -341,22 +343,23 @@ def test_episodes_come_back_to_the_very_state_they_were_in():
 
 def _config(**options):
     values = {
-        "total_timesteps": 60,
+        "max_timesteps": 60,
         "num_envs": 3,
         "learning_starts": 12,
         "eval_freq": 30,
-        "n_eval_episodes": 2,
-        "env_horizon": 7,
+        "n_episodes": 2,
+        "horizon": 7,
         "checkpoint_seconds": 0.0,
         "log_freq": 12,
         "task_ids": True,
-        "sac": SACConfig(batch_size=16, hidden=(16, 16), critics=3),
+        "batch_size": 16,
+        "sac": SACConfig(hidden_dims=(16, 16), critics=3),
     }
     return OnlineConfig(**(values | options))
 
 
 def _run(folder, config, *, stop_at=None, workers=0):
-    agent = SAC(CODE.dim, CODE.action_dim, config.sac, seed=0, device=CPU)
+    agent = SAC.build(CODE.dim, CODE.action_dim, config.sac, seed=0, device=CPU)
     prior = PriorData([_transitions()], CODE, CPU)
     with EnvPool(TASK, 3, workers=workers, horizon=7) as environment, EnvPool(TASK, 2, horizon=7) as judge:
         run = OnlineRun(agent, environment, TASK, CODE, config, folder, seed=5, device=CPU, prior=prior, key="k")
@@ -376,7 +379,7 @@ def test_a_run_that_was_killed_ends_with_the_numbers_of_one_that_was_not(tmp_pat
         _run(tmp_path / "cut", _config(), stop_at=60)
     assert (tmp_path / "cut" / RESUME_FILE).exists()
     resumed = _run(tmp_path / "cut", _config())
-    for ours, theirs in zip(whole.critic.parameters(), resumed.critic.parameters(), strict=True):
+    for ours, theirs in zip(whole.modules["critic"].parameters(), resumed.modules["critic"].parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert torch.equal(whole.actor.mean.weight, resumed.actor.mean.weight)
     times = {"seconds", "SPS"}
@@ -387,16 +390,16 @@ def test_a_run_that_was_killed_ends_with_the_numbers_of_one_that_was_not(tmp_pat
 
 
 def test_worker_processes_change_no_number(tmp_path):
-    config = _config(total_timesteps=30)
+    config = _config(max_timesteps=30)
     here, there = _run(tmp_path / "a", config), _run(tmp_path / "b", config, workers=1)
-    assert torch.equal(here.critic.weights[0], there.critic.weights[0])
+    assert torch.equal(here.modules["critic"].weights[0], there.modules["critic"].weights[0])
 
 
 def test_a_run_made_otherwise_starts_anew(tmp_path):
-    config = _config(total_timesteps=30)
+    config = _config(max_timesteps=30)
     _run(tmp_path, config)
     assert len(read_history(tmp_path)) == 1
-    agent = SAC(CODE.dim, CODE.action_dim, config.sac, seed=0, device=CPU)
+    agent = SAC.build(CODE.dim, CODE.action_dim, config.sac, seed=0, device=CPU)
     with EnvPool(TASK, 3, horizon=7) as environment:
         run = OnlineRun(agent, environment, TASK, CODE, config, tmp_path, seed=5, device=CPU, key="other")
         assert run.step == 0
@@ -404,14 +407,14 @@ def test_a_run_made_otherwise_starts_anew(tmp_path):
 
 
 def test_an_agent_that_diverged_is_named_with_its_step(tmp_path):
-    fast = SACConfig(batch_size=16, hidden=(16, 16), critics=3, policy_lr=1e30, q_lr=1e30)
+    fast = SACConfig(hidden_dims=(16, 16), critics=3, policy_lr=1e30, q_lr=1e30)
     with pytest.raises(DataError, match=r"the agent at step \d+ gives actions that are not finite"):
         _run(tmp_path, _config(sac=fast, checkpoint_seconds=1000))
 
 
 def test_a_run_may_end_at_the_success_that_is_wanted(tmp_path):
-    config = _config(stop_success=0.8, total_timesteps=600)
-    agent = SAC(CODE.dim, CODE.action_dim, config.sac, seed=0, device=CPU)
+    config = _config(stop_success=0.8, max_timesteps=600)
+    agent = SAC.build(CODE.dim, CODE.action_dim, config.sac, seed=0, device=CPU)
     with EnvPool(TASK, 3, horizon=7) as environment:
         run = OnlineRun(agent, environment, TASK, CODE, config, tmp_path, seed=5, device=CPU)
         scores = train_online(run, lambda policy, seeds: Evaluation(np.zeros(2), np.ones(2, bool)))
@@ -421,8 +424,8 @@ def test_a_run_may_end_at_the_success_that_is_wanted(tmp_path):
 
 def test_the_published_defaults_and_flags_are_there():
     config = AgentFlags().online_config(VARIANTS["rlpd_synthdata"])
-    assert (config.total_timesteps, config.learning_starts, config.eval_freq) == (1_000_000, 5_000, 100_000)
-    assert (config.sac.q_lr, config.sac.policy_lr, config.sac.batch_size) == (1e-3, 3e-4, 256)
+    assert (config.max_timesteps, config.learning_starts, config.eval_freq) == (1_000_000, 5_000, 100_000)
+    assert (config.sac.q_lr, config.sac.policy_lr, config.batch_size) == (1e-3, 3e-4, 256)
     assert not config.task_ids
     assert AgentFlags().online_config(VARIANTS["original"]).task_ids
     with pytest.raises(ConfigError, match="target_critics"):
@@ -466,7 +469,9 @@ def test_the_script_with_synthetic_data_runs_and_names_what_is_missing(tmp_path,
 
 def test_the_agent_finds_the_action_that_a_state_asks_for():
     """One-step episodes with reward 1 - (a - s)^2: after some hundred updates the mean action follows the state."""
-    agent = SAC(1, 1, SACConfig(hidden=(32, 32), policy_lr=3e-3, q_lr=3e-3, layer_norm="all"), seed=0, device=CPU)
+    agent = SAC.build(
+        1, 1, SACConfig(hidden_dims=(32, 32), policy_lr=3e-3, q_lr=3e-3, layer_norm="all"), seed=0, device=CPU
+    )
     generator = torch.Generator().manual_seed(0)
     states = torch.rand(300, 64, 1, generator=generator) - 0.5
     actions = 2 * torch.rand(300, 64, 1, generator=generator) - 1

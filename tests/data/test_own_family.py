@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion.config import DenoiserConfig
-from diffusion.denoisers import build
+from diffusion.denoisers import DenoiserConfig, build
 from examples.point_family import AXES, HELD_OUT, TASKS, PointEnv, demonstrate, point_layout, results, success
 from offline_compositional_rl_datasets.hdf5 import Episode, read_expert, write_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE

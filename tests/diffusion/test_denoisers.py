@@ -10,8 +10,8 @@ import scripts.automated_iterative_diffusion as all_mlp
 import scripts.automated_iterative_diffusion_dits as all_dit
 import scripts.automated_iterative_diffusion_dits_iiwa as iiwa_dit
 import scripts.automated_iterative_diffusion_iiwa as iiwa_mlp
-from diffusion.config import DENOISERS, DenoiserConfig, SamplerConfig, TrainConfig
-from diffusion.denoisers import build
+from diffusion.config import SamplerConfig, TrainConfig
+from diffusion.denoisers import DENOISERS, DenoiserConfig, build
 from diffusion.generate import generate
 from diffusion.mlp import GRAPH, ElementMLP
 from diffusion.model import DiffusionModel
@@ -57,7 +57,7 @@ def _size(config):
     ],
 )
 def test_parameter_counts_are_the_published_ones_less_layers_that_are_never_used(name, published, never_used):
-    assert _size(DENOISERS[name]) == published - never_used
+    assert _size(DENOISERS[name].network) == published - never_used
 
 
 @benchmark_axes
@@ -129,7 +129,7 @@ def test_every_denoiser_trains_is_loaded_and_gives_samples(kind, tmp_path):
     pool = Pool.of(
         [_random_transitions(task, 60, i) for i, task in enumerate(TASKS)], COMPOSUITE, timeouts_as_terminals=False
     )
-    config = TrainConfig(steps=20, small_batch_size=16, log_every=10, precision="float32")
+    config = TrainConfig(steps=20, small_batch_size=16, log_freq=10, precision="float32")
     path = tmp_path / "model.pt"
     train(pool, SMALL[kind], config, COMPOSUITE, path, seed=0, device=torch.device("cpu"))
     model = DiffusionModel.load(path, COMPOSUITE, torch.device("cpu"))
@@ -139,9 +139,9 @@ def test_every_denoiser_trains_is_loaded_and_gives_samples(kind, tmp_path):
 
 
 def test_a_denoisers_name_stands_for_its_network_and_its_published_training():
-    for name, network in DENOISERS.items():
+    for name, preset in DENOISERS.items():
         config = load_pipeline_config(None, {"denoiser": name})
-        assert config.network == network
+        assert config.network == preset.network
     mlp, dit = (load_pipeline_config(None, {"denoiser": name}) for name in ("monolithic", "dit"))
     assert (mlp.training.learning_rate, mlp.training.weight_decay, mlp.sampling.batch_size) == (3e-4, 0.0, 100_000)
     assert (dit.training.learning_rate, dit.training.weight_decay, dit.sampling.batch_size) == (1e-4, 0.01, 25_000)
@@ -152,7 +152,7 @@ def test_a_file_overrides_a_part_of_the_names_network(tmp_path):
     file.write_text("denoiser: monolithic\nnetwork: {hidden: 64}\n")
     assert load_pipeline_config(file, {}).network == DenoiserConfig(kind="monolithic", hidden=64, depth=6)
     with pytest.raises(ConfigError, match="denoiser 'dit': its network has the kind dit, not monolithic"):
-        PipelineConfig(network=DENOISERS["monolithic"])
+        PipelineConfig(network=DENOISERS["monolithic"].network)
     with pytest.raises(ConfigError, match="kind 'mlp': expected one of dit, dit_uniform, monolithic, compositional"):
         DenoiserConfig(kind="mlp")
 
@@ -174,7 +174,7 @@ def test_the_entry_points_are_one_program_with_other_defaults(script, denoiser, 
     script.main()
     script.main(denoiser="compositional", num_train=3)
     assert (opened[0].denoiser, opened[0].num_train, opened[0].experiment_type) == (denoiser, num_train, split)
-    assert opened[0].network == DENOISERS[denoiser]
+    assert opened[0].network == DENOISERS[denoiser].network
     assert (opened[1].denoiser, opened[1].num_train, opened[1].network.kind) == ("compositional", 3, "compositional")
     assert inspect.signature(script.main) == inspect.signature(iiwa_dit.main)
     assert f"[{denoiser}]" in script.main.__doc__

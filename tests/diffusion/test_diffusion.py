@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from diffusion import edm
-from diffusion.config import DenoiserConfig, SamplerConfig, TrainConfig
+from diffusion.config import SamplerConfig, TrainConfig
+from diffusion.denoisers import DenoiserConfig
 from diffusion.dit import SemanticDiT, attend
 from diffusion.ema import EMA
 from diffusion.generate import generate
@@ -265,7 +266,7 @@ def test_the_learning_rate_is_a_cosine_to_zero():
     assert learning_rate(99, config) < 1e-3
 
 
-CONFIG = TrainConfig(steps=30, small_batch_size=16, log_every=10, checkpoint_seconds=0.0, precision="float32")
+CONFIG = TrainConfig(steps=30, small_batch_size=16, log_freq=10, checkpoint_seconds=0.0, precision="float32")
 
 
 class KilledError(Exception):

@@ -6,7 +6,8 @@ import torch
 
 from diffusion import state_first
 from diffusion.conditional import given_states
-from diffusion.config import DenoiserConfig, SamplerConfig, TrainConfig
+from diffusion.config import SamplerConfig, TrainConfig
+from diffusion.denoisers import DenoiserConfig
 from diffusion.dit import SemanticDiT
 from diffusion.generate import generate
 from diffusion.model import DiffusionModel

@@ -20,7 +20,7 @@ from runtime.errors import ConfigError
 from runtime.metrics import read_metrics
 from tests.diffusion.test_diffusion import CPU, SMALL, TASKS, _random_transitions
 
-CONFIG = TrainConfig(steps=30, small_batch_size=16, log_every=5, precision="float32", warmup_steps=3)
+CONFIG = TrainConfig(steps=30, small_batch_size=16, log_freq=5, precision="float32", warmup_steps=3)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_training_in_bfloat16_has_the_loss_of_float32_within_noise(tmp_path):
     losses = {}
     for precision in ("float32", "bfloat16"):
         config = TrainConfig(
-            steps=120, small_batch_size=64, learning_rate=3e-3, P_mean=0.0, log_every=40, precision=precision
+            steps=120, small_batch_size=64, learning_rate=3e-3, P_mean=0.0, log_freq=40, precision=precision
         )
         _run(pool, tmp_path / precision, config)
         losses[precision] = _losses(tmp_path / precision)

@@ -26,7 +26,7 @@ def expert(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     config = folder / "tiny.yaml"
     config.write_text(
-        "learning_starts: 20\nenv_horizon: 60\nsac: {hidden: [16, 16], batch_size: 16, layer_norm: none}\n"
+        "learning_starts: 20\nhorizon: 60\nbatch_size: 16\nsac: {hidden_dims: [16, 16], layer_norm: none}\n"
     )
     sizes = {"total_timesteps": 60, "eval_freq": 60, "n_eval_episodes": 1, "success_return": 20.0, "cuda": False}
     train_sac_gymnasium.main(config=config, runs_path=folder, seed=0, **sizes)

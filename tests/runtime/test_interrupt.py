@@ -5,10 +5,12 @@ import pytest
 import torch
 
 import corl.run
+from corl.config import PolicyConfig
 from corl.evaluate import Evaluation
-from corl.td3_bc import TD3BC
-from corl.train import PolicyConfig, train_policy
-from diffusion.config import DenoiserConfig, SamplerConfig, TrainConfig
+from corl.td3_bc import TD3BC, TD3BCConfig
+from corl.train import train_policy
+from diffusion.config import SamplerConfig, TrainConfig
+from diffusion.denoisers import DenoiserConfig
 from diffusion.model import DiffusionModel
 from diffusion.partial import PartialSamples
 from diffusion.pool import Pool
@@ -50,7 +52,7 @@ def _ask_after(calls):
 
 def test_an_interrupted_generator_ends_with_the_weights_and_curve_of_one_that_was_not(tmp_path, monkeypatch):
     pool = Pool.of([_transitions()], COMPOSUITE, timeouts_as_terminals=False)
-    config = TrainConfig(steps=12, small_batch_size=8, log_every=4, precision="float32")
+    config = TrainConfig(steps=12, small_batch_size=8, log_freq=4, precision="float32")
 
     def run(folder):
         network = DenoiserConfig(hidden=8, depth=1, heads=1)
@@ -73,7 +75,7 @@ def test_an_interrupted_generator_ends_with_the_weights_and_curve_of_one_that_wa
 
 def test_an_interrupted_policy_ends_with_the_curve_of_one_that_was_not(tmp_path, monkeypatch):
     config = PolicyConfig(max_timesteps=12, batch_size=8, eval_freq=5, n_episodes=2)
-    config = type(config)(**{**vars(config), "td3_bc": type(config.td3_bc)(hidden=(8, 8))})
+    config = type(config)(**{**vars(config), "learners": {"td3_bc": TD3BCConfig(hidden_dims=(8, 8))}})
 
     def evaluate(policy, seeds):
         weight = float(next(policy.actor.parameters()).detach().sum())
@@ -113,7 +115,7 @@ def test_a_generator_in_training_goes_on_on_another_kind_of_device(tmp_path, mon
         Pool.of([_transitions()], COMPOSUITE, timeouts_as_terminals=False),
         DenoiserConfig(hidden=8, depth=1, heads=1),
     )
-    config = TrainConfig(steps=12, small_batch_size=8, log_every=4, precision="float32")
+    config = TrainConfig(steps=12, small_batch_size=8, log_freq=4, precision="float32")
 
     def run():
         train(pool, network, config, COMPOSUITE, tmp_path / "model.pt", seed=0, device=torch.device("cpu"))
@@ -225,7 +227,7 @@ def test_what_a_write_in_the_background_meets_is_not_lost(tmp_path):
 
 def test_a_killed_policy_goes_on_from_between_two_evaluations(tmp_path, monkeypatch):
     config = PolicyConfig(max_timesteps=12, batch_size=8, eval_freq=10, n_episodes=2, checkpoint_seconds=0)
-    config = type(config)(**{**vars(config), "td3_bc": type(config.td3_bc)(hidden=(8, 8))})
+    config = type(config)(**{**vars(config), "learners": {"td3_bc": TD3BCConfig(hidden_dims=(8, 8))}})
     taken = []
 
     def evaluate(policy, seeds):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from corl.config import PolicyScores
-from corl.multitask import MultitaskConfig
+from corl.multitask_config import MultitaskConfig
 from corl.online import HISTORY_FILE, read_history
+from corl.scores import PolicyScores
 from pipeline.jobs.attempts import Ledger
 from pipeline.jobs.stage import is_done, read_scores
 from pipeline.stages.multitask import TrainMultitask

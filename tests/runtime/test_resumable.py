@@ -8,20 +8,23 @@ import pytest
 import torch
 
 from corl.bulk import train_policies
-from corl.config import PolicyConfig, checkpoint_file
+from corl.config import PolicyConfig
 from corl.evaluate import Evaluation, evaluate
 from corl.finetune import load_agent
-from corl.multitask import MultitaskConfig, TaskData
+from corl.multitask import TaskData
+from corl.multitask_config import MultitaskConfig
 from corl.multitask_run import MultitaskRun, checkpoint_name, train_multitask
 from corl.online import OnlineRun, train_online
 from corl.online_config import OnlineConfig
 from corl.online_replay import ObservationCode
+from corl.policy import checkpoint_file
 from corl.replay import ReplayData
 from corl.run import PolicyRun
 from corl.sac import SAC, SACConfig
 from corl.td3_bc import TD3BC, TD3BCConfig
 from corl.train import train_policy
-from diffusion.config import DenoiserConfig, TrainConfig
+from diffusion.config import TrainConfig
+from diffusion.denoisers import DenoiserConfig
 from diffusion.distributed import World
 from diffusion.pool import Pool
 from diffusion.train import Training, train
@@ -36,9 +39,14 @@ from tests.corl.test_corl import CPU, TASK, LineWorld, _transitions
 from tests.resuming import expect_anew, expect_equal, stopped
 
 TASKS = [TASK, Task.parse("IIWA_Plate_GoalWall_Shelf")]
-GENERATOR = TrainConfig(steps=12, small_batch_size=8, log_every=4, precision="float32")
+GENERATOR = TrainConfig(steps=12, small_batch_size=8, log_freq=4, precision="float32")
 POLICY = PolicyConfig(
-    max_timesteps=12, batch_size=8, eval_freq=6, n_episodes=2, td3_bc=TD3BCConfig(hidden=(8, 8)), precision="float32"
+    max_timesteps=12,
+    batch_size=8,
+    eval_freq=6,
+    n_episodes=2,
+    learners={"td3_bc": TD3BCConfig(hidden_dims=(8, 8))},
+    precision="float32",
 )
 MULTITASK = MultitaskConfig(
     algorithm="td3_bc",
@@ -46,18 +54,19 @@ MULTITASK = MultitaskConfig(
     batch_size=8,
     eval_freq=8,
     log_freq=6,
-    n_eval_episodes=2,
-    td3_bc=TD3BCConfig(hidden=(8, 8)),
+    n_episodes=2,
+    learners={"td3_bc": TD3BCConfig(hidden_dims=(8, 8))},
 )
 ONLINE = OnlineConfig(
-    total_timesteps=36,
+    max_timesteps=36,
     num_envs=2,
     learning_starts=12,
     eval_freq=30,
-    n_eval_episodes=2,
-    env_horizon=5,
+    n_episodes=2,
+    horizon=5,
     log_freq=18,
-    sac=SACConfig(batch_size=8, hidden=(8, 8)),
+    batch_size=8,
+    sac=SACConfig(hidden_dims=(8, 8)),
 )
 
 
@@ -155,7 +164,7 @@ def _environment():
 
 def open_online(folder, config=ONLINE):
     code = ObservationCode(COMPOSUITE, task_ids=False, canonical=True)
-    agent = SAC(code.dim, code.action_dim, config.sac, seed=0, device=CPU)
+    agent = SAC.build(code.dim, code.action_dim, config.sac, seed=0, device=CPU)
     return OnlineRun(agent, _environment(), TASK, code, config, folder, seed=5, device=CPU, key="k")
 
 
@@ -355,7 +364,7 @@ def test_a_member_of_a_group_that_diverged_is_lost_alone_also_at_a_stop(tmp_path
     data = ReplayData.of(_transitions(), POLICY, COMPOSUITE, CPU)
     runs = [PolicyRun(data, POLICY, tmp_path / str(i), seed=i, device=CPU, layout=COMPOSUITE) for i in range(2)]
     with torch.no_grad():
-        runs[0].learner.networks.modules["critic"].weights[0].fill_(torch.nan)
+        runs[0].learner.modules["critic"].weights[0].fill_(torch.nan)
     interrupt.request(15)
     with pytest.raises(interrupt.Interrupted):
         train_policies(runs, POLICY, None)

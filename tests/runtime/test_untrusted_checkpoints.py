@@ -5,10 +5,10 @@ import re
 import pytest
 import torch
 
-from corl.networks import Actor
+from corl.networks import Actor, EnsembleActor
 from corl.policy import Policy
-from diffusion.config import DenoiserConfig, TrainConfig
-from diffusion.denoisers import build
+from diffusion.config import TrainConfig
+from diffusion.denoisers import DenoiserConfig, build
 from diffusion.model import DiffusionModel
 from diffusion.train import load_initial
 from envs.experts.published import PublishedExpert
@@ -34,7 +34,8 @@ def _generator():
 def _policy():
     return {
         "actor": Actor(77, 8, (4,)).state_dict(),
-        "hidden": [4],
+        "algorithm": "td3_bc",
+        "learner": {"hidden_dims": [4]},
         "state_mean": torch.zeros(77),
         "state_std": torch.full((77,), float("inf")),
         "canonical": True,
@@ -112,8 +113,8 @@ def test_a_network_that_is_larger_than_its_file_is_refused_before_room_is_made_f
 
 @pytest.mark.parametrize("hidden", [[10**6, 10**6], [10**12], [10**20], [0], [True]])
 def test_a_policy_that_is_larger_than_its_file_is_refused_before_room_is_made_for_it(tmp_path, hidden):
-    path = _changed(_policy(), tmp_path / "policy.pt", ("hidden", hidden))
-    with pytest.raises(DataError, match=r"policy\.pt: (claims|hidden)"):
+    path = _changed(_policy(), tmp_path / "policy.pt", ("learner", "hidden_dims", hidden))
+    with pytest.raises((DataError, ConfigError), match=r"policy\.pt: (claims|learner|actor)"):
         Policy.load(path)
 
 
@@ -132,7 +133,16 @@ def test_a_policy_with_another_part_is_refused_when_it_is_loaded(tmp_path, key, 
     path = _changed(contents, tmp_path / "policy.pt", (*change, value))
     if key == "canonical" and value is None:
         return  # from before there was a choice
-    with pytest.raises(DataError, match=f"^{re.escape(str(path))}: "):
+    with pytest.raises((DataError, ConfigError), match=f"^{re.escape(str(path))}: "):
+        Policy.load(path)
+
+
+@pytest.mark.parametrize("members", [2, 10**12])
+def test_an_ensemble_that_has_not_the_members_that_it_claims_is_refused(tmp_path, members):
+    actor = EnsembleActor(77, 8, (4,), [0])
+    contents = {**_policy(), "algorithm": "bc", "actor_target": actor.state_dict()}
+    path = _changed(contents, tmp_path / "policy.pt", ("learner", "members", members))
+    with pytest.raises(DataError, match=r"policy\.pt: actor_target has not the .* members that it claims"):
         Policy.load(path)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from diffusion.attention import attention_maps, attention_weights, own_samples, recorded
-from diffusion.config import DenoiserConfig, TrainConfig
-from diffusion.denoisers import build
+from diffusion.config import TrainConfig
+from diffusion.denoisers import DenoiserConfig, build
 from diffusion.dit import attend
 from diffusion.interventions import axis_matrix, swap_ids, swap_tokens, token_changes
 from diffusion.model import DiffusionModel

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import pytest
 import yaml
 
-from corl.multitask import MultitaskConfig
+from corl.multitask_config import MultitaskConfig
 from corl.online_config import OnlineConfig
 from pipeline.commands.baseline import BaselineFlags, baseline_command
 from pipeline.commands.job_flags import ClusterFlags, RetryFlags

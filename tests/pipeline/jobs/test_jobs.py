@@ -15,7 +15,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion.config import DenoiserConfig, TrainConfig
+from diffusion.config import TrainConfig
+from diffusion.denoisers import DenoiserConfig
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
@@ -52,7 +53,7 @@ def _stage(tmp_path, steps=1):
         expert_tasks=(TASK,),
         sources=(),
         network=DenoiserConfig(hidden=8, depth=1, heads=1),
-        training=TrainConfig(steps=steps, small_batch_size=8, log_every=1),
+        training=TrainConfig(steps=steps, small_batch_size=8, log_freq=1),
         seed=0,
         checkpoint=tmp_path / "model" / "model-1.pt",
     )

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corl.config import PolicyConfig, PolicyScores
+from corl.config import PolicyConfig
 from corl.iql import IQLConfig
+from corl.scores import PolicyScores
 from corl.td3_bc import TD3BCConfig
 from diffusion.quality import assess
 from offline_compositional_rl_datasets.layout import COMPOSUITE
@@ -38,8 +39,7 @@ POLICY = PolicyConfig(
     n_episodes=2,
     fresh_episodes=3,
     horizon=12,
-    td3_bc=TD3BCConfig(hidden=(16, 16)),
-    iql=IQLConfig(hidden=(16, 16)),
+    learners={"td3_bc": TD3BCConfig(hidden_dims=(16, 16)), "iql": IQLConfig(hidden_dims=(16, 16))},
 )
 
 

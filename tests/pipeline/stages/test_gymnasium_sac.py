@@ -26,7 +26,7 @@ def _train(folder, **options):
     folder.mkdir(parents=True, exist_ok=True)
     config = folder.parent / "tiny.yaml"
     config.write_text(
-        "learning_starts: 20\nenv_horizon: 30\nsac: {hidden: [16, 16], batch_size: 16, layer_norm: none}\n"
+        "learning_starts: 20\nhorizon: 30\nbatch_size: 16\nsac: {hidden_dims: [16, 16], layer_norm: none}\n"
     )
     sizes = {"total_timesteps": 80, "eval_freq": 40, "n_eval_episodes": 2, "seed": 3, "cuda": False}
     train_sac_gymnasium.main(config=config, runs_path=folder, **{**sizes, **options})

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from corl.evaluate import Evaluation
 from corl.factored import Choice, ElementLayer, FactoredActor, FactoredCritic, FactoredValue
-from corl.multitask import ALGORITHMS, MultitaskConfig, Normalisation, TaskData, TaskPolicy, make_learner
+from corl.multitask import Normalisation, TaskData, TaskPolicy
+from corl.multitask_config import ALGORITHMS, MultitaskConfig
+from corl.multitask_learner import make_learner
 from corl.multitask_run import MultitaskRun, checkpoint_name, load_policy, train_multitask
 from corl.td3_bc import TD3BCConfig, actor_loss, critic_loss, target_values
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
@@ -40,7 +42,7 @@ def _transitions(task, rows=60, seed=0):
 
 
 def _config(**options):
-    values = {"max_timesteps": 12, "batch_size": 8, "eval_freq": 6, "log_freq": 3, "n_eval_episodes": 2, "horizon": 4}
+    values = {"max_timesteps": 12, "batch_size": 8, "eval_freq": 6, "log_freq": 3, "n_episodes": 2, "horizon": 4}
     return MultitaskConfig(**(values | options))
 
 
@@ -161,7 +163,7 @@ def test_the_transformer_starts_at_zero():
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_comes_to_act_as_the_data_do(algorithm):
-    config = _config(algorithm=algorithm, max_timesteps=60, td3_bc=TD3BCConfig(alpha=0.1))
+    config = _config(algorithm=algorithm, max_timesteps=60, learners={"td3_bc": TD3BCConfig(alpha=0.1)})
     data = TaskData([_transitions(task, seed=i) for i, task in enumerate(TASKS)], config, COMPOSUITE, CPU)
     learner = make_learner(config, COMPOSUITE, seed=0, device=CPU)
     batch = data.batch(torch.arange(40))
@@ -178,13 +180,13 @@ def test_every_algorithm_comes_to_act_as_the_data_do(algorithm):
 
 @pytest.mark.parametrize("network", ["transformer", "compositional"])
 def test_a_multitask_step_moves_the_weights_as_autograd_and_adam_do(network):
-    config = _config(algorithm=f"{network}_td3_bc", td3_bc=TD3BCConfig(policy_freq=1))
+    config = _config(algorithm=f"{network}_td3_bc", learners={"td3_bc": TD3BCConfig(policy_freq=1)})
     learner, plain = (make_learner(config, COMPOSUITE, seed=0, device=CPU) for _ in range(2))
     batch = TaskData([_transitions(task) for task in TASKS], config, COMPOSUITE, CPU).batch(torch.arange(30))
     noise = torch.randn(30, 8)
-    learner.update(batch, noise)
-    nets = plain.networks.modules
-    target = target_values(nets["actor_target"], nets["critic_target"], batch, noise, config.td3_bc)
+    learner.update(batch, (noise,))
+    nets = plain.modules
+    target = target_values(nets["actor_target"], nets["critic_target"], batch, noise, config.learner)
     for name, loss in (
         ("critic", lambda: critic_loss(nets["critic"], batch, target.detach())),
         ("actor", lambda: actor_loss(nets["actor"], nets["critic"], batch, 2.5)[0]),
@@ -194,7 +196,7 @@ def test_a_multitask_step_moves_the_weights_as_autograd_and_adam_do(network):
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter -= 3e-4 * gradient / (gradient.abs() + 1e-8)  # Adam's first step
-        for ours, theirs in zip(learner.networks.modules[name].parameters(), parameters, strict=True):
+        for ours, theirs in zip(learner.modules[name].parameters(), parameters, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-6)
 
 
@@ -291,7 +293,7 @@ def _rows(path):
 def test_the_baseline_from_the_command_line_writes_the_published_files_and_does_nothing_twice(tmp_path):
     _write_data(tmp_path / "data", TASKS[:2])
     save_split(tmp_path / "splits" / "mini" / "split_0.json", Split(tuple(TASKS[:2]), tuple(TASKS[2:])))
-    (tmp_path / "config.yaml").write_text("{horizon: 4, n_eval_episodes: 2, log_freq: 2}\n")
+    (tmp_path / "config.yaml").write_text("{horizon: 4, n_episodes: 2, log_freq: 2}\n")
     flags = f"--config {tmp_path / 'config.yaml'} --num_train 2 --seeds 10 --max_timesteps 4 --batch_size 8 "
     flags += f"--eval_freq 2 --experiment_type mini --task_list_path {tmp_path / 'splits'} --cluster local --cpus 1 "
     flags += f"--data_path {tmp_path / 'data'} --results_path {tmp_path / 'results'} --logs_path {tmp_path / 'logs'}"

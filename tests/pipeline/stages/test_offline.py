@@ -214,7 +214,7 @@ def test_behaviour_cloning_cannot_be_fine_tuned_and_iql_keeps_its_weights_and_ra
     for name, weight in agent.learner.actor.state_dict().items():
         assert torch.equal(weight, stored["actor"][name])
     assert agent.learner.max_steps == math.inf
-    assert agent.learner.actor_learning_rate(1000) == 3e-4
+    assert agent.learner.cosine(1000) == 1.0, "the first rate throughout"
     assert (
         agent.explore(torch.zeros(2, COMPOSUITE.observation_dim))
         - agent.greedy(torch.zeros(2, COMPOSUITE.observation_dim))

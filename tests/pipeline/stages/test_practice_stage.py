@@ -7,7 +7,8 @@ import torch
 from corl.config import PolicyConfig
 from corl.practice import Practice, PracticeConfig
 from diffusion.conditional import given_states
-from diffusion.config import DenoiserConfig, SamplerConfig, TrainConfig
+from diffusion.config import SamplerConfig, TrainConfig
+from diffusion.denoisers import DenoiserConfig
 from diffusion.model import DiffusionModel
 from envs.pool import EnvPool
 from offline_compositional_rl_datasets.hdf5 import find_task_file
@@ -24,7 +25,7 @@ from runtime.errors import StateError
 
 KNOWN, NEW = Task.parse("IIWA_Box_None_Push"), Task.parse("IIWA_Box_None_PickPlace")
 PRACTICE = PracticeConfig(
-    rounds=2, episodes=3, members=2, hidden=(16, 16), first_steps=20, steps=10, batch_size=32, control_steps=200
+    rounds=2, episodes=3, members=2, hidden_dims=(16, 16), first_steps=20, steps=10, batch_size=32, control_steps=200
 )
 
 

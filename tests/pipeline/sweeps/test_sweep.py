@@ -63,7 +63,7 @@ def test_the_tables_hold_last_and_best_success_and_when_a_task_was_solved(tmp_pa
 
 
 def test_a_sweep_runs_its_jobs_once_and_collects_them(tmp_path):
-    small = "{learning_starts: 8, env_horizon: 4, n_eval_episodes: 1, sac: {batch_size: 8, hidden: [8, 8]}}"
+    small = "{learning_starts: 8, horizon: 4, n_episodes: 1, batch_size: 8, sac: {hidden_dims: [8, 8]}}"
     Path(tmp_path / "c.yaml").write_text(small)
     flags = f"--config {tmp_path / 'c.yaml'} --total_timesteps 12 --seeds 0 --tasks {TASKS[0]} --cluster local "
     flags += f"--cpus 1 --no-cuda --runs_path {tmp_path / 'runs'} --results_path {tmp_path} --logs_path {tmp_path}"
