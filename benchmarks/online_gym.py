@@ -122,7 +122,7 @@ def main(
     configure_logging()
     torch.set_num_threads(1)
     task = GymnasiumTask.standard(env_id)
-    settings = load_yaml(OnlineConfig, config, {"total_timesteps": total_timesteps, "eval_freq": eval_freq})
+    settings = load_yaml(OnlineConfig, config, {"max_timesteps": total_timesteps, "eval_freq": eval_freq})
     out.mkdir(parents=True, exist_ok=True)
     curves = {name: {seed: LEARNERS[name](task, settings, seed, out) for seed in seeds} for name in learners}
     rows = [
