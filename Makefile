@@ -34,9 +34,10 @@ demo-dsrl: $(READY)  ## Lift: record demonstrations, clone them, steer the clone
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup
 
-lint: $(READY)  ## ruff, lint and format
+lint: $(READY)  ## ruff, lint and format; mypy, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(READY)  ## let ruff format and fix
 	$(BIN)/ruff check --fix .
@@ -49,5 +50,5 @@ bench: $(READY)  ## control steps per second beside bare physics
 	$(BIN)/python -m benchmarks.env
 
 clean:  ## remove the virtual environment and caches; data and results stay
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

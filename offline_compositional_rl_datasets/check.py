@@ -96,7 +96,7 @@ def _faults_of_rows(
 ) -> list[str]:
     faults = []
 
-    def report(bad: np.ndarray, what: str) -> None:
+    def report(bad: np.ndarray | np.bool, what: str) -> None:
         if bad.any():
             faults.append(f"row {start + int(bad.argmax())}: {what}")
 

@@ -89,7 +89,8 @@ def write_minari(
     states, _ = layout.split_ids(arrays["observations"])
     terminals, ends = arrays["terminals"].astype(bool), (arrays["terminals"] | arrays["timeouts"]).astype(bool)
     ends[-1] = True
-    buffers, start = [], 0
+    buffers: list[EpisodeBuffer] = []
+    start = 0
     for last in np.flatnonzero(ends):
         terminated = bool(terminals[last])
         stop = last + 1 if terminated else last
@@ -109,7 +110,7 @@ def write_minari(
                     infos={"success": successes},
                 )
             )
-        start = last + 1
+        start = int(last) + 1
     if not buffers:
         raise DataError(f"{source}: no episode of two steps or more")
     with minari_root(root):

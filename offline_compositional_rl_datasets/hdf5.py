@@ -132,7 +132,7 @@ def open_task_file(path: Path, layout: FactoredLayout) -> Iterator[dict[str, h5p
     while it is read.
     """
     with open_hdf5(path) as file:
-        arrays = {key: find(file, key) for key in KEYS}
+        arrays: dict[str, Any] = {key: find(file, key) for key in KEYS}
         missing = [key for key, array in arrays.items() if array is None]
         if missing:
             raise DataError(f"{path}: lacks {', '.join(missing)}, expected the keys {', '.join(KEYS)}")

@@ -181,7 +181,9 @@ def _array(column: Any, label: str) -> np.ndarray:
             raise DataError(f"{label} has {len(flat)} numbers in {len(values)} rows, expected rows of one length")
         if not pyarrow.types.is_fixed_size_list(kind) and len(set(values.value_lengths().to_pylist())) > 1:
             raise DataError(f"{label} has rows of different lengths")
-        return flat.to_numpy(zero_copy_only=False).reshape(len(values), -1)
+        rows: np.ndarray = flat.to_numpy(zero_copy_only=False).reshape(len(values), -1)
+        return rows
     if not (pyarrow.types.is_primitive(kind) or pyarrow.types.is_boolean(kind)) or pyarrow.types.is_temporal(kind):
         raise DataError(f"{label} holds {kind}, expected numbers")
-    return values.to_numpy(zero_copy_only=False)
+    numbers: np.ndarray = values.to_numpy(zero_copy_only=False)
+    return numbers

@@ -132,12 +132,12 @@ def write_tasks(
     try:
         reports = []
         for task, trajectories in found:
-            trajectories = list(trajectories)
+            every = list(trajectories)
             path = task_file(folder, dataset_type, task)
-            write_expert(path, [each.episode(task, layout) for each in trajectories], task, layout)
+            write_expert(path, [each.episode(task, layout) for each in every], task, layout)
             report = check_task(folder, dataset_type, task, layout)
             if report.faults:
-                raise DataError(f"{trajectories[0].source}: as data of {task}: {'; '.join(report.faults)}")
+                raise DataError(f"{every[0].source}: as data of {task}: {'; '.join(report.faults)}")
             reports.append(report)
         expect_new(data_path, dataset_type, tasks)
         for task in tasks:

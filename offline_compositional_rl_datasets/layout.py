@@ -39,7 +39,8 @@ class Token:
 
     @property
     def dim(self) -> int:
-        return self.part.stop - self.part.start
+        start, stop = self.part.start, self.part.stop
+        return int(stop - start)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class FactoredLayout:
 
     @cached_property
     def reward(self) -> int:
-        return self.action.stop
+        return self.state_dim + self.action_dim
 
     @cached_property
     def next_state(self) -> slice:
@@ -133,7 +134,7 @@ class FactoredLayout:
 
     @cached_property
     def terminal(self) -> int:
-        return self.next_state.stop
+        return self.transition_dim - 1
 
     @cached_property
     def tokens(self) -> tuple[Token, ...]:

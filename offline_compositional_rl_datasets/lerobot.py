@@ -269,7 +269,7 @@ def _episodes(path: Path, layout: FactoredLayout) -> Iterator[Columns]:
             "next.done": done,
             "next.truncated": done & ~terminals[start:stop],
         }
-        start = stop
+        start = int(stop)
 
 
 def _arrow(values: np.ndarray, feature: Mapping[str, Any]) -> pyarrow.Array:

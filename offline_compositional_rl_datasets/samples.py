@@ -25,7 +25,7 @@ def write_samples(path: Path, transitions: Transitions, layout: FactoredLayout, 
     """
     transitions.validate(f"samples for {path}", layout)
     found = transitions.published()
-    arrays = {key: found[key].astype(np.float32, copy=False) for key in _KINDS}
+    arrays: dict[str, Any] = {key: found[key].astype(np.float32, copy=False) for key in _KINDS}
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:

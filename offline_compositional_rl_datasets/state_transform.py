@@ -81,12 +81,16 @@ class StateTransform:
         states = np.asarray(states, np.float32)
         if self.canonical_quaternions:
             states = canonicalise(states, self.layout)
-        return (states - self.mean) / self.std
+        scaled: np.ndarray = (states - self.mean) / self.std
+        return scaled
 
     def apply(self, states: np.ndarray, task: Task | None = None) -> np.ndarray:
         """States (.., 77) to (.., dim) float32; `task` gives the ids where they are wanted."""
         scaled = self.scaled(states)
-        return self.layout.join_ids(scaled, task.one_hot) if self.task_ids else scaled
+        if not self.task_ids:
+            return scaled
+        assert task is not None, "the ids of a task are wanted"
+        return self.layout.join_ids(scaled, task.one_hot)
 
     def apply_to_transitions(self, matrix: np.ndarray) -> None:
         """Change s and s' in transitions (N, 164) float32 in place, without ids."""
@@ -112,10 +116,12 @@ class StateTransform:
             raise DataError(f"{source}: mean has numbers that are not finite")
         if not (std > 0).all():  # infinite where hidden
             raise DataError(f"{source}: std has numbers that are not above 0")
-        flags = [saved.get(name) for name in ("canonical_quaternions", "task_ids")]
-        if not all(isinstance(flag, bool) for flag in flags):
-            raise DataError(f"{source}: canonical_quaternions, task_ids are {flags}, expected true or false")
-        return cls(layout, mean, std, *flags)
+        canonical, task_ids = (saved.get(name) for name in ("canonical_quaternions", "task_ids"))
+        if not isinstance(canonical, bool) or not isinstance(task_ids, bool):
+            raise DataError(
+                f"{source}: canonical_quaternions, task_ids are {[canonical, task_ids]}, expected true or false"
+            )
+        return cls(layout, mean, std, canonical, task_ids)
 
 
 def canonicalise(states: np.ndarray, layout: FactoredLayout) -> np.ndarray:

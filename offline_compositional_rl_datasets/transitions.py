@@ -147,7 +147,8 @@ def check_actions(actions: np.ndarray, label: str) -> None:
 
 def actions_outside(actions: np.ndarray) -> np.ndarray:
     """(N,) bool: which actions (N, A) are beyond [-1, 1] by more than rounding."""
-    return (np.abs(actions) > 1 + _ROUNDING).any(axis=1)
+    outside: np.ndarray = (np.abs(actions) > 1 + _ROUNDING).any(axis=1)
+    return outside
 
 
 def check_flags(flags: np.ndarray, label: str) -> None:

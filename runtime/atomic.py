@@ -9,7 +9,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def _not_finite(value: Any, place: str = "") -> str:
     """The first number in a nest that is not finite, with its place; empty where there is none."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"{place or 'the value'} is {value}"
-    items = value.items() if isinstance(value, Mapping) else ()
+    items: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, Mapping) else ()
     items = enumerate(value) if isinstance(value, (list, tuple)) else items
     found = (_not_finite(item, f"{place}.{key}" if place else str(key)) for key, item in items)
     return next(filter(None, found), "")

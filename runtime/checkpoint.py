@@ -148,7 +148,7 @@ def entry(contents: Mapping[str, Any], name: str, kind: type | tuple[type, ...],
 
 def vector(contents: Mapping[str, Any], name: str, size: int, path: Path, *, infinite: bool = False) -> Tensor:
     """The numbers (size,) float32 under `name`, `infinite` ones too if asked. Raises `DataError` for anything else."""
-    values = entry(contents, name, Tensor, path)
+    values: Tensor = entry(contents, name, Tensor, path)
     if values.shape != (size,) or not _is_real(values):
         raise DataError(f"{path}: {name} is {_looks(values)}, expected real numbers of shape ({size},)")
     if values.isnan().any() or not (infinite or values.isfinite().all()):
@@ -216,7 +216,7 @@ def restore_random(generator: torch.Generator, state: Tensor, step: int) -> None
 def load_arrays(path: Path, key: str) -> dict[str, np.ndarray]:
     """The state dict `key` of a checkpoint as arrays. Raises `DataError` where the file is missing or holds none."""
     state = load_checkpoint(path).get(key)
-    tensors = list(state.values()) if isinstance(state, Mapping) else []
-    if not tensors or not all(isinstance(value, Tensor) and _is_real(value) for value in tensors):
+    state = state if isinstance(state, Mapping) else {}
+    if not state or not all(isinstance(value, Tensor) and _is_real(value) for value in state.values()):
         raise DataError(f"{path}: holds no state dict {key!r} of real numbers")
     return {str(name): value.float().numpy() for name, value in state.items()}

@@ -87,7 +87,7 @@ def _flags_of(main: Callable[..., Any]) -> dict[str, _Flag]:
         kind = hints.get(name)
         is_group = dataclasses.is_dataclass(kind)
         kinds |= typing.get_type_hints(kind, include_extras=True) if is_group else {name: kind}
-    flags = {}
+    flags: dict[str, _Flag] = {}
     for name, kind in kinds.items():
         plain, *notes = typing.get_args(kind) if typing.get_origin(kind) is typing.Annotated else (kind,)
         aliases = [other.removeprefix("--") for note in notes for other in getattr(note, "aliases", None) or ()]

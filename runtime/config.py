@@ -100,7 +100,7 @@ def _key_given_twice(node: Any) -> str | None:
     """A key that a mapping of a YAML document has twice, of which YAML itself takes the last."""
     parts = []
     if node is not None and node.id == "mapping":
-        keys = [key.value for key, _ in node.value if key.id == "scalar" and key.value != "<<"]
+        keys: list[str] = [key.value for key, _ in node.value if key.id == "scalar" and key.value != "<<"]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:
             return twice[0]
@@ -132,7 +132,7 @@ def _build(cls: type[T], values: Mapping[str, Any], rules: Any) -> T:
 
     built = dict(values)
     hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # T is always a dataclass
         value = values.get(field.name)
         kind = _nested(hints[field.name])
         if kind is None or not isinstance(value, Mapping):
@@ -178,7 +178,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 def _nested(hint: Any) -> type | None:
     """The dataclass that a hint allows, if it does."""
-    return next((kind for kind in _alternatives(hint) if dataclasses.is_dataclass(kind)), None)
+    return next((k for k in _alternatives(hint) if isinstance(k, type) and dataclasses.is_dataclass(k)), None)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,7 +214,8 @@ def to_yaml(value: Any) -> str:
     """A dataclass as a YAML file that `load_yaml` makes the same of."""
     import yaml
 
-    return yaml.safe_dump(to_dict(value), sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(to_dict(value), sort_keys=False, allow_unicode=True)
+    return text
 
 
 def dict_without(value: Any, names: Collection[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import math
 import posixpath
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from runtime.errors import DataError, one_line
 from runtime.npz import DEFLATE_MOST
 
-Item = h5py.Group | h5py.Dataset | h5py.Datatype
+Item: TypeAlias = h5py.Group | h5py.Dataset | h5py.Datatype
 
 _UNWRITTEN_MOST = 64 * 2**20  # bytes of fill values in place of values that were never written
 _REFUSALS = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # of h5py, for what HDF5 cannot make sense of
@@ -90,7 +90,8 @@ def _check_storage(data: h5py.Dataset, label: str) -> None:
 def read(data: h5py.Dataset, rows: slice = slice(None)) -> np.ndarray:
     """Values of a data set that `find` gave. Raises `DataError` where HDF5 cannot read them."""
     try:
-        return data[rows] if data.ndim else data[()]
+        values: np.ndarray = data[rows] if data.ndim else data[()]
+        return values
     except _REFUSALS as error:
         raise DataError(f"{data.file.filename}: {data.name} cannot be read ({one_line(error)})") from error
 

@@ -81,8 +81,8 @@ class Lease:
         """Wait for a sign of life of the holder, and take its place where there is none."""
         # Its number may be another process' by now: beats have to be there as well.
         owner = self._lease.owner
-        here = owner is not None and owner.hostname == _this_machine()
-        if here and _is_alive(owner.pid) and _age(self.path) < 2 * self._beat_seconds:
+        here = owner is not None and owner.hostname == _this_machine() and _is_alive(owner.pid)
+        if here and _age(self.path) < 2 * self._beat_seconds:
             raise LeaseHeldError(self._holder())
         log.info("%s: held by %s; waiting %.0f s for a sign of life", self.path, self._holder(), self.seconds)
         first, deadline = _state(self.path), time.monotonic() + _LATEST * self.seconds
@@ -218,6 +218,7 @@ def _age(path: Path) -> float:
 def _this_machine() -> str:
     """What leases call this machine and process namespace."""
     with tempfile.TemporaryDirectory() as folder, filelock.SoftFileLease(Path(folder) / "lease") as own:
+        assert own.owner is not None  # it has just been taken
         return own.owner.hostname
 
 

@@ -7,12 +7,16 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 _FORMAT = "%(asctime)s  %(message)s"
 
 
-class _Stdout(logging.StreamHandler):
+class _Stdout(logging.StreamHandler):  # type: ignore[type-arg]  # takes none in Python 3.10
     """Writes to what stdout is at the moment, so that lines appear above a bar instead of in it."""
 
     def __init__(self) -> None:
@@ -53,7 +57,7 @@ class Progress:
         self.total, self.label, self.every_seconds = total, label, every_seconds
         self.done = self._first = done
         self._start = self._last = time.monotonic()
-        self._bar = None
+        self._bar: tuple[Bar, TaskID] | None = None
         self._log = logging.getLogger("progress")
 
     def update(self, amount: int = 1, **figures: float | str) -> None:
@@ -86,18 +90,17 @@ def progress(total: int, label: str, *, done: int = 0, every_seconds: float = 10
     if not sys.stdout.isatty():
         yield tracker
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich import progress as rich
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("ETA"),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.fields[figures]}"),
     )
-    with Bar(*columns) as bar:
+    with rich.Progress(*columns) as bar:
         tracker._bar = (bar, bar.add_task(label, total=total, completed=done, figures=""))
         yield tracker

@@ -82,7 +82,7 @@ def _wandb_sink(stack: contextlib.ExitStack, folder: Path, config: Mapping[str, 
         resume="allow",
         dir=folder,
         config=dict(config),
-        mode=mode,
+        mode=mode,  # type: ignore[arg-type]  # `wandb_mode` gives one that it knows
     )
     stack.callback(run.finish)
     return lambda step, figures: run.log(dict(figures), step=step)

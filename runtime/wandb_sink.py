@@ -59,7 +59,7 @@ class WandbSink:
         parts = self._folder.parts[-2:]
         return wandb.init(
             project=os.environ[PROJECT],
-            mode=os.environ.get(MODE, "offline"),
+            mode=os.environ.get(MODE, "offline"),  # type: ignore[arg-type]  # it refuses what it does not know
             name="/".join(parts),
             id=hashlib.sha256(str(self._folder).encode()).hexdigest()[:16],
             resume="allow",
