@@ -86,10 +86,9 @@ class NoiseSAC(SAC):
         Reward and next state are those of `n_step` decisions; what is left of the next state's value after them is the
         batch's 1 - done.
         """
-        buffer, count = self.replay_buffer, self._offline_count(batch_size)
-        parts = [self._draw(buffer, batch_size - count, self.offline_rows)]
-        if count:
-            parts.insert(0, self._draw(self.offline, count, 0))
+        count = self._offline_count(batch_size)
+        sources = ((self.offline, count, 0), (self.replay_buffer, batch_size - count, self.offline_rows))
+        parts = [self._draw(*source) for source in sources if source[1]]
         *arrays, rows, next_rows = (np.concatenate(column) for column in zip(*parts, strict=True))
         batch = Batch(*(torch.from_numpy(array).to(self.device) for array in arrays))
         return Drawn(batch, rows, next_rows)
@@ -98,6 +97,8 @@ class NoiseSAC(SAC):
         """How many of a batch are offline decisions."""
         if not self.offline_rows:
             return 0
+        if not self.replay_buffer.size():
+            return batch_size
         if self.rule.offline_share:
             return round(batch_size * self.rule.offline_share)
         own = self.replay_buffer.size() * self.replay_buffer.n_envs

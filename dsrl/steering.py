@@ -151,16 +151,21 @@ class Steering(ResumableRun):
     def advance(self) -> int:
         """One decision of each environment by the actor, then the gradient steps; the control steps it took."""
         before = self.env.env_steps
+        self._begin()
         solved = self._execute(self.model.explore(self.seen))
         self.count["episodes"] += len(solved)
         self.recent = (self.recent + solved)[-_RECENT:]
         self.model.train(self.config.utd, self.config.batch_size)
         return self.env.env_steps - before
 
-    def _execute(self, w: np.ndarray) -> list[bool]:
-        """Step all environments by w (E, 28) and keep what happened; whether each episode that ended was solved."""
+    def _begin(self) -> None:
+        """The first episodes, where there are none."""
         if self.seen is None:
             self.seen = self.model._last_obs = self.env.reset()
+
+    def _execute(self, w: np.ndarray) -> list[bool]:
+        """Step all environments by w (E, 28) and keep what happened; whether each episode that ended was solved."""
+        self._begin()
         self.seen, rewards, dones, infos = self.env.step(w)
         scaled = self.model.policy.scale_action(w)
         self.model._store_transition(self.model.replay_buffer, scaled, self.seen, rewards, dones, infos)
@@ -287,35 +292,36 @@ def _of_tensors(value: Any) -> Any:
 
 def _warm_start(run: Steering, environments: EnvPool) -> None:
     config, count = run.config, run.count
+    begins = count["base_solved"] < 0 or not run.is_warm
     if count["base_solved"] < 0:
         count["base_solved"] = run_episodes(run.policy, environments, run.fixed_episodes).solved
-    if run.is_warm:
-        _warm_up_critics(run)
-        return
-    with progress(config.initial_steps, "warm start", done=run.env.env_steps) as bar:
-        while not run.is_warm:
-            taken = run.warm_up()
-            bar.update(taken, solved=f"{count['warm_solved']}/{count['warm_episodes']}")
-            run.between_steps()
-    solved, episodes = count["warm_solved"], count["warm_episodes"]
+    if not run.is_warm:
+        with progress(config.initial_steps, "warm start", done=run.env.env_steps) as bar:
+            while not run.is_warm:
+                taken = run.warm_up()
+                bar.update(taken, solved=f"{count['warm_solved']}/{count['warm_episodes']}")
+                run.between_steps()
+    if begins:
+        _expect_enough_to_learn_from(run)
+    while count["critic_steps"] < config.critic_warmup:
+        run.model.train_critics(config.batch_size)
+        count["critic_steps"] += 1
+        run.between_steps()
+
+
+def _expect_enough_to_learn_from(run: Steering) -> None:
+    """Raises `DataError` where the cloned policy solves too little."""
+    config, solved, episodes = run.config, run.count["warm_solved"], run.count["warm_episodes"]
+    base = run.count["base_solved"]
     log.info(
         "cloned policy: %d of %d fixed episodes, %d of %d in the warm start",
-        *(count["base_solved"], config.eval_episodes, solved, episodes),
+        *(base, config.eval_episodes, solved, episodes),
     )
-    if solved + count["base_solved"] < config.least_base_rate * (episodes + config.eval_episodes):
+    if solved + base < config.least_base_rate * (episodes + config.eval_episodes):
         raise DataError(
             f"{run.policy.source}: solves {solved} of {episodes} episodes in the warm start; below "
             f"least_base_rate {config.least_base_rate} there is too little to learn from"
         )
-    _warm_up_critics(run)
-
-
-def _warm_up_critics(run: Steering) -> None:
-    """Let the critics learn from what the cloned policy did, before the actor follows them."""
-    while run.count["critic_steps"] < run.config.critic_warmup:
-        run.model.train_critics(run.config.batch_size)
-        run.count["critic_steps"] += 1
-        run.between_steps()
 
 
 def _train(run: Steering, environments: EnvPool) -> None:

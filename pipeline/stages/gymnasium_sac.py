@@ -31,6 +31,7 @@ class LearnGymnasium:
     seed: int
     folder: Path
     tracking: Tracking = field(default_factory=Tracking)
+    method: str = "SAC"  # its name in tables of scores
     device: str = "auto"
     threads: int = 0
 

@@ -180,6 +180,19 @@ def test_offline_decisions_are_as_many_of_a_batch_as_asked(tmp_path):
     assert share == pytest.approx(rows / (rows + own), abs=0.03), "else in proportion to their number"
 
 
+@pytest.mark.parametrize("algorithm", ["sac", "na"])
+def test_a_run_may_begin_without_a_warm_start_also_from_offline_decisions_alone(tmp_path, algorithm):
+    kept = _run(tmp_path / "kept", algorithm=algorithm)
+    write_buffer(tmp_path / "buffer.npz", kept.model.replay_buffer, kept.policy, kept.config)
+    without = {"algorithm": algorithm, "initial_steps": 0}
+    assert steer(Throw(), _config(tmp_path / "bare", **without))["env_steps"]["training"] == 12
+    offline = {"offline_data": str(tmp_path / "buffer.npz"), "offline_share": 0.5, "critic_warmup": 3}
+    result = steer(Throw(), _config(tmp_path / "offline", **without, **offline))
+    assert result["env_steps"] == {"warm_start": 0, "training": 12}
+    with pytest.raises(DataError, match="too little to learn from"):
+        steer(Throw(), _config(tmp_path / "weak", **without, least_base_rate=0.99))
+
+
 def test_a_kept_replay_buffer_is_read_again_in_order_and_only_for_the_same_policy(tmp_path):
     run = _run(tmp_path)
     buffer, path = run.model.replay_buffer, tmp_path / "buffer.npz"
@@ -327,9 +340,9 @@ def test_results_do_not_depend_on_how_many_environments_evaluate(tmp_path):
 def test_any_policy_of_observation_and_noise_is_steered(tmp_path, algorithm):
     """A foreign policy in a foreign environment, whose noise has another size than its chunk, gains by it."""
     options = {"action_magnitude": 2.0, "horizon": 3, "until_success": False, "reward_offset": 0.0, "num_envs": 4}
-    sizes = {"initial_steps": 600, "train_steps": 1500, "utd": 4, "hidden_dims": (32, 32), "learning_rate": 3e-3}
-    entropy = {"ent_coef": "auto_0.05", "target_entropy": -6.0, "discount": 0.5, "batch_size": 64}
-    trials = {"eval_every": 1500, "eval_episodes": 30, "fresh_episodes": 100, "least_base_rate": 0.0}
+    sizes = {"initial_steps": 200, "train_steps": 900, "utd": 4, "hidden_dims": (32, 32), "learning_rate": 3e-3}
+    entropy = {"ent_coef": "auto_0.05", "target_entropy": -6.0, "discount": 0.5, "batch_size": 32}
+    trials = {"eval_every": 900, "eval_episodes": 30, "fresh_episodes": 100, "least_base_rate": 0.0}
     config = DSRLConfig(
         save_dir=str(tmp_path),
         device="cpu",
