@@ -30,6 +30,7 @@ from corl.online_config import OnlineConfig
 from corl.online_replay import ObservationCode
 from corl.sac import SAC, SACConfig
 from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.task import Task
 from runtime.cli import parse_flags
 from runtime.cpus import cpu_count
@@ -136,7 +137,7 @@ def our_loop(task: Task, config: OnlineConfig, device: torch.device, folder: Pat
     """advance(steps) of a run with all environments and worker processes."""
     from envs.pool import EnvPool
 
-    code = ObservationCode(COMPOSUITE, task_ids=False, canonical=True)
+    code = ObservationCode(StateTransform.unscaled(COMPOSUITE))
     dtype = autocast_dtype(device, config.precision)
     agent = SAC.build(code.dim, code.action_dim, config.sac, seed=0, device=device, dtype=dtype)
     workers = cpu_count() - 1 if device.type == "cpu" else cpu_count()

@@ -26,7 +26,8 @@ class PolicyConfig:
     under its name; what it has of other algorithms is not used.
     `n_episodes` are run every `eval_freq` steps to choose the checkpoint. `fresh_episodes`, if not 0, are run once
     more at the end on other start states, with the chosen checkpoint: their rate is free of the optimism of a maximum
-    over noisy evaluations. `hide_velocities`, `canonical_quaternions`, `timeouts_as_terminals`: see `ReplayData`.
+    over noisy evaluations. `hide_velocities`, `canonical_quaternions`: see
+    `StateTransform`; `timeouts_as_terminals`: see `ReplayData`.
     `act_noise` is the standard deviation of normal noise on every action when the policy acts: without it a policy
     without memory that presses against an obstacle presses on for ever.
     `precision` is that of matrix products (float32, bfloat16, or auto: bfloat16 where the device has it); parameters

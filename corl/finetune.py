@@ -7,19 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from corl.batch import Batch
 from corl.learner import Learner
 from corl.learners import LEARNERS
-from corl.multitask import Normalisation
 from corl.multitask_learner import make_learner
 from corl.multitask_run import load_config
 from corl.online_replay import ObservationCode
 from offline_compositional_rl_datasets.layout import FactoredLayout
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.state_transform import StateTransform
 from runtime.errors import ConfigError
 
 EXPLORATION_NOISE = 0.1
@@ -62,20 +60,9 @@ class OfflineAgent:
         self.learner.load_state_dict(state)
 
 
-class NormalisedCode(ObservationCode):
-    """Observations with task ids, their states normalised as they were offline."""
-
-    def __init__(self, layout: FactoredLayout, normalisation: Normalisation) -> None:
-        super().__init__(layout, task_ids=True, canonical=normalisation.canonical)
-        self.normalisation = normalisation
-
-    def __call__(self, states: np.ndarray, task: Task) -> np.ndarray:
-        return self.normalisation.observation(states, task, self.layout)
-
-
 def load_agent(
     path: Path, layout: FactoredLayout, *, seed: int, device: torch.device
-) -> tuple[OfflineAgent, NormalisedCode]:
+) -> tuple[OfflineAgent, ObservationCode]:
     """The agent of an offline checkpoint with its optimisers, and how it sees. Its random numbers are of `seed`.
 
     Raises `DataError` where the file is not one, `ConfigError` for behaviour cloning, which has nothing to learn from
@@ -92,9 +79,5 @@ def load_agent(
     learner.generator.set_state(generator)
     learner.total_it = 0
     learner.max_steps = math.inf  # a learning rate that fell to 0 offline stays at its first value
-    normalisation = Normalisation(
-        checkpoint["state_mean"].numpy(), checkpoint["state_std"].numpy(), checkpoint["canonical"]
-    )
-    return OfflineAgent(learner, gaussian=getattr(config.learner, "gaussian", False)), NormalisedCode(
-        layout, normalisation
-    )
+    code = ObservationCode(StateTransform.load(checkpoint["states"], layout, f"{path}: states"))
+    return OfflineAgent(learner, gaussian=getattr(config.learner, "gaussian", False)), code

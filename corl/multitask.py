@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,39 +12,19 @@ from torch import Tensor, nn
 from corl.batch import Batch
 from corl.evaluate import finite
 from corl.multitask_config import MultitaskConfig
-from corl.replay import STATE_STD_OFFSET, mean_and_std
 from offline_compositional_rl_datasets.layout import FactoredLayout
+from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.task import Task
-from offline_compositional_rl_datasets.transitions import Transitions, canonical_quaternions
+from offline_compositional_rl_datasets.transitions import Transitions
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """Of states without ids: mean, std (77,); `std` infinite hides an entry. `canonical`: quaternions of one sign."""
-
-    mean: np.ndarray
-    std: np.ndarray
-    canonical: bool
-
-    @classmethod
-    def of(cls, states: np.ndarray, config: MultitaskConfig, layout: FactoredLayout) -> Normalisation:
-        """Over states (N, 77), which are canonical already where the configuration wants it."""
-        if not config.normalise:
-            return cls(
-                np.zeros(layout.state_dim, np.float32),
-                np.ones(layout.state_dim, np.float32),
-                config.canonical_quaternions,
-            )
-        mean, std = mean_and_std(states, layout, hide_velocities=config.hide_velocities)
-        std = (std + STATE_STD_OFFSET).astype(np.float32)
-        return cls(mean.astype(np.float32), std, config.canonical_quaternions)
-
-    def observation(self, states: np.ndarray, task: Task, layout: FactoredLayout) -> np.ndarray:
-        """Raw states (B, 77) to the agent's observations (B, 93)."""
-        states = np.asarray(states, np.float32)
-        if self.canonical:
-            states = canonical_quaternions(states, layout)
-        return layout.join_ids((states - self.mean) / self.std, task.one_hot)
+def transform_of(parts: Sequence[Transitions], config: MultitaskConfig, layout: FactoredLayout) -> StateTransform:
+    """What the agent sees of states: scaled by those of all tasks, or as they are."""
+    options = {"canonical_quaternions": config.canonical_quaternions, "task_ids": True}
+    if not config.normalise:
+        return StateTransform.unscaled(layout, **options)
+    states = np.concatenate([part.states for part in parts])
+    return StateTransform.fit(states, layout, hide_velocities=config.hide_velocities, **options)
 
 
 class TaskData:
@@ -55,14 +34,8 @@ class TaskData:
         self, parts: Sequence[Transitions], config: MultitaskConfig, layout: FactoredLayout, device: torch.device
     ) -> None:
         matrix = np.concatenate([part.to_matrix(layout, timeouts_as_terminals=False) for part in parts])
-        both = (layout.state, layout.next_state)
-        if config.canonical_quaternions:
-            for part in both:
-                matrix[:, part] = canonical_quaternions(matrix[:, part], layout)
-        self.normalisation = Normalisation.of(matrix[:, layout.state], config, layout)
-        if config.normalise:
-            for part in both:
-                matrix[:, part] = (matrix[:, part] - self.normalisation.mean) / self.normalisation.std
+        self.transform = transform_of(parts, config, layout)
+        self.transform.apply_to_transitions(matrix)
         self._matrix = torch.from_numpy(matrix).to(device)
         numbers = np.concatenate([np.full(len(part), i) for i, part in enumerate(parts)])
         self._task = torch.from_numpy(numbers).to(device)
@@ -91,14 +64,11 @@ class TaskData:
 class TaskPolicy:
     """A multitask actor at one task: raw states (B, 77) to actions (B, 8)."""
 
-    def __init__(
-        self, actor: nn.Module, normalisation: Normalisation, task: Task, layout: FactoredLayout, device: Any = "cpu"
-    ) -> None:
-        self.actor, self.normalisation, self.task, self.layout = actor, normalisation, task, layout
-        self.device = torch.device(device)
+    def __init__(self, actor: nn.Module, transform: StateTransform, task: Task, device: Any = "cpu") -> None:
+        self.actor, self.transform, self.task, self.device = actor, transform, task, torch.device(device)
 
     @torch.no_grad()
     def __call__(self, states: np.ndarray) -> np.ndarray:
-        observations = self.normalisation.observation(states, self.task, self.layout)
+        observations = self.transform.apply(states, self.task)
         actions = self.actor(torch.from_numpy(observations).to(self.device)).cpu().numpy()
         return finite(actions, f"the multitask agent in {self.task}")

@@ -11,11 +11,11 @@ import torch
 
 from corl.evaluate import Evaluation
 from corl.learners import LEARNERS
-from corl.multitask import Normalisation, TaskData, TaskPolicy
+from corl.multitask import TaskData, TaskPolicy
 from corl.multitask_config import MultitaskConfig
 from corl.multitask_learner import make_learner, make_network
-from corl.policy import load_normalisation
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import write_json
 from runtime.checkpoint import (
@@ -72,7 +72,7 @@ class MultitaskRun(ResumableRun):
         return self.learner.total_it
 
     def policy(self, task: Task) -> TaskPolicy:
-        return TaskPolicy(self.learner.actor, self.data.normalisation, task, self.layout, self.device)
+        return TaskPolicy(self.learner.actor, self.data.transform, task, self.device)
 
     def next_boundary(self) -> int:
         """The step at which something is to be written down next."""
@@ -121,15 +121,13 @@ class MultitaskRun(ResumableRun):
 
     def save_checkpoint(self, which: str) -> None:
         """The weights with all that a policy needs to act."""
-        normalisation, learner = self.data.normalisation, self.learner.state_dict()
+        learner = self.learner.state_dict()
         path = self.folder / checkpoint_name(which, self.seed)
         expect_finite(learner, f"{path}: what was learned up to step {self.step}")
         values = {
             **learner,
             "config": to_dict(self.config),
-            "state_mean": torch.from_numpy(normalisation.mean),
-            "state_std": torch.from_numpy(normalisation.std),
-            "canonical": normalisation.canonical,
+            "states": self.data.transform.state_dict(),
         }
         replace_torch(values, path)
 
@@ -149,15 +147,14 @@ def load_policy(path: Path, layout: FactoredLayout = COMPOSUITE) -> PolicyOf:
     actor = build_within(path, lambda: make_network("actor", config, layout))
     load_weights(actor, entry(checkpoint, acting, Mapping, path), path, acting)
     actor.requires_grad_(False)
-    mean, std = load_normalisation(checkpoint, layout, path)
-    normalisation = Normalisation(mean, std, entry(checkpoint, "canonical", bool, path))
-    return lambda task: TaskPolicy(actor, normalisation, task, layout)
+    transform = StateTransform.load(checkpoint["states"], layout, f"{path}: states")
+    return lambda task: TaskPolicy(actor, transform, task)
 
 
 def load_config(path: Path) -> tuple[MultitaskConfig, dict[str, Any]]:
     """A checkpoint's configuration, and all of it. Raises `DataError` where it is not one of a multitask agent."""
     checkpoint = load_checkpoint(path)
-    needed = ("config", "actor", "state_mean", "state_std", "canonical")
+    needed = ("config", "actor", "states")
     missing = [key for key in needed if key not in checkpoint]
     if missing:
         raise DataError(f"{path}: lacks {', '.join(missing)}, expected a checkpoint of a multitask agent")

@@ -20,7 +20,7 @@ class OnlineConfig:
     was there before. The first `learning_starts` actions are random (with
     `random_start`; else the agent's own). `n_episodes` episodes are run every
     `eval_freq` steps; with `stop_success` above 0 the run ends at the first evaluation that reaches it.
-    `canonical_quaternions`, `task_ids`: see `ObservationCode`. `normalise`: the agent sees states over the mean and
+    `canonical_quaternions`, `task_ids`: see `StateTransform`. `normalise`: the agent sees states over the mean and
     standard deviation of its prior data or, without any, of episodes of random actions; with `hide_velocities` it sees
     no velocities. `precision` is that of matrix products. Where to continue is written every `checkpoint_seconds`.
     """

@@ -11,16 +11,11 @@ import torch
 from torch import Tensor
 
 from corl.batch import Batch
-from corl.replay import mean_and_std
-from offline_compositional_rl_datasets.layout import FactoredLayout
+from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.task import Task
-from offline_compositional_rl_datasets.transitions import canonical_quaternions
 from runtime.atomic import atomic_path
 from runtime.errors import DataError
 from runtime.npz import NUMBERS, read_npy
-
-SMALLEST_STD = 0.1
-"""States are magnified at most tenfold: a demonstrator's hand hardly turns, an explorer's does."""
 
 
 class RowCode:
@@ -53,37 +48,14 @@ class RowCode:
 
 
 class ObservationCode(RowCode):
-    """From the simulator's states to what the agent sees.
+    """What the agent sees of the simulator's states (B, 77): observations (B, D) float32 by a `StateTransform`."""
 
-    `task_ids`: the task's one-hots are part of the observation. `canonical`: relative quaternions get one sign.
-    Until `normalise_by` states are as they are.
-    """
-
-    def __init__(self, layout: FactoredLayout, *, task_ids: bool, canonical: bool) -> None:
-        self.layout, self.task_ids, self.canonical = layout, task_ids, canonical
-        self._scale: tuple[np.ndarray, np.ndarray] | None = None  # mean and standard deviation
-        super().__init__(layout.observation_dim if task_ids else layout.state_dim, layout.action_dim)
+    def __init__(self, transform: StateTransform) -> None:
+        self.transform = transform
+        super().__init__(transform.dim, transform.layout.action_dim)
 
     def __call__(self, states: np.ndarray, task: Task) -> np.ndarray:
-        """States (B, 77) to observations (B, D) float32."""
-        states = np.asarray(states, np.float32)
-        if self.canonical:
-            states = canonical_quaternions(states, self.layout)
-        if self._scale is not None:
-            mean, std = self._scale
-            states = (states - mean) / std
-        return self.layout.join_ids(states, task.one_hot) if self.task_ids else states
-
-    def normalise_by(self, states: np.ndarray, *, hide_velocities: bool = False) -> None:
-        """Let the agent see states less the mean of raw states (N, 77), over their standard deviation or 0.1.
-
-        Hidden velocities read 0.
-        """
-        states = np.asarray(states, np.float32)
-        if self.canonical:
-            states = canonical_quaternions(states, self.layout)
-        mean, std = mean_and_std(states, self.layout, hide_velocities=hide_velocities)
-        self._scale = mean.astype(np.float32), std.clip(min=SMALLEST_STD).astype(np.float32)
+        return self.transform.apply(states, task)
 
 
 class OnlineReplay:

@@ -21,6 +21,7 @@ from corl.evaluate import ActionNoise, VectorEnvironment
 from corl.policy import Policy
 from corl.replay import ReplayData
 from offline_compositional_rl_datasets.layout import FactoredLayout
+from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import expect_range
 from runtime.resumable import ResumableRun
@@ -123,18 +124,18 @@ class Practice(ResumableRun):
         seed: int,
         device: torch.device,
         hide_velocities: bool = True,
-        canonical: bool = True,
+        canonical_quaternions: bool = True,
         key: str | None = None,
     ) -> None:
         super().__init__(folder, key=key, checkpoint_seconds=0.0)
         self.start, self.label, self.environment, self.config = start, label, environment, config
         self.layout, self.seed, self.device = layout, seed, device
-        self.data_options = {"hide_velocities": hide_velocities, "canonical": canonical, "timeouts_as_terminals": False}
         self.matrix = start.to_matrix(layout, timeouts_as_terminals=False)
         self.origins = np.zeros(len(self.matrix), np.uint8)
         # What the policy sees is scaled by the generated set's states alone, so that weights carry over.
-        data = ReplayData(start, layout, device, **self.data_options)
-        self.normalisation = data.mean, data.std
+        self.transform = StateTransform.fit(
+            start.states, layout, hide_velocities=hide_velocities, canonical_quaternions=canonical_quaternions
+        )
         self.rounds: tuple[Round, ...] = ()
         self.learner = self._learner(self.config.first_steps)
 
@@ -203,7 +204,7 @@ class Practice(ResumableRun):
         if self.step:
             self._set_weights(before)
         rows = Transitions.from_matrix(self.matrix, self.start.task, self.layout)
-        data = ReplayData(rows, self.layout, self.device, normalisation=self.normalisation, **self.data_options)
+        data = ReplayData(rows, self.transform, self.device, timeouts_as_terminals=False)
         generator = torch.Generator(self.device).manual_seed(derive_seed("practice rows", self.seed, self.step))
         for _ in range(steps):
             shape = (self.config.batch_size,)
@@ -212,9 +213,7 @@ class Practice(ResumableRun):
 
     def _act(self) -> Visited:
         config, environment = self.config, self.environment
-        policy = Policy(
-            self.learner.actor, *self.normalisation, self.layout, self.device, canonical=self.data_options["canonical"]
-        )
+        policy = Policy(self.learner.actor, self.transform, self.device)
         parts = []
         for start in range(0, config.episodes, environment.num_envs):
             numbers = np.arange(start, min(start + environment.num_envs, config.episodes))
@@ -226,7 +225,7 @@ class Practice(ResumableRun):
         """(L, D) what the generator expects of the states, of those that are alike one."""
         if not len(states):
             return np.empty((0, self.layout.transition_dim), np.float32)
-        mean, std = self.normalisation
+        mean, std = self.transform.mean, self.transform.std
         return self.label(states[spaced((states - mean) / std, self.config.spacing)])
 
 

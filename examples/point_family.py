@@ -149,6 +149,7 @@ def results(out: Path, tasks: list[PointTask], *, steps: int, samples: int, poli
     from diffusion.model import DiffusionModel
     from diffusion.pool import Pool
     from diffusion.train import train
+    from offline_compositional_rl_datasets.state_transform import StateTransform
     from offline_compositional_rl_datasets.transitions import Transitions
 
     layout, device, random = point_layout(), torch.device("cpu"), np.random.default_rng(seed)
@@ -174,11 +175,11 @@ def results(out: Path, tasks: list[PointTask], *, steps: int, samples: int, poli
         matrix = generate(model, task.one_hot, sampling, seed=seed)
         matrix[:, layout.action] = matrix[:, layout.action].clip(-1, 1)
         made = Transitions.from_matrix(matrix, task, layout)
-        replay = ReplayData(made, layout, device, timeouts_as_terminals=False)
+        replay = ReplayData(made, StateTransform.fit(made.states, layout), device, timeouts_as_terminals=False)
         learner = TD3BC.build(layout.state_dim, layout.action_dim, TD3BCConfig(alpha=0.2), seed=seed, device=device)
         for _ in range(policy_steps):
             learner.update(replay.batch(torch.randint(len(replay), (256,), generator=learner.generator)))
-        policy = Policy(learner.actor, replay.mean, replay.std, layout)
+        policy = Policy(learner.actor, replay.transform)
         yield task, success(task, policy, random), wrong_step(task, made)
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
-from offline_compositional_rl_datasets.state_transform import canonicalise as canonical_quaternions  # noqa: F401
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import DataError
 

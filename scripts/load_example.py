@@ -32,6 +32,7 @@ def main(root: Path, dataset: str, task: str = "", steps: int = 5000, episodes: 
     from envs.pool import EnvPool
     from offline_compositional_rl_datasets.export import from_minari, minari_root, read_flat
     from offline_compositional_rl_datasets.layout import COMPOSUITE
+    from offline_compositional_rl_datasets.state_transform import StateTransform
     from offline_compositional_rl_datasets.task import Task
     from pipeline.analysis.export import MINARI_ROOT
 
@@ -42,14 +43,15 @@ def main(root: Path, dataset: str, task: str = "", steps: int = 5000, episodes: 
             transitions = from_minari(minari.load_dataset(dataset), Task.parse(dataset.split("/")[1]))
 
     device = torch.device("cpu")
-    data = ReplayData(transitions, COMPOSUITE, device, hide_velocities=True, timeouts_as_terminals=False)
+    transform = StateTransform.fit(transitions.states, COMPOSUITE, hide_velocities=True)
+    data = ReplayData(transitions, transform, device, timeouts_as_terminals=False)
     learner = TD3BC.build(COMPOSUITE.state_dim, COMPOSUITE.action_dim, TD3BCConfig(alpha=0.5), seed=0, device=device)
     for step in range(1, steps + 1):
         losses = learner.update(data.batch(torch.randint(len(data), (512,), generator=learner.generator)))
         if step % 1000 == 0:
             print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in losses.items()), flush=True)
 
-    policy = Policy(learner.actor, data.mean, data.std)
+    policy = Policy(learner.actor, transform)
     place = Task.parse(task) if task else transitions.task
     with EnvPool(place, episodes, horizon=horizon) as environment:
         result = evaluate(policy, environment, range(episodes))

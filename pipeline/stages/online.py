@@ -34,6 +34,7 @@ from envs.pool import EnvPool
 from offline_compositional_rl_datasets.hdf5 import read_expert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples
+from offline_compositional_rl_datasets.state_transform import EXPLORERS_LEAST_STD, StateTransform
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.jobs.stage import StageProgress, commit_record, held, key_of, read_scores
@@ -115,12 +116,15 @@ class LearnOnline:
 
     def _code(self, prior: Sequence[Transitions]) -> ObservationCode:
         config = self.config
-        code = ObservationCode(COMPOSUITE, task_ids=config.task_ids, canonical=config.canonical_quaternions)
-        if config.normalise:
-            parts = [part.states for part in prior]
-            states = np.concatenate(parts) if parts else random_states(self.task, self.seed)
-            code.normalise_by(states, hide_velocities=config.hide_velocities)
-        return code
+        options = {"canonical_quaternions": config.canonical_quaternions, "task_ids": config.task_ids}
+        if not config.normalise:
+            return ObservationCode(StateTransform.unscaled(COMPOSUITE, **options))
+        parts = [part.states for part in prior]
+        states = np.concatenate(parts) if parts else random_states(self.task, self.seed)
+        hidden = config.hide_velocities
+        return ObservationCode(
+            StateTransform.fit(states, COMPOSUITE, hide_velocities=hidden, least_std=EXPLORERS_LEAST_STD, **options)
+        )
 
     def _agent(self, code: ObservationCode, device: torch.device) -> SAC:
         dtype = autocast_dtype(device, self.config.precision)

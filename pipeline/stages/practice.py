@@ -76,7 +76,6 @@ class Practise:
             use_threads(self.threads)
             device = pick_device(self.device)
             model = DiffusionModel.load(self.checkpoint, COMPOSUITE, device)
-            canonical = self.policy.canonical_quaternions
 
             def expected(states: np.ndarray) -> np.ndarray:
                 level = self.sampling.state_noise
@@ -93,7 +92,7 @@ class Practise:
                     seed=self.seed,
                     device=device,
                     hide_velocities=self.policy.hide_velocities,
-                    canonical=canonical,
+                    canonical_quaternions=self.policy.canonical_quaternions,
                     key=key,
                 )
                 run.restore()

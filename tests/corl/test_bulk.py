@@ -234,7 +234,7 @@ def test_iqls_actor_rate_is_a_cosine_to_zero_and_its_weights_are_clipped():
 def test_iql_clones_what_it_is_shown():
     learner = _iql(beta=0.0, learning_rate=3e-3)
     learner.max_steps = 400
-    data = ReplayData(_transitions(), COMPOSUITE, CPU, timeouts_as_terminals=True)
+    data = ReplayData.of(_transitions(), PolicyConfig(), COMPOSUITE, CPU)
     generator = torch.Generator().manual_seed(0)
     for _ in range(400):
         losses = learner.update(data.batch(torch.randint(len(data), (64,), generator=generator)))

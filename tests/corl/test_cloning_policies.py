@@ -15,7 +15,7 @@ from corl.evaluate import evaluate
 from corl.networks import Actor, EnsembleActor
 from corl.policy import Policy, checkpoint_file
 from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.state_transform import canonicalise
+from offline_compositional_rl_datasets.state_transform import StateTransform
 from runtime.errors import ConfigError
 from runtime.resumable import RESUME_FILE
 from runtime.seeds import derive_seed
@@ -91,8 +91,8 @@ def test_the_policy_that_acts_has_the_averaged_weights(tmp_path):
     assert policy.act_noise == 0.25
     actor = EnsembleActor(77, 8, (16, 16), range(3))
     actor.load_state_dict(saved["actor_target"])
-    states = canonicalise(SETS[0].states[:5], COMPOSUITE)
-    normalised = torch.from_numpy((states - saved["state_mean"].numpy()) / saved["state_std"].numpy())
+    states = SETS[0].states[:5]
+    normalised = torch.from_numpy(StateTransform.load(saved["states"], COMPOSUITE, "policy").apply(states))
     np.testing.assert_allclose(policy(states), actor(normalised).detach().numpy(), atol=1e-5)
     assert any(not torch.equal(saved["actor"][key], saved["actor_target"][key]) for key in saved["actor"])
 

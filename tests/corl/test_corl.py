@@ -118,7 +118,7 @@ def test_the_actor_learns_only_every_second_step():
 
 def test_cloning_alone_reproduces_the_shown_actions():
     learner = _learner(alpha=0.0, learning_rate=3e-3)
-    data = ReplayData(_transitions(), COMPOSUITE, CPU, timeouts_as_terminals=True)
+    data = ReplayData.of(_transitions(), PolicyConfig(), COMPOSUITE, CPU)
     for _ in range(400):
         losses = learner.update(data.batch(torch.randint(len(data), (64,), generator=learner.generator)))
     assert losses["bc_loss"] < 0.05
@@ -126,7 +126,7 @@ def test_cloning_alone_reproduces_the_shown_actions():
 
 def test_states_are_normalised_by_the_sets_own_statistics():
     transitions = _transitions()
-    data = ReplayData(transitions, COMPOSUITE, CPU, timeouts_as_terminals=True)
+    data = ReplayData.of(transitions, PolicyConfig(timeouts_as_terminals=True), COMPOSUITE, CPU)
     batch = data.batch(torch.arange(len(data)))
     assert batch.states.mean(dim=0).abs().max() < 1e-4
     assert (batch.states.std(dim=0, correction=0) - 1).abs().max() < 5e-3

@@ -83,7 +83,7 @@ def test_a_learner_of_ones_own_trains_is_saved_loaded_and_evaluated(config, tmp_
     )
     assert run.step == 60, "continued where it was left"
     errors = lambda policy: np.abs(policy(transitions.states) - transitions.actions).mean()  # noqa: E731
-    fresh = Policy(config.actor(COMPOSUITE).requires_grad_(False), run.data.mean, run.data.std)
+    fresh = Policy(config.actor(COMPOSUITE).requires_grad_(False), run.data.transform)
     assert errors(run.current_policy()) < 0.7 * errors(fresh)
     result = _evaluate(policy, range(3))
     assert result.mean_return == pytest.approx(scores.best_return, abs=1e-5)

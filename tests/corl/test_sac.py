@@ -23,6 +23,7 @@ from corl.sac import SAC, SACConfig, actor_loss, critic_loss, soft_target, squas
 from envs.pool import EnvPool
 from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import write_samples
+from offline_compositional_rl_datasets.state_transform import EXPLORERS_LEAST_STD, StateTransform
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.commands.online import VARIANTS, AgentFlags, sac_command
@@ -35,7 +36,7 @@ from runtime.resumable import RESUME_FILE
 
 CPU = torch.device("cpu")
 TASK = Task.parse("IIWA_Box_None_Push")
-CODE = ObservationCode(COMPOSUITE, task_ids=True, canonical=True)
+CODE = ObservationCode(StateTransform.unscaled(COMPOSUITE, task_ids=True))
 
 
 def _batch(size=16, obs=5, act=2, seed=0):
@@ -256,7 +257,7 @@ def test_the_mix_ratio_holds_then_falls_in_a_line():
 
 @pytest.mark.parametrize(("ratio", "prior_rows"), [(0.5, 8), (0.3, 4), (0.0, 0), (1.0, 16)])
 def test_batches_hold_the_share_of_prior_data_that_is_asked_for(ratio, prior_rows):
-    code = ObservationCode(COMPOSUITE, task_ids=False, canonical=False)
+    code = ObservationCode(StateTransform.unscaled(COMPOSUITE, canonical_quaternions=False))
     prior = PriorData([_transitions()], code, CPU)
     prior.rows[:, -1] = 1.0
     replay = OnlineReplay(50, code.width, CPU)
@@ -276,15 +277,14 @@ def test_prior_data_of_many_tasks_carry_their_own_ids():
 
 
 def test_normalised_states_are_magnified_at_most_tenfold():
-    code = ObservationCode(COMPOSUITE, task_ids=False, canonical=False)
     states = np.random.default_rng(0).normal(3.0, np.linspace(0.01, 2.0, 77), (4000, 77)).astype(np.float32)
-    np.testing.assert_array_equal(code(states, TASK), states)
-    code.normalise_by(states)
+    options = {"canonical_quaternions": False, "least_std": EXPLORERS_LEAST_STD}
+    code = ObservationCode(StateTransform.fit(states, COMPOSUITE, **options))
     seen = code(states, TASK)
     np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-4)
     expected = np.minimum(1.0, states.std(axis=0) / 0.1)
     np.testing.assert_allclose(seen.std(axis=0), expected, rtol=1e-3)
-    code.normalise_by(states, hide_velocities=True)
+    code = ObservationCode(StateTransform.fit(states, COMPOSUITE, hide_velocities=True, **options))
     hidden = code(states, TASK) == 0
     for part in COMPOSUITE.velocities:
         assert hidden[:, part].all()

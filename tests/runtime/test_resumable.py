@@ -30,6 +30,7 @@ from diffusion.pool import Pool
 from diffusion.train import Training, train
 from envs.pool import EnvPool
 from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.task import Task
 from runtime import interrupt
 from runtime.checkpoint import load_checkpoint
@@ -163,7 +164,7 @@ def _environment():
 
 
 def open_online(folder, config=ONLINE):
-    code = ObservationCode(COMPOSUITE, task_ids=False, canonical=True)
+    code = ObservationCode(StateTransform.unscaled(COMPOSUITE))
     agent = SAC.build(code.dim, code.action_dim, config.sac, seed=0, device=CPU)
     return OnlineRun(agent, _environment(), TASK, code, config, folder, seed=5, device=CPU, key="k")
 

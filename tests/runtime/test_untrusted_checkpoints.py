@@ -13,6 +13,7 @@ from diffusion.model import DiffusionModel
 from diffusion.train import load_initial
 from envs.experts.published import PublishedExpert
 from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.task import Task
 from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError
@@ -36,9 +37,7 @@ def _policy():
         "actor": Actor(77, 8, (4,)).state_dict(),
         "algorithm": "td3_bc",
         "learner": {"hidden_dims": [4]},
-        "state_mean": torch.zeros(77),
-        "state_std": torch.full((77,), float("inf")),
-        "canonical": True,
+        "states": StateTransform.unscaled(COMPOSUITE).state_dict() | {"std": [float("inf")] * 77},
     }
 
 
@@ -131,8 +130,6 @@ def test_a_policy_with_another_part_is_refused_when_it_is_loaded(tmp_path, key, 
     contents, value = _policy(), ODD[odd]
     change = ("actor", _first(contents["actor"])) if key == "weight" else (key,)
     path = _changed(contents, tmp_path / "policy.pt", (*change, value))
-    if key == "canonical" and value is None:
-        return  # from before there was a choice
     with pytest.raises((DataError, ConfigError), match=f"^{re.escape(str(path))}: "):
         Policy.load(path)
 

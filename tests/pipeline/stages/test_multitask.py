@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from corl.evaluate import Evaluation
 from corl.factored import Choice, ElementLayer, FactoredActor, FactoredCritic, FactoredValue
-from corl.multitask import Normalisation, TaskData, TaskPolicy
+from corl.multitask import TaskData, TaskPolicy, transform_of
 from corl.multitask_config import ALGORITHMS, MultitaskConfig
 from corl.multitask_learner import make_learner
 from corl.multitask_run import MultitaskRun, checkpoint_name, load_policy, train_multitask
@@ -173,7 +173,7 @@ def test_every_algorithm_comes_to_act_as_the_data_do(algorithm):
         losses = learner.update(batch)
     assert error() < 0.9 * before
     assert all(torch.isfinite(loss) for loss in losses.values())
-    actions = TaskPolicy(learner.actor, data.normalisation, TASKS[0], COMPOSUITE)(np.zeros((3, 77), np.float32))
+    actions = TaskPolicy(learner.actor, data.transform, TASKS[0])(np.zeros((3, 77), np.float32))
     assert actions.shape == (3, 8)
     assert (np.abs(actions) <= 1).all()
 
@@ -225,7 +225,7 @@ def test_batches_carry_the_ids_of_their_rows_and_normalised_states():
     np.testing.assert_allclose(everything.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(everything[:, ~hidden].std(axis=0), 1, atol=5e-3)
     assert (states[:, hidden] == 0).all()
-    observed = data.normalisation.observation(parts[1].states[10:11], TASKS[1], COMPOSUITE)
+    observed = data.transform.apply(parts[1].states[10:11], TASKS[1])
     np.testing.assert_allclose(observed, data.batch(torch.tensor([70])).states.numpy(), atol=1e-6)
 
 
@@ -318,4 +318,4 @@ def test_the_baseline_from_the_command_line_writes_the_published_files_and_does_
 
 
 def test_normalisation_is_off_as_published_unless_asked_for():
-    assert (Normalisation.of(np.ones((3, 77)), MultitaskConfig(), COMPOSUITE).std == 1).all()
+    assert (transform_of([_transitions(TASKS[0], seed=0)], MultitaskConfig(), COMPOSUITE).std == 1).all()
