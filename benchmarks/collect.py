@@ -17,15 +17,15 @@ from typing import Any
 
 import h5py
 
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import task_file
-from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import write_json
 from runtime.cli import parse_flags
 from runtime.errors import expect_sizes, run_main
 from runtime.program import PROJECT_ROOT
 
 
-def measure(task: Task, runs: int, workers: int) -> dict[str, Any]:
+def measure(task: CompoSuiteTask, runs: int, workers: int) -> dict[str, Any]:
     """Record `runs` runs by the collector's own command; the figures of it."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
@@ -78,7 +78,7 @@ def main(
     """
     from runtime.cpus import cpu_count
 
-    chosen, workers = Task.parse(task), workers or cpu_count()
+    chosen, workers = CompoSuiteTask.parse(task), workers or cpu_count()
     expect_sizes(transitions=transitions, workers=workers)
     transitions = 2_000 if quick else transitions
     small = measure(chosen, 10, workers)

@@ -16,13 +16,12 @@ import numpy as np
 import torch
 
 from benchmarks.limits import Measurement, copy_rate, fresh_copy_rate, report
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import read_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
 from runtime.cli import parse_flags
 from runtime.errors import expect_sizes, run_main
 
-TASK = Task.parse("IIWA_Box_None_Push")
+TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
 
 
 def write_file(path: Path, rows: int) -> None:

@@ -81,13 +81,13 @@ def measure_make(name: str) -> float:
 def measure_cores(name: str, seconds: float, cores: int) -> dict[str, float]:
     """Control steps/s of a `EnvPool` with a process per core, all driven by one batched call, and of one process."""
     from envs.pool import EnvPool
-    from offline_compositional_rl_datasets.task import Task
+    from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 
     rates = {}
     for workers in (1, cores):
         count = 10 * workers
         actions = np.random.default_rng(0).uniform(-1, 1, (200, count, 8))
-        with EnvPool(Task.parse(name), count, workers=workers, ignore_done=True) as env:
+        with EnvPool(CompoSuiteTask.parse(name), count, workers=workers, ignore_done=True) as env:
             env.reset(range(count))
             env.step(actions[0])
             start, steps = time.perf_counter(), 0
@@ -104,9 +104,9 @@ def measure_original(name: str, seconds: float) -> float | None:
         import composuite
     except ImportError:
         return None
-    from offline_compositional_rl_datasets.task import Task
+    from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 
-    env = composuite.make(*Task.parse(name).elements, use_task_id_obs=False, ignore_done=True)
+    env = composuite.make(*CompoSuiteTask.parse(name).elements, use_task_id_obs=False, ignore_done=True)
     env.reset()
     actions = np.random.default_rng(0).uniform(-1, 1, (1000, 8))
     start, steps = time.perf_counter(), 0
@@ -127,13 +127,13 @@ def main(
         quick: two seconds per task, the first task only
         json: file for the figures
     """
-    from offline_compositional_rl_datasets.task import Task
+    from offline_compositional_rl_datasets.composuite import CompoSuiteTask
     from runtime.atomic import write_json
     from runtime.cpus import cpu_count
     from runtime.errors import distinct, expect_sizes
 
     expect_sizes(seconds=seconds)
-    distinct("--tasks", [Task.parse(name) for name in tasks])
+    distinct("--tasks", [CompoSuiteTask.parse(name) for name in tasks])
     if quick:
         tasks, seconds = tasks[:1], 2.0
     rows = []

@@ -29,9 +29,8 @@ from corl.online import OnlineRun
 from corl.online_config import OnlineConfig
 from corl.online_replay import ObservationCode
 from corl.sac import SAC, SACConfig
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.state_transform import StateTransform
-from offline_compositional_rl_datasets.task import Task
 from runtime.cli import parse_flags
 from runtime.cpus import cpu_count
 from runtime.device import autocast_dtype, pick_device
@@ -103,7 +102,7 @@ class PlainSAC:
                 t.data.copy_(config.tau * p.data + (1 - config.tau) * t.data)
 
 
-def plain_loop(task: Task, config: OnlineConfig, device: torch.device) -> Callable[[int], None]:
+def plain_loop(task: CompoSuiteTask, config: OnlineConfig, device: torch.device) -> Callable[[int], None]:
     """advance(steps) of the plain loop."""
     import envs
 
@@ -133,7 +132,7 @@ def plain_loop(task: Task, config: OnlineConfig, device: torch.device) -> Callab
 
 
 @contextlib.contextmanager
-def our_loop(task: Task, config: OnlineConfig, device: torch.device, folder: Path):
+def our_loop(task: CompoSuiteTask, config: OnlineConfig, device: torch.device, folder: Path):
     """advance(steps) of a run with all environments and worker processes."""
     from envs.pool import EnvPool
 
@@ -173,7 +172,7 @@ def main(
         json: file for the figures
     """
     expect_sizes(num_envs=num_envs, seconds=seconds)
-    where, parsed = pick_device(device), Task.parse(task)
+    where, parsed = pick_device(device), CompoSuiteTask.parse(task)
     sac, updates, batch_size = SACConfig(), 1, 256
     if rlpd:
         sac, updates = SACConfig(policy_frequency=20, critics=10, layer_norm="all", actor_mean=True), 20

@@ -22,10 +22,9 @@ from diffusion.model import DiffusionModel
 from diffusion.normalizer import Normalizer
 from diffusion.quality import LEVELS
 from diffusion.samplers import evaluations
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.state_transform import canonicalise_transitions
-from offline_compositional_rl_datasets.task import Task
 from runtime.cli import parse_flags
 from runtime.device import autocast_dtype, pick_device
 from runtime.errors import ConfigError, expect_sizes, run_main
@@ -53,7 +52,7 @@ _COLUMNS = (
 )
 
 
-def reward_agreement(matrix: np.ndarray, task: Task) -> float:
+def reward_agreement(matrix: np.ndarray, task: CompoSuiteTask) -> float:
     """Share of transitions (N, 164) whose reward is that of their s' and action within 0.05.
 
     Whether the object is grasped is not in the observation: the nearer of both rewards counts.
@@ -83,7 +82,7 @@ def distance(matrix: np.ndarray, real: np.ndarray) -> float:
 
 
 def quality(
-    checkpoint: Path, data_path: Path, task: Task, rows: int, seeds: int, device: torch.device
+    checkpoint: Path, data_path: Path, task: CompoSuiteTask, rows: int, seeds: int, device: torch.device
 ) -> list[dict[str, object]]:
     """Distance and reward agreement of every solver, and of a half of the real data against the other."""
     model = DiffusionModel.load(checkpoint, COMPOSUITE, device)
@@ -183,7 +182,7 @@ def main(
             raise ConfigError("--checkpoint: expected --data_path and --task beside it")
         table = []
         for name in task:
-            table += quality(checkpoint, data_path, Task.parse(name), rows, seeds, where)
+            table += quality(checkpoint, data_path, CompoSuiteTask.parse(name), rows, seeds, where)
         if csv:
             write_csv(csv, _COLUMNS, table)
         if plot_file:
@@ -197,7 +196,7 @@ def main(
     dim = COMPOSUITE.transition_dim
     normalizer = Normalizer(torch.zeros(dim), torch.ones(dim), COMPOSUITE, False).to(where)
     model = DiffusionModel(network, normalizer, torch.ones((), device=where), 0)
-    condition = Task.parse("IIWA_Box_None_Push").one_hot
+    condition = CompoSuiteTask.parse("IIWA_Box_None_Push").one_hot
     config = SamplerConfig(solver="dpmpp_2m", steps=4, num_samples=batch_size, batch_size=batch_size)
     one = torch.from_numpy(condition)[None].to(where)
     with FlopCounterMode(display=False) as counter:

@@ -22,9 +22,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion.denoisers import build
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.samples import read_samples
-from offline_compositional_rl_datasets.task import Task
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError, one_line, run_main
 from runtime.metrics import wilson, write_csv
@@ -60,7 +59,7 @@ def folder_name(variant: str) -> str:
     return variant.replace(" ", "_")
 
 
-def action_error(observations: np.ndarray, actions: np.ndarray, task: Task) -> float:
+def action_error(observations: np.ndarray, actions: np.ndarray, task: CompoSuiteTask) -> float:
     """Root mean square, over rows and dimensions, of actions (N, 8) less the scripted expert's in those states (N, 77).
 
     Actions lie in [-1, 1]; the error of the expert's own recordings is the noise with which they were recorded.

@@ -23,7 +23,7 @@ from diffusion.denoisers import build, denoiser_named
 from diffusion.elements import ElementLinear
 from diffusion.ema import EMA
 from diffusion.train import parameter_groups, train_step
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from runtime.cli import parse_flags
 from runtime.device import autocast_dtype, pick_device
 from runtime.errors import expect_sizes, run_main

@@ -18,7 +18,7 @@ from corl.bulk import Bulk
 from corl.config import PolicyConfig
 from corl.replay import ReplayData
 from corl.run import PolicyRun
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.cli import parse_flags
 from runtime.device import autocast_dtype, pick_device

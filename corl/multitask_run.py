@@ -14,7 +14,8 @@ from corl.learners import LEARNERS
 from corl.multitask import TaskData, TaskPolicy
 from corl.multitask_config import MultitaskConfig
 from corl.multitask_learner import make_learner, make_network
-from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
+from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import write_json

@@ -15,7 +15,8 @@ from corl.config import PolicyConfig
 from corl.evaluate import finite
 from corl.learners import LEARNERS
 from corl.replay import ReplayData
-from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
+from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.state_transform import StateTransform
 from runtime.checkpoint import entry, expect_finite, load_checkpoint, replace_torch
 from runtime.config import from_mapping, to_dict

@@ -12,8 +12,10 @@ import os
 import sys
 from typing import Any
 
+from envs.family import find_family
 from envs.registration import register_all
 from envs.robomimic.task import RobomimicTask, task_names
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import ConfigError, TaskError, one_line
 
@@ -43,10 +45,10 @@ _choose_opengl()
 
 
 def make(task: Any, **options: Any) -> Any:
-    """The environment of a task or of its name; options are those of the environment's class.
+    """The environment of a task or of its name; options are those of its class or of its family's `environment`.
 
-    A task that has a `make_env` makes its own: gymnasium's (`envs.gymnasium_task`), or anyone's. Raises `TaskError` for
-    an unknown name.
+    A name is CompoSuite's or Robomimic's. A task that has a `make_env` makes its own: gymnasium's
+    (`envs.gymnasium_task`), or anyone's. Raises `TaskError` for an unknown name.
     """
     if hasattr(task, "make_env"):
         return task.make_env(**options)
@@ -54,14 +56,14 @@ def make(task: Any, **options: Any) -> Any:
         from envs.robomimic.env import RobomimicEnv
 
         return RobomimicEnv(task, **options)
-    if not isinstance(task, (Task, str)) or (isinstance(task, str) and "_" not in task):
+    if isinstance(task, Task):
+        return find_family(task.family).environment(task, **options)
+    if not isinstance(task, str) or "_" not in task:
         raise TaskError(
             f"task {task!r}: expected {', '.join(task_names())} or a Robot_Object_Obstacle_Objective "
             "such as IIWA_Box_None_PickPlace"
         )
-    from envs.composuite.env import CompoSuiteEnv
-
-    return CompoSuiteEnv(task, **options)
+    return find_family("composuite").environment(CompoSuiteTask.parse(task), **options)
 
 
 register_all()

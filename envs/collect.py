@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.experts import expert_for
+from envs.family import Expert, family_of
 from envs.recording import CollectConfig, record
 from offline_compositional_rl_datasets.hdf5 import join_expert, task_file, write_expert
 from offline_compositional_rl_datasets.task import Task
@@ -54,7 +54,7 @@ class _Part:
         return known is not None and _agrees(known, self.info)
 
     def __call__(self) -> None:
-        runs = record(self.task, self.config, self.numbers, expert_for(self.task, self.policy))
+        runs = record(self.task, self.config, self.numbers, _expert(self.task, self.policy))
         episodes = [episode for run in runs for episode in run.episodes]
         if not episodes:
             raise DataError(
@@ -68,6 +68,12 @@ class _Part:
         commit_artifact(
             self.path, lambda temporary: write_expert(temporary, episodes, self.task), {**self.info, **outcome}
         )
+
+
+def _expert(task: Task, policy: Path | None) -> Expert:
+    """That of the task's family, or the policy in a file."""
+    family = family_of(task)
+    return family.expert(task) if policy is None else family.expert(task, policy)
 
 
 def _agrees(known: Mapping[str, Any], info: Mapping[str, Any]) -> bool:
@@ -151,7 +157,7 @@ def collect(
     """
     policies = policies or {}
     for task in tasks:
-        expert_for(task, policies.get(task))  # raises for a task without one before hours of recording, not after
+        _expert(task, policies.get(task))  # raises for a task without one before hours of recording, not after
     missing = [path for path in (task_file(data_path, dataset_type, task) for task in tasks) if not path.exists()]
     with contextlib.ExitStack() as stack:
         if missing:  # finished data may be read-only
@@ -219,7 +225,7 @@ def _join(path: Path, parts: Sequence[_Part]) -> float:
     returns = float(np.mean([value for outcome in outcomes for value in outcome["returns"]]))
     commit_artifact(
         path,
-        lambda temporary: join_expert([part.path for part in parts], temporary),
+        lambda temporary: join_expert([part.path for part in parts], temporary, parts[0].task.layout),
         {**parts[0].info, "success_rate": rate, "mean_return": returns},
     )
     shutil.rmtree(_parts_folder(path))

@@ -23,8 +23,7 @@ import numpy as np
 
 from envs.composuite.env import CompoSuiteEnv
 from envs.composuite.simulation import ACTION_DIM
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import AXES, Task
+from offline_compositional_rl_datasets.composuite import AXES, COMPOSUITE, CompoSuiteTask
 from runtime.errors import DataError, run_main
 from runtime.npz import FLAGS, TEXT, read_npz
 
@@ -42,7 +41,7 @@ _W = 3  # of a quaternion (x, y, z, w)
 class Trace:
     """A recorded episode of N steps: start, actions (N, 8) and what each step gave."""
 
-    task: Task
+    task: CompoSuiteTask
     arrays: dict[str, np.ndarray]
 
     def __len__(self) -> int:
@@ -64,7 +63,7 @@ def load_trace(path: Path) -> Trace:
     for key, shape in (("actions", (*steps, ACTION_DIM)), ("obs", (*steps, COMPOSUITE.observation_dim))):
         if arrays[key].shape != shape:
             raise DataError(f"{path}: {key} has shape {arrays[key].shape}, expected {shape}")
-    return Trace(Task(*(str(part) for part in arrays["task"])), arrays)
+    return Trace(CompoSuiteTask(*(str(part) for part in arrays["task"])), arrays)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.composuite.objectives import OBJECTIVES
-from envs.composuite.robots import NUM_ARM_JOINTS
-from envs.composuite.simulation import ACTION_DIM
+from envs.disturbance import Disturbance
+from envs.family import family_of
 from envs.pool import EnvPool
 from offline_compositional_rl_datasets.hdf5 import Episode
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import ConfigError, expect_range
 from runtime.seeds import derive_seed, rng
@@ -24,9 +22,7 @@ _GRIP_STEPS = 10  # an object slips only while it is being gripped,
 _MOST_SLIPS = 3  # and so many times a run
 _NUDGE = 0.6  # the arm's greatest command during a slip
 _BELOW_CEILING = 0.012  # no shove lifts an object that is so near to where the episode would end (m)
-_HELD = {"PickPlace": 2.5, "Push": 2.5}  # times as long a run lingers where the object is held at its goal in the open
 _LIFTED = 0.01  # an object less far above its first place rests (m)
-_OBJECT_HEIGHT = COMPOSUITE.factor_slices["object"].start + 2
 
 
 @dataclass(frozen=True)
@@ -85,17 +81,17 @@ class _Recorder:
     """Decides step by step whether a run records or shoves, and cuts it into episodes."""
 
     def __init__(
-        self, config: CollectConfig, generator: np.random.Generator, ceiling: float, random_share: float = 0.0
+        self, config: CollectConfig, generator: np.random.Generator, task: Disturbance, random_share: float = 0.0
     ) -> None:
-        self.config, self.generator, self.random_share = config, generator, random_share
-        self.ceiling = ceiling - _BELOW_CEILING
+        self.config, self.generator, self.task, self.random_share = config, generator, task, random_share
+        self._arm = np.array([i for i in range(task.action_dim) if i not in task.grip])
         self.episodes: list[Episode] = []
         self.total_reward = 0.0
         self._steps: list[tuple] = []
         self._shove_left = 0
-        self._shove = np.zeros(ACTION_DIM)
-        self._free = np.zeros(ACTION_DIM, dtype=bool)  # commands that a shove leaves to the expert
-        self._rest_height: float | None = None
+        self._shove = np.zeros(task.action_dim)
+        self._free = np.zeros(task.action_dim, dtype=bool)  # commands that a shove leaves to the expert
+        self._rest_height: np.floating | None = None
         self._gripping = 0
         self._slips = 0
         self._record_left = self._draw_length()
@@ -113,37 +109,44 @@ class _Recorder:
         """(8,) float32: the expert's action with noise, or a shove."""
         if self.random_share:
             expert_action = self._worse(expert_action)
-        noisy = expert_action + self.config.noise * self.generator.standard_normal(ACTION_DIM)
-        height = state[_OBJECT_HEIGHT]
+        noisy = expert_action + self.config.noise * self.generator.standard_normal(self.task.action_dim)
+        if self.task.height is not None:
+            self._let_slip(state[self.task.height], expert_action)
+        if self._shove_left:
+            noisy = np.where(self._free, noisy, self._shove)
+        return np.clip(noisy, -1.0, 1.0).astype(np.float32)
+
+    def _let_slip(self, height: np.floating, expert_action: np.ndarray) -> None:
         if self._rest_height is None:
             self._rest_height = height
-        grips = expert_action[-1] > 0 and height < self._rest_height + _LIFTED
+        grips = (expert_action[list(self.task.grip)] > 0).any() and height < self._rest_height + _LIFTED
         self._gripping = self._gripping + 1 if grips and not self._shove_left else 0
         may_slip = 1 < self._gripping <= _GRIP_STEPS and self._slips < _MOST_SLIPS
         if may_slip and self.generator.random() < self.config.slip:
             self._slips += 1
             self.close()
-            self._start_shove(_SLIP_STEPS, np.append(self.generator.uniform(-_NUDGE, _NUDGE, NUM_ARM_JOINTS), -1.0))
-        if height > self.ceiling:
+            self._start_shove(_SLIP_STEPS, _NUDGE, -1.0)
+        if height > self.task.ceiling - _BELOW_CEILING:
             self._shove_left = 0
-        if self._shove_left:
-            noisy = np.where(self._free, noisy, self._shove)
-        return np.clip(noisy, -1.0, 1.0).astype(np.float32)
 
     def _worse(self, expert_action: np.ndarray) -> np.ndarray:
         """The expert's action, or for a burst of steps a random one."""
         if not self._burst_left:
             self._burst_left = _BURST_STEPS
             random = self.generator.random() < self.random_share
-            self._burst = self.generator.uniform(-1.0, 1.0, ACTION_DIM) if random else None
+            self._burst = self.generator.uniform(-1.0, 1.0, self.task.action_dim) if random else None
         self._burst_left -= 1
         return expert_action if self._burst is None else self._burst
 
-    def _start_shove(self, longest: int, action: np.ndarray) -> None:
-        """Replace the expert's action for 4 to `longest` steps, but where `action` is NaN."""
+    def _start_shove(self, longest: int, most: float, grip: float) -> None:
+        """Random commands up to `most` in place of the expert's for 4 to `longest` steps.
+
+        The gripper's command is `grip`, that of the expert where it is NaN.
+        """
+        self._shove = np.full(self.task.action_dim, grip)
+        self._shove[self._arm] = self.generator.uniform(-most, most, len(self._arm))
         self._shove_left = int(self.generator.integers(_LEAST_SHOVE, longest + 1))
-        self._free = np.isnan(action)
-        self._shove = action
+        self._free = np.isnan(self._shove)
 
     def add(self, state: np.ndarray, action: np.ndarray, reward: float, success: bool, terminated: bool) -> None:
         self.total_reward += reward
@@ -159,8 +162,7 @@ class _Recorder:
         elif self._record_left <= 0:
             self.close()
             self._record_left = self._draw_length()
-            arm = self.generator.uniform(-1.0, 1.0, NUM_ARM_JOINTS)
-            self._start_shove(self.config.shove_steps, np.append(arm, np.nan))
+            self._start_shove(self.config.shove_steps, 1.0, np.nan)
 
     def close(self, *, terminated: bool = False) -> None:
         """End the episode under way; one of a single step would hold no transition."""
@@ -175,12 +177,12 @@ def record(
 ) -> list[Run]:
     """Run the expert side by side; a run's start, noise and shoves depend on its number alone."""
     group = EnvPool(task, len(numbers), horizon=config.horizon)
-    objective = OBJECTIVES[task.objective]
+    disturbance = family_of(task).disturbance(task)
     recorders = [
-        _Recorder(config, rng("noise", config.seed, task.name, number), objective.ceiling, config.share_of(number))
+        _Recorder(config, rng("noise", config.seed, task.name, number), disturbance, config.share_of(number))
         for number in numbers
     ]
-    linger = config.linger * _HELD.get(task.objective, 1.0)
+    linger = config.linger * disturbance.linger
     states = group.reset([derive_seed("start", config.seed, task.name, number) for number in numbers])
     ended = np.zeros(len(numbers), dtype=bool)
     while not ended.all():

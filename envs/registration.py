@@ -13,7 +13,7 @@ import gymnasium
 
 from envs.robomimic.task import HORIZONS, task_names
 from envs.task_env import TaskEnv, expect_count
-from offline_compositional_rl_datasets.task import all_tasks
+from offline_compositional_rl_datasets.composuite import all_tasks
 from runtime.errors import ConfigError
 
 COMPOSUITE_NAMESPACE, ROBOMIMIC_NAMESPACE = "CompoSuite", "Robomimic"

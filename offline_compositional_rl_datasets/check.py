@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 
 from offline_compositional_rl_datasets.hdf5 import FLAGS, find_task_file, open_task_file
-from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import actions_outside, finite_values
 from runtime.atomic import artifact_info
@@ -41,15 +40,15 @@ class FileReport:
     faults: tuple[str, ...] = ()
 
 
-def check_task(data_path: Path, dataset_type: str, task: Task, layout: FactoredLayout = COMPOSUITE) -> FileReport:
+def check_task(data_path: Path, dataset_type: str, task: Task) -> FileReport:
     """Check shapes, types, finite numbers, task ids, ranges and episode ends of a task's file. Never raises for it."""
     try:
         path = find_task_file(data_path, dataset_type, task)
     except DataError:
         return FileReport(task, None, faults=("missing",))
     try:
-        with open_task_file(path, layout) as arrays:
-            report = _check_rows(arrays, path, task, layout)
+        with open_task_file(path, task.layout) as arrays:
+            report = _check_rows(arrays, path, task)
     except DataError as error:
         return FileReport(task, path, faults=(one_line(error).removeprefix(f"{path}: "),))
     info = artifact_info(path) or {}
@@ -58,7 +57,7 @@ def check_task(data_path: Path, dataset_type: str, task: Task, layout: FactoredL
     return replace(report, run_success=info["success_rate"], run_return=info["mean_return"])
 
 
-def _check_rows(arrays: Mapping[str, h5py.Dataset], path: Path, task: Task, layout: FactoredLayout) -> FileReport:
+def _check_rows(arrays: Mapping[str, h5py.Dataset], path: Path, task: Task) -> FileReport:
     rewards = read(arrays["rewards"]).astype(np.float64)
     rows = len(rewards)
     marks = {key: read(arrays[key]) for key in FLAGS}
@@ -72,7 +71,7 @@ def _check_rows(arrays: Mapping[str, h5py.Dataset], path: Path, task: Task, layo
     for start in range(0, rows, _ROWS):
         part = slice(start, start + _ROWS)
         observations, actions = (read(arrays[key], part) for key in ("observations", "actions"))
-        faults += _faults_of_rows(observations, actions, rewards[part], task, layout, start)
+        faults += _faults_of_rows(observations, actions, rewards[part], task, start)
         if faults:
             break
     if not ends[-1]:
@@ -92,7 +91,7 @@ def _check_rows(arrays: Mapping[str, h5py.Dataset], path: Path, task: Task, layo
 
 
 def _faults_of_rows(
-    observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray, task: Task, layout: FactoredLayout, start: int
+    observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray, task: Task, start: int
 ) -> list[str]:
     faults = []
 
@@ -105,11 +104,11 @@ def _faults_of_rows(
     report(~finite_values(rewards), "reward is not finite")
     if faults:
         return faults
-    states, ids = layout.split_ids(observations)
+    states, ids = task.layout.split_ids(observations)
     report((ids != task.one_hot).any(axis=1), f"task ids are not those of {task}")
     report(actions_outside(actions), "action outside [-1, 1]")
     report((rewards < -1e-6) | (rewards > 1 + 1e-6), "reward outside [0, 1]")
-    for part in layout.relative_quaternions:
+    for part in task.layout.relative_quaternions:
         with np.errstate(over="ignore"):  # too long to square is too long
             norms = np.linalg.norm(states[:, part], axis=1)
         report(

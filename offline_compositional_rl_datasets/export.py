@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from offline_compositional_rl_datasets.hdf5 import read_arrays
-from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions, check_actions, check_flags
 from runtime.atomic import atomic_path, write_text
@@ -46,9 +46,9 @@ class Card:
 
     def text(self, size: str, layout_lines: Sequence[str]) -> str:
         """The card in Markdown."""
-        axes = ", ".join(f"{axis} {getattr(self.task, axis)}" for axis in ("robot", "object", "obstacle", "objective"))
+        axes = ", ".join(f"{axis} {getattr(self.task, axis)}" for axis in self.task.axes())
         lines = [
-            f"# {self.title}", "", f"CompoSuite task `{self.task}`: {axes}.", "",
+            f"# {self.title}", "", f"Task `{self.task}`: {axes}.", "",
             f"- **Origin:** {self.origin}", f"- **Size:** {size}", f"- **Success:** {self.success}",
             f"- **Licence:** {self.licence}", "", "## Layout", "", *layout_lines,
         ]  # fmt: skip
@@ -57,21 +57,18 @@ class Card:
         return "\n".join(lines) + "\n"
 
 
-def state_lines(layout: FactoredLayout = COMPOSUITE) -> list[str]:
+def state_lines(layout: FactoredLayout) -> list[str]:
     """Where each factor is in a state, as lines of a card."""
     parts = [f"{name} {part.start}:{part.stop}" for name, part in layout.factor_slices.items()]
     return [f"An observation ({layout.state_dim}, float32) is a state, without task ids: {', '.join(parts)}."]
 
 
-def minari_id(task: Task, kind: str, version: int = 0) -> str:
-    """The name under which Minari knows the data of a task, `composuite/<task>/<kind>-v<version>`."""
-    return f"composuite/{task.name}/{kind}-v{version}"
+def minari_id(family: str, task: Task, kind: str, version: int = 0) -> str:
+    """The name under which Minari knows the data of a task, `<family>/<task>/<kind>-v<version>`."""
+    return f"{family}/{task.name}/{kind}-v{version}"
 
 
-def write_minari(
-    source: Path, dataset_id: str, root: Path, card: Card, *, env: EnvSpec | None = None,
-    layout: FactoredLayout = COMPOSUITE,
-) -> MinariDataset:  # fmt: skip
+def write_minari(source: Path, dataset_id: str, root: Path, card: Card, *, env: EnvSpec | None = None) -> MinariDataset:
     """Write the episodes of an expert file as Minari data set `dataset_id` under `root`, with a card.
 
     The file has no observation after an episode's last step. An episode that the horizon or a shove cut off therefore
@@ -85,6 +82,7 @@ def write_minari(
 
     if (Path(root) / dataset_id).exists():
         raise StateError(f"{Path(root) / dataset_id}: there already; move it away or choose another --out")
+    layout = card.task.layout
     arrays = read_arrays(source, layout)
     states, _ = layout.split_ids(arrays["observations"])
     terminals, ends = arrays["terminals"].astype(bool), (arrays["terminals"] | arrays["timeouts"]).astype(bool)
@@ -157,7 +155,7 @@ class minari_root:  # noqa: N801 - used as a function
 
 
 def from_minari(dataset: MinariDataset, task: Task | None = None) -> Transitions:
-    """All transitions of a Minari data set of CompoSuite. Raises `DataError` for an action beyond [-1, 1]."""
+    """All transitions of a Minari data set. Raises `DataError` for an action beyond [-1, 1]."""
     episodes = list(dataset.iterate_episodes())
     actions = np.concatenate([episode.actions for episode in episodes])
     check_actions(actions, "actions of the Minari data set")
@@ -172,11 +170,12 @@ def from_minari(dataset: MinariDataset, task: Task | None = None) -> Transitions
     )
 
 
-def write_flat(transitions: Transitions, folder: Path, card: Card, layout: FactoredLayout = COMPOSUITE) -> Path:
+def write_flat(transitions: Transitions, folder: Path, card: Card) -> Path:
     """Write transitions and their card into `folder`; gives the data file. Raises `StateError` where one is there."""
     path = Path(folder) / TRANSITIONS_FILE
     if path.exists():
         raise StateError(f"{path}: there already; move it away or choose another --out")
+    layout = card.task.layout
     transitions.validate(str(path), layout)
     with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         for key, array in transitions.published().items():
@@ -192,7 +191,7 @@ def write_flat(transitions: Transitions, folder: Path, card: Card, layout: Facto
     return path
 
 
-def read_flat(path: Path, layout: FactoredLayout = COMPOSUITE) -> Transitions:
+def read_flat(path: Path, task_class: type[Task]) -> Transitions:
     """Raises `DataError` where the file is missing or not in the flat layout."""
     with open_hdf5(path) as file:
         found = {key: find(file, key) for key in _FLAT_KEYS}
@@ -204,11 +203,11 @@ def read_flat(path: Path, layout: FactoredLayout = COMPOSUITE) -> Transitions:
             )
         arrays = {key: read(data) for key, data in found.items()}
     try:
-        task = Task.parse(name)
+        task = task_class.parse(name)
     except TaskError as error:
         raise DataError(f"{path}: {error}") from error
     transitions = Transitions.from_published(arrays, task)
-    transitions.validate(str(path), layout)
+    transitions.validate(str(path), task.layout)
     for key in ("terminals", "timeouts"):
         check_flags(arrays[key], f"{path}: {key}")
         arrays[key] = arrays[key].astype(bool)

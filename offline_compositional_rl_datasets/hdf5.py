@@ -1,6 +1,6 @@
 """Expert data in the published HDF5 layout: where a task's file is, reading it, writing it.
 
-Keys: `observations` (N, 93) float32 with task ids, `actions` (N, 8) float32, `rewards` and `successes` (N,) float32,
+Keys: `observations` (N, O) float32 with task ids, `actions` (N, A) float32, `rewards` and `successes` (N,) float32,
 `terminals` and `timeouts` (N,) bool. Episodes stand one after the other; next observations are not stored.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import (
     Transitions,
@@ -42,21 +42,22 @@ EpisodeEnds = Literal["drop", "self", "reference"]
 
 
 def task_file(data_path: Path, dataset_type: str, task: Task) -> Path:
-    """Where a task's file belongs: `<type>-<robot>-offline-comp-data/<TASK>/data.hdf5`.
+    """Where a task's file belongs: `<data_path>/<type>/<TASK>/data.hdf5`, for CompoSuite's tasks
+    `<data_path>/<type>-<robot>-offline-comp-data/<TASK>/data.hdf5`.
 
     Raises `ConfigError` for a type that is no name of a folder.
     """
     path_part("dataset_type", dataset_type)
-    return Path(data_path) / f"{dataset_type}-{task.robot.lower()}-offline-comp-data" / task.name / "data.hdf5"
+    return Path(data_path) / task.data_folder(dataset_type) / task.name / "data.hdf5"
 
 
 def find_task_file(data_path: Path, dataset_type: str, task: Task) -> Path:
-    """A task's file in either published folder layout. Raises `DataError` naming both places where it is in neither."""
+    """A task's file where it belongs, or in `<data_path>/<type>/<TASK>`. Raises `DataError` where it is in neither."""
     places = (task_file(data_path, dataset_type, task), Path(data_path) / dataset_type / task.name / "data.hdf5")
     for place in places:
         if place.exists():
             return place
-    raise DataError(f"no {dataset_type} data of {task}: looked for {places[0]} and {places[1]}")
+    raise DataError(f"no {dataset_type} data of {task}: looked for {' and '.join(map(str, dict.fromkeys(places)))}")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Episode:
     terminated: bool
 
 
-def write_expert(path: Path, episodes: Sequence[Episode], task: Task, layout: FactoredLayout = COMPOSUITE) -> None:
+def write_expert(path: Path, episodes: Sequence[Episode], task: Task) -> None:
     """Write episodes (ids are added to their states) to an HDF5 file, whole or not at all."""
     if not episodes:
         raise DataError(f"{path}: no episode of two steps or more to write")
@@ -83,7 +84,7 @@ def write_expert(path: Path, episodes: Sequence[Episode], task: Task, layout: Fa
     timeouts[last[~terminated]] = True
     states = np.concatenate([episode.states for episode in episodes])
     arrays = {
-        "observations": layout.join_ids(states, task.one_hot).astype(np.float32),
+        "observations": task.layout.join_ids(states, task.one_hot).astype(np.float32),
         "actions": np.concatenate([episode.actions for episode in episodes]).astype(np.float32),
         "rewards": np.concatenate([episode.rewards for episode in episodes]).astype(np.float32),
         "successes": np.concatenate([episode.successes for episode in episodes]).astype(np.float32),
@@ -99,7 +100,7 @@ def write_expert(path: Path, episodes: Sequence[Episode], task: Task, layout: Fa
         temporary.write_bytes(content.getbuffer())
 
 
-def join_expert(parts: Sequence[Path], path: Path, layout: FactoredLayout = COMPOSUITE) -> None:
+def join_expert(parts: Sequence[Path], path: Path, layout: FactoredLayout) -> None:
     """Write the rows of several files, one after the other, to one, whole or not at all; in memory one at a time.
 
     Raises `DataError` for a part that `read_arrays` refuses, `OSError` where the disk has no room for the parts twice.
@@ -162,15 +163,13 @@ def _read(arrays: Mapping[str, h5py.Dataset], key: str, path: Path) -> np.ndarra
     return array
 
 
-def read_arrays(path: Path, layout: FactoredLayout = COMPOSUITE) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, layout: FactoredLayout) -> dict[str, np.ndarray]:
     """The arrays of a file, checked. Raises `DataError` for a missing, truncated or differently shaped file."""
     with open_task_file(path, layout) as arrays:
         return {key: _read(arrays, key, path) for key in KEYS}
 
 
-def read_expert(
-    path: Path, task: Task, layout: FactoredLayout = COMPOSUITE, *, episode_ends: EpisodeEnds = "drop"
-) -> Transitions:
+def read_expert(path: Path, task: Task, *, episode_ends: EpisodeEnds = "drop") -> Transitions:
     """The transitions of a task's file.
 
     The file has no next observation for an episode's last step. `drop` leaves that step out where the episode was cut
@@ -180,7 +179,7 @@ def read_expert(
     `task`, and where it was recorded here and is damaged.
     """
     verify(path)
-    with open_task_file(path, layout) as arrays:
+    with open_task_file(path, task.layout) as arrays:
         terminals, timeouts = (_read(arrays, key, path).astype(bool) for key in ("terminals", "timeouts"))
         ends = terminals | timeouts
         if not ends.any():
@@ -192,7 +191,7 @@ def read_expert(
         ]
         if not kept.any():
             raise DataError(f"{path}: holds no transition")
-        states, next_states = _read_states(arrays["observations"], path, task, kept, layout)
+        states, next_states = _read_states(arrays["observations"], path, task, kept)
         if episode_ends != "reference":
             last = ends[kept]
             next_states[last] = states[last]
@@ -208,15 +207,13 @@ def read_expert(
     )
 
 
-def _read_states(
-    source: h5py.Dataset, path: Path, task: Task, kept: np.ndarray, layout: FactoredLayout
-) -> tuple[np.ndarray, np.ndarray]:
-    """States of the kept rows and of the rows that follow them, (K, 77) float32 each.
+def _read_states(source: h5py.Dataset, path: Path, task: Task, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """States of the kept rows and of the rows that follow them, (K, S) float32 each.
 
     Read in blocks that stay in the processor's cache while they are checked and copied to both places: the file's
     content is never in memory a second time. The last row of `next_states` is not written where the last row is kept.
     """
-    count = len(kept)
+    count, layout = len(kept), task.layout
     place = np.concatenate([[0], np.cumsum(kept)])  # of each row's state
     states, next_states = (np.empty((place[-1], layout.state_dim), np.float32) for _ in range(2))
     # Whole chunks of the file, lest one be decompressed twice.

@@ -24,7 +24,7 @@ def find_trajectories(
     keys: Sequence[str] = (),
     filter_key: str = "",
     demonstrations: bool = False,
-    parse: Callable[[str], Task] = Task.parse,
+    parse: Callable[[str], Task],
 ) -> list[tuple[Task, Iterator[Trajectory]]]:
     """Each task in `source` with its trajectories, which are read while they are taken.
 

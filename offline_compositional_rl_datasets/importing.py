@@ -21,7 +21,7 @@ import numpy as np
 
 from offline_compositional_rl_datasets.check import FileReport, check_task
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import (
     check_actions,
@@ -54,16 +54,16 @@ class Trajectory:
     successes: np.ndarray | None
     terminated: bool
 
-    def episode(self, task: Task, layout: FactoredLayout = COMPOSUITE) -> Episode:
+    def episode(self, task: Task) -> Episode:
         """The rows of a task file. Raises `DataError` for shapes that do not fit, and for what is not finite."""
         steps = len(self.actions)
         self._check_numbers()
-        self._check_shapes(layout)
+        self._check_shapes(task.layout)
         successes = succeeded(self.rewards, self.successes).astype(np.float32)
         check_flags(successes, f"{self.source}: successes")
         check_actions(self.actions, f"{self.source}: actions")
         actions, rewards = self.actions.astype(np.float32), self.rewards.astype(np.float32)
-        states = self._states(task, layout)
+        states = self._states(task)
         if self.terminated:
             states = states[:steps]
         elif len(states) > steps:
@@ -93,12 +93,12 @@ class Trajectory:
                 f"numbers, or {widths[1]} with task ids"
             )
 
-    def _states(self, task: Task, layout: FactoredLayout) -> np.ndarray:
+    def _states(self, task: Task) -> np.ndarray:
         """(T, S) or (T + 1, S) float32 without ids. Raises `DataError` for ids of another task."""
         observations = self.observations.astype(np.float32)
-        if observations.shape[1] == layout.state_dim:
+        if observations.shape[1] == task.layout.state_dim:
             return observations
-        states, ids = layout.split_ids(observations)
+        states, ids = task.layout.split_ids(observations)
         wrong = (ids != task.one_hot).any(axis=1)
         if wrong.any():
             raise DataError(f"{self.source}: row {int(wrong.argmax())} has the ids of another task, expected {task}")
@@ -118,9 +118,8 @@ def expect_new(data_path: Path, dataset_type: str, tasks: Iterable[Task]) -> Non
 
 
 def write_tasks(
-    found: Sequence[tuple[Task, Iterator[Trajectory]]], data_path: Path, dataset_type: str,
-    layout: FactoredLayout = COMPOSUITE,
-) -> list[FileReport]:  # fmt: skip
+    found: Sequence[tuple[Task, Iterator[Trajectory]]], data_path: Path, dataset_type: str
+) -> list[FileReport]:
     """Write a file per task under `data_path`, all of them or none; gives what the check says of each.
 
     Raises `StateError` where a file is there already, `DataError` for data that are not fit for use.
@@ -134,8 +133,8 @@ def write_tasks(
         for task, trajectories in found:
             every = list(trajectories)
             path = task_file(folder, dataset_type, task)
-            write_expert(path, [each.episode(task, layout) for each in every], task, layout)
-            report = check_task(folder, dataset_type, task, layout)
+            write_expert(path, [each.episode(task) for each in every], task)
+            report = check_task(folder, dataset_type, task)
             if report.faults:
                 raise DataError(f"{every[0].source}: as data of {task}: {'; '.join(report.faults)}")
             reports.append(report)

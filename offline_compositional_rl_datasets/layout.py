@@ -1,8 +1,8 @@
 """The factored layout of states and transitions. Nobody else writes down 14, 45, 77, 93 or 164.
 
-A state (77 numbers) is the concatenation of factors; each factor belongs to one axis of the task and has its own
-encoder per element of that axis. An observation (93) is a state with the task's ids in it. A transition is the flat
-vector [s, a, r, s', done]. `COMPOSUITE` is one instance; a task family of one's own is another.
+A state is the concatenation of factors; each factor belongs to one axis of the task and has its own encoder per
+element of that axis. An observation is a state with the task's ids in it. A transition is the flat vector
+[s, a, r, s', done]. Every family of tasks has a layout.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-
-from offline_compositional_rl_datasets.task import AXES
 
 
 @dataclass(frozen=True)
@@ -166,20 +164,3 @@ class FactoredLayout:
         start = self.ids_slice.start
         ids = np.broadcast_to(condition, (*states.shape[:-1], self.condition_dim))
         return np.concatenate([states[..., :start], ids, states[..., start:]], axis=-1)
-
-
-COMPOSUITE = FactoredLayout(
-    factors=(
-        Factor("object", 14, "object"),
-        Factor("obstacle", 14, "obstacle"),
-        Factor("goal", 17, "objective"),
-        Factor("proprioception", 32, "robot"),
-    ),
-    action_dim=8,
-    axes=tuple(AXES.items()),
-    ids_after="goal",
-    relative_quaternions=(slice(10, 14), slice(24, 28), slice(38, 42)),
-    velocities=(slice(59, 66), slice(75, 77)),
-    quaternions=tuple(slice(i, i + 4) for i in (3, 10, 17, 24, 31, 38, 69)),
-    angles=((slice(45, 52), slice(52, 59)),),
-)

@@ -23,7 +23,7 @@ import numpy as np
 
 from offline_compositional_rl_datasets.export import CARD_FILE, Card, state_lines
 from offline_compositional_rl_datasets.hdf5 import read_arrays
-from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.errors import StateError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ Columns = dict[str, np.ndarray]
 """Name -> (T, ...) of the frames of one episode or of many."""
 
 
-def features(layout: FactoredLayout = COMPOSUITE) -> dict[str, dict[str, Any]]:
+def features(layout: FactoredLayout) -> dict[str, dict[str, Any]]:
     """The columns of a frame: type, shape, and a name for every dimension of state and action."""
 
     def column(dtype: str, size: int = 1, names: list[str] | None = None) -> dict[str, Any]:
@@ -62,9 +62,7 @@ def features(layout: FactoredLayout = COMPOSUITE) -> dict[str, dict[str, Any]]:
     }
 
 
-def write_lerobot(
-    sources: Sequence[tuple[Path, Card]], folder: Path, *, fps: int, robot: str, layout: FactoredLayout = COMPOSUITE
-) -> Path:
+def write_lerobot(sources: Sequence[tuple[Path, Card]], folder: Path, *, fps: int, robot: str) -> Path:
     """Write the expert files of several tasks of one robot as one data set `folder`, whole or not at all.
 
     `sources` are the files with their cards, in the order of task_index. Observations are without task ids; the
@@ -76,7 +74,7 @@ def write_lerobot(
         raise StateError(f"{folder}: there already; move it away or choose another --out")
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    writer = _Writer(partial, fps, layout)
+    writer = _Writer(partial, fps, sources[0][1].task.layout)
     for path, card in sources:
         writer.add_task(path, card)
     writer.close(robot)

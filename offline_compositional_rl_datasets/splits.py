@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from offline_compositional_rl_datasets.task import AXES, Task, all_tasks
+from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import read_json, write_json
 from runtime.errors import ConfigError, DataError, TaskError
 from runtime.paths import path_part
@@ -37,8 +37,10 @@ def split_file(tasks_path: Path, kind: str, seed: int, holdout_elem: str | None 
     return Path(tasks_path) / kind / f"{prefix}split_{seed}.json"
 
 
-def load_split(tasks_path: Path, kind: str, seed: int, holdout_elem: str | None = None) -> Split:
-    """A split from `<tasks_path>/<kind>/split_<seed>.json`.
+def load_split(
+    task_class: type[Task], tasks_path: Path, kind: str, seed: int, holdout_elem: str | None = None
+) -> Split:
+    """A split of such tasks from `<tasks_path>/<kind>/split_<seed>.json`.
 
     Raises `DataError` for a missing or malformed file and `TaskError` for an unknown element.
     """
@@ -52,9 +54,9 @@ def load_split(tasks_path: Path, kind: str, seed: int, holdout_elem: str | None 
     lists = {}
     for key in ("train", "test", "expert"):
         try:
-            lists[key] = tuple(Task(*elements) for elements in content.get(key, ()))
+            lists[key] = tuple(task_class(*elements) for elements in content.get(key, ()))
         except TypeError as error:
-            raise DataError(f"{path}: {key} must list [robot, object, obstacle, objective]") from error
+            raise DataError(f"{path}: {key} must list [{', '.join(task_class.axes())}]") from error
         except TaskError as error:
             raise DataError(f"{path}: {key}: {error}") from error
         if len(set(lists[key])) != len(lists[key]):
@@ -78,50 +80,20 @@ def save_split(path: Path, split: Split) -> None:
     write_json(path, content)
 
 
-def sample_tasks(
-    experiment_type: str = "default",
-    num_train: int = 1,
-    smallscale_elem: str | None = None,
-    holdout_elem: str | None = None,
-    shuffling_seed: int | None = None,
-    no_shuffle: bool = False,
-) -> Split:
-    """CompoSuite's seeded splits.
+def covering_split(tasks: Sequence[Task], seed: int) -> Split:
+    """Half of the tasks held out, drawn from a seed; whatever elements there are, training tasks have them all.
 
-    `default`: the first `num_train` of all tasks, the rest held out. `smallscale`: the same among the tasks with
-    `smallscale_elem`. `holdout`: num_train - 1 tasks without `holdout_elem`, then one with it; the other tasks with it
-    are held out. Without a seed the order is random. Raises `ConfigError` for a value out of range.
+    The first training tasks, as few as a greedy choice finds, show every element of every axis.
     """
-    tasks = all_tasks()
-    if experiment_type == "smallscale":
-        element = _element(smallscale_elem, "smallscale_elem")
-        tasks = [task for task in tasks if element in task.elements]
-    if not no_shuffle:
-        # Python's own generator: the published splits are random.shuffle after random.seed(shuffling_seed).
-        random.Random(shuffling_seed).shuffle(tasks)
-    if experiment_type in ("default", "smallscale"):
-        return _cut(tasks, num_train)
-    if experiment_type == "holdout":
-        element = _element(holdout_elem, "holdout_elem")
-        having = [task for task in tasks if element in task.elements]
-        lacking = [task for task in tasks if element not in task.elements]
-        _check_range(num_train, 1, len(lacking) + 1)
-        return Split((*lacking[: num_train - 1], having[0]), tuple(having[1:]))
-    raise ConfigError(f"experiment_type {experiment_type!r}: expected default, smallscale or holdout")
-
-
-def _cut(tasks: Sequence[Task], num_train: int) -> Split:
-    _check_range(num_train, 0, len(tasks))
-    return Split(tuple(tasks[:num_train]), tuple(tasks[num_train:]))
-
-
-def _check_range(num_train: int, least: int, most: int) -> None:
-    if not least <= num_train <= most:
-        raise ConfigError(f"num_train {num_train}: expected {least} to {most}")
-
-
-def _element(element: str | None, flag: str) -> str:
-    elements = [name for names in AXES.values() for name in names]
-    if element not in elements:
-        raise ConfigError(f"{flag} {element!r}: expected one of {', '.join(elements)}")
-    return element
+    order = list(tasks)
+    random.Random(f"split {seed}").shuffle(order)
+    unseen = {pair for task in order for pair in zip(task.axes(), task.elements, strict=True)}
+    cover: list[Task] = []
+    while unseen:
+        shown = [{pair for pair in zip(task.axes(), task.elements, strict=True) if pair in unseen} for task in order]
+        best = max(range(len(order)), key=lambda i: (len(shown[i]), -i))
+        cover.append(order.pop(best))
+        unseen -= shown[best]
+    train = max(len(cover), (len(tasks) + 1) // 2)
+    tests = order[train - len(cover) :]
+    return Split((*cover, *order[: train - len(cover)]), tuple(tests))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from offline_compositional_rl_datasets.layout import COMPOSUITE, FactoredLayout
+from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import DataError
 
@@ -25,7 +25,7 @@ _ROUNDING = 1e-6
 class Transitions:
     """N transitions (s, a, r, s', done). Terminal (the task ended) and timeout (the horizon did) are kept apart.
 
-    states, next_states (N, 77) float32, without task ids; actions (N, 8) float32; rewards (N,) float32;
+    states, next_states (N, S) float32, without task ids; actions (N, A) float32; rewards (N,) float32;
     terminals, timeouts (N,) bool; `task` is None for a mixture.
     """
 
@@ -56,8 +56,8 @@ class Transitions:
     def take(self, indices: np.ndarray | slice) -> Transitions:
         return Transitions(**{name: getattr(self, name)[indices] for name in self.arrays()}, task=self.task)
 
-    def to_matrix(self, layout: FactoredLayout = COMPOSUITE, *, timeouts_as_terminals: bool) -> np.ndarray:
-        """(N, 164) float32: [s, a, r, s', done]."""
+    def to_matrix(self, layout: FactoredLayout, *, timeouts_as_terminals: bool) -> np.ndarray:
+        """(N, D) float32: [s, a, r, s', done]."""
         done = self.terminals | self.timeouts if timeouts_as_terminals else self.terminals
         matrix = np.empty((len(self), layout.transition_dim), dtype=np.float32)
         matrix[:, layout.state] = self.states
@@ -68,7 +68,7 @@ class Transitions:
         return matrix
 
     @classmethod
-    def from_matrix(cls, matrix: np.ndarray, task: Task | None, layout: FactoredLayout = COMPOSUITE) -> Transitions:
+    def from_matrix(cls, matrix: np.ndarray, task: Task | None, layout: FactoredLayout) -> Transitions:
         """The inverse of `to_matrix`; which ends were time-outs is not in the matrix."""
         return cls(
             states=matrix[:, layout.state],
@@ -87,7 +87,7 @@ class Transitions:
         arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in cls.arrays()}
         return cls(**arrays, task=tasks.pop() if len(tasks) == 1 else None)
 
-    def validate(self, source: str, layout: FactoredLayout = COMPOSUITE) -> None:
+    def validate(self, source: str, layout: FactoredLayout) -> None:
         """Raises `DataError` naming `source` and the file's key unless shapes fit `layout` and values are finite."""
         count = self.rewards.size
         shapes = {

@@ -21,36 +21,37 @@ def main(
     data_path: Path | None = None,
     dataset_type: str = "expert",
     json: Path | None = None,
+    family: str = "composuite",
 ) -> int:
     """Print a table: rows, episodes, success at an episode's end, mean return, and what is wrong; exit 1 on a fault.
 
     Data of `collect_expert_data` has an episode from one shove to the next; for it, the figures of whole runs follow.
 
     Args:
-        robot: check all tasks of this robot
+        robot: check all tasks of this robot (of a family that has some)
         tasks: or just these
         split: or the training tasks of a split of this kind, e.g. component-wise
         task_list_seed: number of the split file
         data_path: root of the data; default: data_path of config/paths.yaml
         dataset_type: expert, medium, random or medium-replay-subsampled
         json: file for the figures
+        family: of the tasks, such as my_package.my_module:FAMILY
     """
     import dataclasses
 
+    from envs.family import find_family
     from offline_compositional_rl_datasets.check import check_folder
-    from offline_compositional_rl_datasets.splits import load_split
-    from offline_compositional_rl_datasets.task import Task, tasks_of
     from runtime.atomic import write_json
     from runtime.errors import ConfigError
     from runtime.paths import machine_settings
 
     if sum(map(bool, (robot, tasks, split))) != 1:
         raise ConfigError("expected one of --robot, --tasks and --split")
-    settings = machine_settings()
+    settings, found = machine_settings(), find_family(family)
     if split:
-        chosen = list(load_split(settings.tasks_path, split, task_list_seed).train)
+        chosen = list(found.split(settings.tasks_path, split, task_list_seed).train)
     else:
-        chosen = [Task.parse(name) for name in tasks] or tasks_of(robot)
+        chosen = [found.parse(name) for name in tasks] or found.tasks_with("robot", robot)
     reports = check_folder(data_path or settings.data_path, dataset_type, chosen)
     print(f"{'task':38s} {'rows':>9s} {'episodes':>8s} {'success':>7s} {'return':>6s}  verdict")
     for report in reports:

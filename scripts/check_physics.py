@@ -21,6 +21,7 @@ def main(
     rows: int = 300,
     data_path: Path | None = None,
     seed: int = 0,
+    family: str | None = None,
 ) -> None:
     """Real data's own errors, found in the same way on the training tasks' expert data, are the measure.
 
@@ -31,12 +32,13 @@ def main(
         rows: transitions per generated set, and per training task
         data_path: where the expert data are, if not where the run found them
         seed: of the choice of transitions
+        family: where the run's family of tasks is, if it is not one of this project or an installed package
     """
     from pipeline.analysis.physics import check_run, compare_figure, write_table
     from pipeline.loop.run import open_run
     from pipeline.report.figures import save_figure
 
-    opened = open_run(run, data_path=data_path)
+    opened = open_run(run, data_path=data_path, family=family)
     summaries = check_run(opened, iteration, rows, seed=seed)
     write_table(out / "physics.csv", summaries)
     for path in save_figure(compare_figure(summaries), out / "physics", ("png", "pdf")):

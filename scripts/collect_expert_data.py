@@ -54,8 +54,8 @@ def main(
     from envs.experts import best_policy, expert_for
     from envs.qualities import config_of_kind
     from envs.recording import CollectConfig
+    from offline_compositional_rl_datasets.composuite import CompoSuiteTask, tasks_of
     from offline_compositional_rl_datasets.hdf5 import task_file
-    from offline_compositional_rl_datasets.task import Task, tasks_of
     from runtime.cpus import cpu_count
     from runtime.errors import ConfigError
     from runtime.logs import configure_logging
@@ -77,7 +77,7 @@ def main(
         seed=seed,
     )
     root = data_path or machine_settings().data_path
-    for task in [Task.parse(name) for name in tasks] or tasks_of(robot):
+    for task in [CompoSuiteTask.parse(name) for name in tasks] or tasks_of(robot):
         policy = best_policy(policies, task) if policies else None
         known = functools.partial(recorded_share, task_file(root, dataset_type, task), policy=policy)
         rates = collect(

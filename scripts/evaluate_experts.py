@@ -44,7 +44,7 @@ def main(
 
     from envs.experts import best_policy
     from envs.recording import CollectConfig
-    from offline_compositional_rl_datasets.task import Task, tasks_of
+    from offline_compositional_rl_datasets.composuite import CompoSuiteTask, tasks_of
     from pipeline.analysis.experts import CloneConfig, score_experts
     from pipeline.loop.config import load_pipeline_config
     from runtime.atomic import write_json
@@ -56,7 +56,7 @@ def main(
     if episodes < 1 or clone_runs < 1 or workers < 0:
         raise ConfigError(f"episodes {episodes}, clone_runs {clone_runs}, workers {workers}: expected at least 1, 1, 0")
     configure_logging()
-    chosen = [Task.parse(name) for name in tasks] or tasks_of(robot)
+    chosen = [CompoSuiteTask.parse(name) for name in tasks] or tasks_of(robot)
     cloning = None
     if clone:
         settings = load_pipeline_config(config, {})

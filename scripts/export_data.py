@@ -23,6 +23,7 @@ def main(
     dataset_type: str = "expert",
     format: Literal["minari", "lerobot"] = "minari",
     licence: str = "MIT",
+    family: str = "composuite",
 ) -> None:
     """With --run the best generated set of each task, else the expert data of --tasks. Nothing is overwritten.
 
@@ -34,24 +35,24 @@ def main(
         dataset_type: expert, medium, ...
         format: of expert data: Minari, a data set per task; or LeRobot v3.0, a data set per robot
         licence: of the data, for the cards (the published sets are CC0-1.0)
+        family: of the tasks, such as my_package.my_module:FAMILY
     """
-    from offline_compositional_rl_datasets.task import Task
+    from envs.family import find_family
     from pipeline.analysis.export import export_expert, export_lerobot, export_synthetic
     from pipeline.loop.config import PathConfig
     from runtime.errors import ConfigError
 
-    chosen = [Task.parse(name) for name in tasks]
     source = PathConfig(data_path=data_path).resolved().data_path
     if run is not None:
         if format == "lerobot":
             raise ConfigError("--format lerobot: a LeRobot data set is made of episodes, which generated sets have not")
-        written = export_synthetic(run, chosen, out, licence=licence)
-    elif not chosen:
+        written = export_synthetic(run, tasks, out, licence=licence, family=family)
+    elif not tasks:
         raise ConfigError("expected --run or --tasks")
-    elif format == "lerobot":
-        written = export_lerobot(source, dataset_type, chosen, out, licence=licence)
     else:
-        written = export_expert(source, dataset_type, chosen, out, licence=licence)
+        export = export_lerobot if format == "lerobot" else export_expert
+        chosen = [find_family(family).parse(name) for name in tasks]
+        written = export(source, dataset_type, chosen, out, licence=licence)
     print("\n".join(map(str, written)))
 
 

@@ -42,7 +42,6 @@ def main(
         target_task: e.g. IIWA_Box_None_PickPlace; default: all held-out tasks
         device: auto, cpu or cuda[:N]
     """
-    from offline_compositional_rl_datasets.task import Task
     from pipeline.loop.config import load_pipeline_config
     from pipeline.loop.plan import generation_stages
     from pipeline.loop.run import Run
@@ -60,7 +59,7 @@ def main(
         "paths": {"results_path": base_results_folder, "tasks_path": task_list_path},
     }
     run = Run.of(load_pipeline_config(config, overrides))
-    targets = (Task.parse(target_task),) if target_task else run.tasks.test
+    targets = (run.family.parse(target_task),) if target_task else run.tasks.test
     for stage in generation_stages(run, Iteration(diffusion_training_run, targets, sources={}, phase=None)):
         stage()
 

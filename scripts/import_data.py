@@ -25,6 +25,7 @@ def main(
     demonstrations: bool = False,
     data_path: Path | None = None,
     dataset_type: str = "expert",
+    family: str = "composuite",
 ) -> None:
     """Write a file per task, all of them or none; print what the check says of each. Nothing is overwritten.
 
@@ -37,13 +38,21 @@ def main(
         demonstrations: of a LeRobot set without rewards: its episodes are solved by their last step
         data_path: root of the data to write to; default: data_path of config/paths.yaml
         dataset_type: name of the kind of data, a part of the folder's name
+        family: of the tasks, such as my_package.my_module:FAMILY
     """
+    from envs.family import find_family
     from offline_compositional_rl_datasets.import_formats import find_trajectories
     from offline_compositional_rl_datasets.importing import write_tasks
     from runtime.paths import machine_settings
 
     found = find_trajectories(
-        format, source, task=task, keys=keys, filter_key=filter_key, demonstrations=demonstrations
+        format,
+        source,
+        task=task,
+        keys=keys,
+        filter_key=filter_key,
+        demonstrations=demonstrations,
+        parse=find_family(family).parse,
     )
     for report in write_tasks(found, data_path or machine_settings().data_path, dataset_type):
         print(

@@ -30,17 +30,16 @@ def main(root: Path, dataset: str, task: str = "", steps: int = 5000, episodes: 
     from corl.replay import ReplayData
     from corl.td3_bc import TD3BC, TD3BCConfig
     from envs.pool import EnvPool
+    from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
     from offline_compositional_rl_datasets.export import from_minari, minari_root, read_flat
-    from offline_compositional_rl_datasets.layout import COMPOSUITE
     from offline_compositional_rl_datasets.state_transform import StateTransform
-    from offline_compositional_rl_datasets.task import Task
     from pipeline.analysis.export import MINARI_ROOT
 
     if dataset.endswith(".hdf5"):
-        transitions = read_flat(root / dataset)
+        transitions = read_flat(root / dataset, CompoSuiteTask)
     else:
         with minari_root(root / MINARI_ROOT):
-            transitions = from_minari(minari.load_dataset(dataset), Task.parse(dataset.split("/")[1]))
+            transitions = from_minari(minari.load_dataset(dataset), CompoSuiteTask.parse(dataset.split("/")[1]))
 
     device = torch.device("cpu")
     transform = StateTransform.fit(transitions.states, COMPOSUITE, hide_velocities=True)
@@ -52,7 +51,7 @@ def main(root: Path, dataset: str, task: str = "", steps: int = 5000, episodes: 
             print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in losses.items()), flush=True)
 
     policy = Policy(learner.actor, transform)
-    place = Task.parse(task) if task else transitions.task
+    place = CompoSuiteTask.parse(task) if task else transitions.task
     with EnvPool(place, episodes, horizon=horizon) as environment:
         result = evaluate(policy, environment, range(episodes))
     print(f"{place}: {result.solved} of {result.episodes} episodes solved, mean return {result.mean_return:.1f}")

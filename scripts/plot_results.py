@@ -11,7 +11,13 @@ from runtime.cli import parse_flags
 from runtime.errors import run_main
 
 
-def main(run: Path, out: Path = Path("figures"), formats: tuple[str, ...] = ("png", "pdf"), dpi: int = 300) -> None:
+def main(
+    run: Path,
+    out: Path = Path("figures"),
+    formats: tuple[str, ...] = ("png", "pdf"),
+    dpi: int = 300,
+    family: str | None = None,
+) -> None:
     """Draw every figure that the run has something for, and write its page for what is known now.
 
     Args:
@@ -19,12 +25,13 @@ def main(run: Path, out: Path = Path("figures"), formats: tuple[str, ...] = ("pn
         out: folder to write to
         formats: file formats, of those that matplotlib knows
         dpi: resolution of png files
+        family: where the run's family of tasks is, if it is not one of this project or an installed package
     """
     from pipeline.loop.run import open_run
     from pipeline.report.figures import FIGURES, save_figure, success_grid
     from pipeline.report.page import report_file, write_report
 
-    opened = open_run(run)
+    opened = open_run(run, family=family)
     figures = {name: draw(opened) for name, (draw, _) in FIGURES.items()}
     figures |= {f"success_grid_iter{it.index}": success_grid(opened, it.index) for it in opened.state.iterations}
     for name, figure in figures.items():

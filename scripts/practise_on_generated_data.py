@@ -47,7 +47,6 @@ def main(
         diffusion_training_run: the iteration, part of the generator's name
         device: auto, cpu or cuda[:N]
     """
-    from offline_compositional_rl_datasets.task import Task
     from pipeline.loop.config import load_pipeline_config
     from pipeline.loop.plan import practice_stages
     from pipeline.loop.run import Run
@@ -66,7 +65,7 @@ def main(
         "paths": {"results_path": base_results_folder, "tasks_path": task_list_path},
     }
     run = Run.of(load_pipeline_config(config, overrides))
-    iteration = Iteration(diffusion_training_run, (Task.parse(target_task),), sources={}, phase=None)
+    iteration = Iteration(diffusion_training_run, (run.family.parse(target_task),), sources={}, phase=None)
     for stage in practice_stages(run, iteration, iteration.targets):
         stage()
 

@@ -51,7 +51,7 @@ def main(
     from corl.policy import Policy
     from envs.experts import expert_for
     from envs.task_env import CONTROL_FREQUENCY
-    from offline_compositional_rl_datasets.task import Task, tasks_of
+    from offline_compositional_rl_datasets.composuite import CompoSuiteTask, tasks_of
     from pipeline.report.pictures import contact_sheet, episode_frames
     from runtime.atomic import atomic_path
     from runtime.errors import ConfigError
@@ -72,7 +72,7 @@ def main(
         picture = contact_sheet(tasks_of(robot), columns=8, size=(220, 165), seed=seed)
         _write_picture(out, picture)
         return
-    chosen = Task.parse(task)
+    chosen = CompoSuiteTask.parse(task)
     actor = Policy.load(checkpoint) if checkpoint else expert_for(chosen, policy)
     film = out.suffix in VIDEOS
     every = 2 if film else 10

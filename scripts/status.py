@@ -15,7 +15,11 @@ from runtime.errors import UserError, one_line, run_main
 
 
 def main(
-    results_path: Path | None = None, logs_path: Path | None = None, run: str | None = None, json: bool = False
+    results_path: Path | None = None,
+    logs_path: Path | None = None,
+    run: str | None = None,
+    json: bool = False,
+    family: str | None = None,
 ) -> None:
     """Print the status of all runs on a results root: done, running, queued, failed, ETA, asked against used.
 
@@ -24,6 +28,7 @@ def main(
         logs_path: where job logs are; default from config/paths.yaml
         run: the name of one run
         json: print JSON
+        family: where the runs' family of tasks is, if it is not one of this project or an installed package
     """
     from json import dumps
 
@@ -36,7 +41,7 @@ def main(
     found, wrong = [], []
     for folder in folders:
         try:
-            found.append(status_of(open_run(folder, logs_path=logs_path), jobs))
+            found.append(status_of(open_run(folder, logs_path=logs_path, family=family), jobs))
         except UserError as error:  # the others can be told all the same
             wrong.append(error)
     print(dumps(found, indent=2) if json else "\n\n".join(map(render, found)))

@@ -78,7 +78,8 @@ def main(
         },
     }
     run = Run.of(load_pipeline_config(config, overrides))
-    iteration = Iteration(diffusion_training_run, targets=(), sources=parse_sources(source_tasks), phase=None)
+    sources = parse_sources(source_tasks, run.family.parse)
+    iteration = Iteration(diffusion_training_run, targets=(), sources=sources, phase=None)
     with interrupt.honoured():
         generator_stage(run, iteration)()
 

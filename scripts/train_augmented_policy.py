@@ -17,10 +17,11 @@ from runtime.errors import run_main
 
 
 def main(
-    robot: str,
-    obj: str,
-    obst: str,
-    subtask: str,
+    robot: str = "",
+    obj: str = "",
+    obst: str = "",
+    subtask: str = "",
+    task: str = "",
     config: Path | None = None,
     base_agent_data_path: Path | None = None,
     base_results_folder: Path | None = None,
@@ -48,6 +49,7 @@ def main(
         obj: such as Box
         obst: such as ObjectWall, or None
         subtask: such as PickPlace
+        task: or the task's name; of a family of one's own, which --config names, in this way alone
         config: YAML file of the pipeline, for the policy's training
         base_agent_data_path: recorded data; default from config/paths.yaml
         base_results_folder: where results go; default from config/paths.yaml
@@ -66,12 +68,12 @@ def main(
         wandb_project: send metrics to this W&B project as well
         wandb: offline (uploaded later by wandb sync) or online [offline]
     """
-    from offline_compositional_rl_datasets.hdf5 import find_task_file
-    from offline_compositional_rl_datasets.task import Task
+    from envs.family import find_family
     from pipeline.loop.config import load_pipeline_config
     from pipeline.stages.paths import policy_folder, practised_file, samples_file
     from pipeline.stages.policy import TrainPolicy
     from runtime import interrupt
+    from runtime.errors import ConfigError
     from runtime.logs import configure_logging
     from runtime.wandb_sink import use_wandb
 
@@ -94,20 +96,23 @@ def main(
             "paths": {"data_path": base_agent_data_path, "results_path": base_results_folder},
         },
     )
-    task = Task(robot, obj, obst, subtask)
+    family, parts = find_family(settings.family), (robot, obj, obst, subtask)
+    if bool(task) == any(parts) or (any(parts) and not all(parts)):
+        raise ConfigError("expected --robot, --obj, --obst and --subtask, or --task alone")
+    chosen = family.parse(task or "_".join(parts))
     where = settings.paths.resolved()
     practised = dataset_type == "practised"
     synthetic = practised or dataset_type == "synthetic"
     if synthetic:
         model = settings.model_name(diffusion_training_run)
-        data = samples_file(where.results_path, diffusion_training_run, model, task)
+        data = samples_file(where.results_path, diffusion_training_run, model, chosen)
         data = practised_file(data) if practised else data
-        folder = policy_folder(where.results_path, diffusion_training_run, model, task, seed, practised=practised)
+        folder = policy_folder(where.results_path, diffusion_training_run, model, chosen, seed, practised=practised)
     else:
-        data = find_task_file(where.data_path, dataset_type, task)
-        folder = where.results_path / dataset_type / f"seed_{settings.task_list_seed}" / f"{task.name}_RLseed{seed}"
+        data = family.data_file(where.data_path, dataset_type, chosen)
+        folder = where.results_path / dataset_type / f"seed_{settings.task_list_seed}" / f"{chosen.name}_RLseed{seed}"
     stage = TrainPolicy(
-        task=task,
+        task=chosen,
         data=data,
         synthetic=synthetic,
         policy=settings.policy,
@@ -121,8 +126,9 @@ def main(
         stage()
     scores = stage.scores()
     print(
-        f"{task}: best evaluation {scores.best_solved}/{scores.episodes} solved, best return {scores.best_return:.1f}; "
-        f"last {scores.last_solved}/{scores.episodes}, return {scores.last_return:.1f}"
+        f"{chosen}: best evaluation {scores.best_solved}/{scores.episodes} solved, "
+        f"best return {scores.best_return:.1f}; last {scores.last_solved}/{scores.episodes}, "
+        f"return {scores.last_return:.1f}"
         + (f"; fresh episodes {scores.fresh_solved}/{scores.fresh_episodes}" if scores.fresh_episodes else "")
     )
     print(f"checkpoints and metrics: {folder}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from offline_compositional_rl_datasets.task import AXES
+from offline_compositional_rl_datasets.composuite import AXES
 
 benchmark_axes = pytest.mark.skipif(
     [len(elements) for elements in AXES.values()] != [4, 4, 4, 4], reason="holds for the benchmark's own elements"

@@ -15,8 +15,7 @@ from envs.composuite.placement import sample_object_position
 from envs.composuite.scene import drawn_model
 from envs.composuite.simulation import ACTION_DIM, Simulation
 from envs.task_env import TaskEnv, expect_positive
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task, described
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask, described
 from runtime.errors import ConfigError
 
 
@@ -33,7 +32,7 @@ class CompoSuiteEnv(TaskEnv):
 
     def __init__(
         self,
-        task: Task | str,
+        task: CompoSuiteTask | str,
         *,
         horizon: int = 500,
         task_ids: bool = False,
@@ -55,7 +54,7 @@ class CompoSuiteEnv(TaskEnv):
         self.task_ids, self.ignore_done = task_ids, ignore_done
         self.reward_shaping, self.reward_scale = reward_shaping, reward_scale
         super().__init__(
-            task if isinstance(task, Task) else Task.parse(task),
+            task if isinstance(task, CompoSuiteTask) else CompoSuiteTask.parse(task),
             horizon=horizon,
             render_mode=render_mode,
             camera=camera,

@@ -8,7 +8,7 @@ from envs.compiled import compiled
 from envs.composuite.robots import GRIP_SITE, HAND_BODY, NUM_ARM_JOINTS
 from envs.composuite.simulation import Simulation
 from envs.task_env import HoldsViews
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
 
 NO_BODY = -1
 HALF_TURN = 1e-9

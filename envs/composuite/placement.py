@@ -8,13 +8,13 @@ from envs.composuite.arenas import BIN1_POS, bin2_pos, shelf_pos, trashcan_pos
 from envs.composuite.objects import OBJECT_SPECS
 from envs.composuite.obstacles import OBSTACLE_SPECS
 from envs.composuite.robots import NUM_ARM_JOINTS
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 
 _TABLE_HALF_THICKNESS = 0.02
 _MAX_ATTEMPTS = 5000
 
 
-def goal_position(task: Task) -> np.ndarray:
+def goal_position(task: CompoSuiteTask) -> np.ndarray:
     """(3,) where the goal twin of the object stands; it does not depend on robot or obstacle."""
     bottom = OBJECT_SPECS[task.object].bottom
     if task.objective == "Shelf":
@@ -28,7 +28,7 @@ def goal_position(task: Task) -> np.ndarray:
     return np.array([centre[0], centre[1], centre[2] - bottom])
 
 
-def obstacle_pose(task: Task) -> tuple[np.ndarray, np.ndarray] | None:
+def obstacle_pose(task: CompoSuiteTask) -> tuple[np.ndarray, np.ndarray] | None:
     """Position (3,) and quaternion (w, x, y, z) of the obstacle's body, None without one."""
     if task.obstacle == "None":
         return None
@@ -36,7 +36,7 @@ def obstacle_pose(task: Task) -> tuple[np.ndarray, np.ndarray] | None:
     return np.array(spec.pos), np.array(spec.quat)
 
 
-def sample_object_position(task: Task, random: np.random.RandomState) -> np.ndarray:
+def sample_object_position(task: CompoSuiteTask, random: np.random.RandomState) -> np.ndarray:
     """(3,) start of the object, uniform over the first bin and clear of the obstacle.
 
     Draws from a legacy generator in the benchmark's order (7 normals for the arm's noise of magnitude 0, two uniforms

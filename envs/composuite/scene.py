@@ -25,14 +25,14 @@ import numpy as np
 from envs.composuite import arenas, objects, obstacles, robots
 from envs.composuite.mjcf import VISUAL_GROUP, element
 from envs.composuite.placement import goal_position, obstacle_pose
-from offline_compositional_rl_datasets.task import Task, described
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask, described
 from runtime.atomic import atomic_path
 from runtime.paths import machine_settings
 
 TIMESTEP = 0.002
 
 
-def task_xml(task: Task) -> str:
+def task_xml(task: CompoSuiteTask) -> str:
     """The MJCF of a task (imports robosuite for the arm, the gripper and the mount).
 
     Raises `TaskError` where an element of the task has no entry in the file that describes its axis.
@@ -58,7 +58,7 @@ def task_xml(task: Task) -> str:
     return ET.tostring(world.root, encoding="unicode")
 
 
-def expect_described(task: Task) -> None:
+def expect_described(task: CompoSuiteTask) -> None:
     """Raises `TaskError` for an element that is listed in its axis but not described in this package."""
     described(objects.OBJECT_SPECS, task, "object", "envs/composuite/objects.py")
     described(robots.ROBOT_SPECS, task, "robot", "envs/composuite/robots.py")
@@ -66,7 +66,7 @@ def expect_described(task: Task) -> None:
         described(obstacles.OBSTACLE_SPECS, task, "obstacle", "envs/composuite/obstacles.py")
 
 
-def _place_static_bodies(model: mujoco.MjModel, task: Task) -> None:
+def _place_static_bodies(model: mujoco.MjModel, task: CompoSuiteTask) -> None:
     """Write the poses of goal twin and obstacle, which are the same in every episode, into the model."""
     model.body(f"Visual{task.object}_main").pos[:] = goal_position(task)
     pose = obstacle_pose(task)
@@ -75,7 +75,7 @@ def _place_static_bodies(model: mujoco.MjModel, task: Task) -> None:
         obstacle.pos[:], obstacle.quat[:] = pose
 
 
-def placement(model: mujoco.MjModel, task: Task) -> np.ndarray:
+def placement(model: mujoco.MjModel, task: CompoSuiteTask) -> np.ndarray:
     """(1 or 2, 7): position and quaternion (w, x, y, z) of the goal twin and, where there is one, the obstacle."""
     names = [f"Visual{task.object}_main"] + [f"Obstacle{task.obstacle}_main"] * (task.obstacle != "None")
     return np.array([[*model.body(name).pos, *model.body(name).quat] for name in names])
@@ -112,7 +112,7 @@ def without_drawn_parts(xml: str) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
-def _physics_xml(task: Task) -> str:
+def _physics_xml(task: CompoSuiteTask) -> str:
     """What `physics_model` compiles, kept on disk: reading it spares a process the import of robosuite.
 
     A cache that cannot be written (a full disk, a read-only home) is done without.
@@ -130,7 +130,7 @@ def _physics_xml(task: Task) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def physics_model(task: Task) -> mujoco.MjModel:
+def physics_model(task: CompoSuiteTask) -> mujoco.MjModel:
     """The model that is stepped, without geoms that are only drawn; shared in this process, not to be written to."""
     try:
         model = mujoco.MjModel.from_xml_string(_physics_xml(task))
@@ -141,7 +141,7 @@ def physics_model(task: Task) -> mujoco.MjModel:
 
 
 @functools.lru_cache(maxsize=4)
-def drawn_model(task: Task) -> mujoco.MjModel:
+def drawn_model(task: CompoSuiteTask) -> mujoco.MjModel:
     """The whole model, with the same bodies and joints; shared in this process, not to be written to."""
     model = mujoco.MjModel.from_xml_string(task_xml(task))
     _place_static_bodies(model, task)

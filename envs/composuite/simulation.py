@@ -18,7 +18,7 @@ from envs.composuite.robots import GRIPPER_OPEN_QPOS, NUM_ARM_JOINTS, ROBOT_SPEC
 from envs.composuite.scene import TIMESTEP, physics_model, placement
 from envs.composuite.substeps import run_substeps
 from envs.task_env import CONTROL_FREQUENCY, HoldsViews
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 
 SUBSTEPS = int(1 / CONTROL_FREQUENCY / TIMESTEP)
 ACTION_DIM = NUM_ARM_JOINTS + 1
@@ -39,7 +39,7 @@ class Simulation(HoldsViews):
     drawn (`scene.drawn_model` has them).
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: CompoSuiteTask) -> None:
         self.model = physics_model(task)
         self.data = mujoco.MjData(self.model)
         self.task = task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
 
 
 def check_batch(states: np.ndarray) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from envs.compiled import compiled
 from envs.composuite.robots import GRIP_SITE, HAND_BODY, NUM_ARM_JOINTS
 from envs.composuite.scene import physics_model
-from offline_compositional_rl_datasets.task import AXES, Task
+from offline_compositional_rl_datasets.composuite import AXES, CompoSuiteTask
 
 _DAMPING = 1e-5
 STRIDE = 0.55
@@ -179,7 +179,7 @@ def _turn(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
 def arm_of(robot: str) -> Arm:
     """The kinematic chain of a robot, read from a compiled model (every task of a robot has the same)."""
     first = {axis: elements[0] for axis, elements in AXES.items()}
-    model = physics_model(Task(**{**first, "robot": robot}))
+    model = physics_model(CompoSuiteTask(**{**first, "robot": robot}))
     data = mujoco.MjData(model)
     bodies = [int(model.jnt_bodyid[i]) for i in range(NUM_ARM_JOINTS)]
     mujoco.mj_kinematics(model, data)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.experts.gates import blend, gate
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from runtime.errors import TaskError
 
 
@@ -81,7 +81,7 @@ CARRY: dict[str, Passage] = {
 """Obstacles between the object and its goal, for the held object; with any other it goes as `BETWEEN_BINS` says."""
 
 
-def expect_way(task: Task) -> None:
+def expect_way(task: CompoSuiteTask) -> None:
     """Raises `TaskError` for an obstacle round which no way is described."""
     if task.obstacle != "None" and task.obstacle not in {**APPROACH, **CARRY}:
         raise TaskError(

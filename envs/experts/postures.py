@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ beside it, and takes back the roll of its object's posture above. IIWA swings a 
 end unless it goes straight."""
 
 
-def beside_walls(task: Task) -> Posture:
+def beside_walls(task: CompoSuiteTask) -> Posture:
     """Of all poses of a task; an object's own is left out where a hand that carries low does not reckon with it."""
     usual = _BESIDE_WALLS.get((task.robot, task.obstacle), USUAL)
     if round_the_goal_wall(task) is not USUAL and (task.robot, task.object) not in _ROUND_THE_GOAL_WALL:
@@ -64,7 +64,7 @@ def beside_walls(task: Task) -> Posture:
     return _BESIDE_WALLS.get((task.robot, task.obstacle, task.object), usual)
 
 
-def round_the_goal_wall(task: Task) -> Posture:
+def round_the_goal_wall(task: CompoSuiteTask) -> Posture:
     """Of the poses in which an object is carried."""
     if (task.obstacle, task.objective) != ("GoalWall", "Push"):
         return USUAL

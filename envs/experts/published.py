@@ -14,8 +14,7 @@ import numpy as np
 from envs.composuite.simulation import ACTION_DIM
 from envs.experts.batch import check_batch
 from envs.pool import EnvPool
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from runtime.errors import DataError, one_line
 
 _PREFIX = "pi.mu_net._module_list"
@@ -46,7 +45,7 @@ def _tanh_layers(x: np.ndarray, layers: Layers) -> np.ndarray:
 class PublishedExpert:
     """The mean action of a published policy for one task: states (B, 77) to actions (B, 8) in [-1, 1]."""
 
-    def __init__(self, path: Path, task: Task) -> None:
+    def __init__(self, path: Path, task: CompoSuiteTask) -> None:
         """Raises `DataError` where the file is missing, damaged or another network's."""
         from runtime.checkpoint import load_arrays  # imports torch, which no other environment needs
 
@@ -94,7 +93,7 @@ def published_policies(folder: Path) -> list[Path]:
     return found
 
 
-def best_policy(folder: Path, task: Task, episodes: int = 2) -> Path:
+def best_policy(folder: Path, task: CompoSuiteTask, episodes: int = 2) -> Path:
     """The published policy with the highest mean return on a task, over a few seeded episodes of 500 steps.
 
     Raises `DataError` where the folder holds none.

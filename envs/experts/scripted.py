@@ -23,8 +23,7 @@ from envs.experts.kinematics import arm_of, hand_rotation
 from envs.experts.paths import APPROACH, BETWEEN_BINS, CARRY, Passage, expect_way
 from envs.experts.postures import Posture, beside_walls, round_the_goal_wall
 from envs.experts.targets import Aim, aim_of
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task, described
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask, described
 
 _FACTORS = COMPOSUITE.factor_slices
 
@@ -113,7 +112,7 @@ class ScriptedExpert:
     yaw_gain = 0.8
     """How far the hand turns with the direction from the arm's base: less than the arm turns, for short ways."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: CompoSuiteTask) -> None:
         self.task = task
         self.arm = arm_of(task.robot)
         self.home = np.array(described(ROBOT_SPECS, task, "robot", "envs/composuite/robots.py").initial_qpos)

@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.experts.gates import blend, gate, near
 from envs.experts.paths import SHELF, Passage
-from offline_compositional_rl_datasets.task import Task, described
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask, described
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ _PLACES = {"IIWA_Dumbbell_GoalWall_Shelf": (0.15, 0.01)}
 """IIWA's hand, thrown off its path, catches on the goal wall 6 cm before the end unless it keeps to the side."""
 
 
-def aim_of(task: Task) -> Aim:
+def aim_of(task: CompoSuiteTask) -> Aim:
     """The objective's aim, at a place of the task's own where it has one."""
     aim = described(AIMS, task, "objective", "envs/experts/targets.py")
     return replace(aim, place=_PLACES.get(task.name, aim.place))

@@ -9,12 +9,12 @@ from typing import Any
 
 import gymnasium
 
+from envs.family import family_of
 from envs.registration import COMPOSUITE_NAMESPACE
 from envs.task_env import CONTROL_FREQUENCY
 from offline_compositional_rl_datasets.check import check_task
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from offline_compositional_rl_datasets.export import Card, minari_id, write_flat, write_minari
-from offline_compositional_rl_datasets.hdf5 import find_task_file
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.lerobot import write_lerobot
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
@@ -32,29 +32,33 @@ MINARI_ROOT, LEROBOT_ROOT, FLAT_ROOT = "minari", "lerobot", "transitions"
 def export_expert(data_path: Path, dataset_type: str, tasks: Sequence[Task], out: Path, *, licence: str) -> list[str]:
     """Each task's file as a Minari data set under `out/minari`; gives their names.
 
-    The environment is `CompoSuite/<task>-v0`. Raises `DataError` for a missing or damaged file,
-    `StateError` where a data set is there already.
+    The environment of CompoSuite's is `CompoSuite/<task>-v0`; others name none. Raises `DataError` for a missing or
+    damaged file, `StateError` where a data set is there already.
     """
     written, root = [], Path(out) / MINARI_ROOT
     for task, (file, card) in _expert_sources(data_path, dataset_type, tasks, licence).items():
-        name = minari_id(task, dataset_type)
-        write_minari(file, name, root, card, env=gymnasium.spec(f"{COMPOSUITE_NAMESPACE}/{task}-v0"))
+        name, environment = minari_id(family_of(task).name, task, dataset_type), f"{COMPOSUITE_NAMESPACE}/{task}-v0"
+        env = gymnasium.spec(environment) if isinstance(task, CompoSuiteTask) else None
+        write_minari(file, name, root, card, env=env)
         log.info("%s: %s", task, root / name)
         written.append(name)
     return written
 
 
 def export_lerobot(data_path: Path, dataset_type: str, tasks: Sequence[Task], out: Path, *, licence: str) -> list[Path]:
-    """The tasks' files as LeRobot data sets under `out/lerobot`, one for each robot; gives their folders.
+    """The tasks' files as LeRobot data sets under `out/lerobot`, one for each robot where the family has several.
+
+    Gives their folders.
 
     Raises `DataError` for a missing or damaged file, `StateError` where a data set is there already.
     """
     sources = _expert_sources(data_path, dataset_type, tasks, licence)
     written = []
-    for robot in dict.fromkeys(task.robot for task in tasks):
-        mine = [source for task, source in sources.items() if task.robot == robot]
-        folder = Path(out) / LEROBOT_ROOT / f"composuite_{robot.lower()}_{dataset_type}"
-        written.append(write_lerobot(mine, folder, fps=CONTROL_FREQUENCY, robot=robot))
+    for robot in dict.fromkeys(getattr(task, "robot", None) for task in tasks):
+        mine = [source for task, source in sources.items() if getattr(task, "robot", None) == robot]
+        name = family_of(tasks).name
+        folder = Path(out) / LEROBOT_ROOT / "_".join([name, *([robot.lower()] if robot else []), dataset_type])
+        written.append(write_lerobot(mine, folder, fps=CONTROL_FREQUENCY, robot=robot or name))
         log.info("%d tasks: %s", len(mine), folder)
     return written
 
@@ -63,7 +67,7 @@ def _expert_sources(
     data_path: Path, dataset_type: str, tasks: Sequence[Task], licence: str
 ) -> dict[Task, tuple[Path, Card]]:
     """The file of each task, checked, with its card. Raises `DataError` for the first that is missing or damaged."""
-    files = [find_task_file(data_path, dataset_type, task) for task in tasks]
+    files = [family_of(task).data_file(data_path, dataset_type, task) for task in tasks]
     return {
         task: (file, _expert_card(task, file, data_path, dataset_type, licence))
         for task, file in zip(tasks, files, strict=True)
@@ -92,13 +96,16 @@ def _recorded(info: Mapping[str, Any]) -> str:
     return f"{who}, acting at random for {first:.0%} to {last:.0%} of its time" if first or last else who
 
 
-def export_synthetic(folder: Path, tasks: Sequence[Task], out: Path, *, licence: str) -> list[Path]:
-    """The best generated set of each task (default: the held-out tasks) of a run, flat, under `out/transitions`.
+def export_synthetic(
+    folder: Path, tasks: Sequence[str], out: Path, *, licence: str, family: str | None = None
+) -> list[Path]:
+    """The best generated set of each named task (default: the held-out tasks) of a run, flat, under `out/transitions`.
 
-    Raises `DataError` where none of them has a score yet or a sample file is gone.
+    `family` as `open_run` takes it. Raises `DataError` where none of them has a score yet or a sample file is gone.
     """
-    run = open_run(folder)
-    chosen = [task for task in (tasks or run.tasks.test) if run.state.best(task)]
+    run = open_run(folder, family=family)
+    named = [run.family.parse(name) for name in tasks] or run.tasks.test
+    chosen = [task for task in named if run.state.best(task)]
     if not chosen:
         raise DataError(f"{folder}: no set of these tasks has been validated")
     written = []
@@ -122,6 +129,6 @@ def export_synthetic(folder: Path, tasks: Sequence[Task], out: Path, *, licence:
             },
         )
         target = Path(out) / FLAT_ROOT / task.name / "generated-v0"
-        written.append(write_flat(read_samples(path, task, COMPOSUITE), target, card))
+        written.append(write_flat(read_samples(path, task, task.layout), target, card))
         log.info("%s: %s", task, written[-1])
     return written

@@ -12,8 +12,8 @@ import numpy as np
 from diffusion.attention import SIGMAS
 from diffusion.model import DiffusionModel
 from diffusion.quality import load_marginals
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import AXES, Task
+from envs.family import TaskFamily, find_family
+from offline_compositional_rl_datasets.task import Task
 from pipeline.report.figures import save_figure
 from pipeline.stages.paths import marginals_file
 from runtime.device import pick_device
@@ -39,10 +39,14 @@ class Inspection:
     """of the noise"""
     device: str = "auto"
     """auto, cpu or cuda"""
+    family: str = "composuite"
+    """of the tasks, such as my_package.my_module:FAMILY"""
 
     def open(self) -> tuple[DiffusionModel, dict[str, np.ndarray]]:
         """The generator, and the condition of every task by name; see `conditions_of`."""
-        return load_generator(self.checkpoint, self.device), conditions_of(self.checkpoint, self.tasks)
+        family = find_family(self.family)
+        model = DiffusionModel.load(self.checkpoint, family.layout, pick_device(self.device))
+        return model, conditions_of(family, self.checkpoint, self.tasks)
 
     def save(self, figures: Mapping[str, Figure]) -> None:
         """Each as `<out>/<name>.png` and `.pdf`."""
@@ -50,23 +54,19 @@ class Inspection:
             save_figure(figure, self.out / name, ("png", "pdf"))
 
 
-def load_generator(checkpoint: Path, device: str = "auto") -> DiffusionModel:
-    return DiffusionModel.load(checkpoint, COMPOSUITE, pick_device(device))
-
-
-def conditions_of(checkpoint: Path, tasks: Sequence[str]) -> dict[str, np.ndarray]:
-    """Task name -> condition (16,): the named tasks, by default those that trained the generator.
+def conditions_of(family: TaskFamily, checkpoint: Path, tasks: Sequence[str]) -> dict[str, np.ndarray]:
+    """Task name -> condition (C,): the named tasks, by default those that trained the generator.
 
     Raises `ConfigError` where there are no names and nothing beside the checkpoint tells the tasks.
     """
     if tasks:
-        return {name: Task.parse(name).one_hot for name in tasks}
-    marginals = load_marginals(marginals_file(checkpoint), COMPOSUITE)
+        return {name: family.parse(name).one_hot for name in tasks}
+    marginals = load_marginals(marginals_file(checkpoint), family.layout)
     if marginals is None:
         raise ConfigError(f"{checkpoint}: no {marginals_file(checkpoint).name} beside it tells its tasks; name --tasks")
-    return {_task_of(condition).name: condition for condition in marginals.conditions}
+    return {_task_of(family, condition).name: condition for condition in marginals.conditions}
 
 
-def _task_of(condition: np.ndarray) -> Task:
-    parts = COMPOSUITE.condition_slices
-    return Task(**{axis: elements[int(condition[parts[axis]].argmax())] for axis, elements in AXES.items()})
+def _task_of(family: TaskFamily, condition: np.ndarray) -> Task:
+    parts, axes = family.layout.condition_slices, family.layout.axes
+    return family.task_class(**{axis: elements[int(condition[parts[axis]].argmax())] for axis, elements in axes})

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from envs.composuite.env import CompoSuiteEnv
-from envs.composuite.robots import NUM_ARM_JOINTS
+from envs.composuite.state_setter import CompoSuiteStateSetter, Parts, joint_angles
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import read_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
@@ -28,7 +27,7 @@ from pipeline.report.figures import new_figure, styled
 from pipeline.results.physics_summary import LEVELS, UNITS, PhysicsSummary
 from pipeline.stages.paths import PHYSICS_FILE, expert_files
 from runtime.atomic import write_json
-from runtime.errors import DataError
+from runtime.errors import ConfigError, DataError
 from runtime.metrics import write_csv
 from runtime.seeds import rng
 
@@ -39,69 +38,7 @@ log = logging.getLogger(__name__)
 
 _DYNAMIC = tuple(UNITS)[:6]
 _MOVED = "moved "
-_RESTING = 2e-3  # fingers slower than this (m/s) are held or at their stop
 _LEAST = 1e-5  # errors below it are drawn there: the axes are logarithmic
-_UNIT_TOLERANCE = 0.1  # of a quaternion's length
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Where things are in CompoSuite's state of 77."""
-
-    position = slice(0, 3)
-    rotation = slice(3, 7)
-    cosines, sines = COMPOSUITE.angles[0]
-    velocities, finger_velocities = COMPOSUITE.velocities
-    tool = slice(66, 69)
-    fingers = slice(73, 75)
-
-
-def joint_angles(state: np.ndarray) -> np.ndarray:
-    """(..., 7) rad in (-pi, pi] from states (..., 77)."""
-    return np.arctan2(state[..., Parts.sines], state[..., Parts.cosines])
-
-
-class StateSetter:
-    """An environment of a task that is put into observed states and stepped once from each."""
-
-    def __init__(self, task: Task) -> None:
-        self.env = CompoSuiteEnv(task, ignore_done=True)
-        self.env.reset(seed=0)
-        simulation = self.env.simulation
-        self._start = simulation.data.qpos[:NUM_ARM_JOINTS].copy()
-
-    def set(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
-        """Put in a state (77,), before `action`; gives what the simulator itself observes there."""
-        simulation = self.env.simulation
-        qpos, qvel = np.zeros(simulation.model.nq), np.zeros(simulation.model.nv)
-        angles = joint_angles(state)
-        # An angle is known up to full turns; joints with more than one start near the middle of their range.
-        qpos[:NUM_ARM_JOINTS] = angles + 2 * np.pi * np.round((self._start - angles) / (2 * np.pi))
-        qpos[NUM_ARM_JOINTS : NUM_ARM_JOINTS + 2] = state[Parts.fingers]
-        x, y, z, w = state[Parts.rotation] / np.linalg.norm(state[Parts.rotation])
-        qpos[simulation.object_qpos] = (*state[Parts.position], w, x, y, z)
-        qvel[:NUM_ARM_JOINTS] = state[Parts.velocities]
-        qvel[NUM_ARM_JOINTS : NUM_ARM_JOINTS + 2] = state[Parts.finger_velocities]
-        self.env.reset_to(qpos, qvel, gripper=self._gripper(state, action))
-        return self.env.full_observation()
-
-    def _gripper(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
-        """(2,) command of the fingers: where they are while they move, at its stop while something holds them."""
-        simulation = self.env.simulation
-        command = np.clip((state[Parts.fingers] - simulation.finger_middle) / simulation.finger_half, -1.0, 1.0)
-        if np.abs(state[Parts.finger_velocities]).max() < _RESTING and action[-1] != 0:
-            command = np.sign(action[-1]) * np.array([1.0, -1.0])
-        return command
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
-        """The simulator's next state (77,), reward, and whether the episode ends there."""
-        _, reward, terminated, _, _ = self.env.step(action)
-        return self.env.full_observation(), reward, terminated
-
-
-def determined(states: np.ndarray) -> np.ndarray:
-    """(N,) which of states (N, 77) say how the object is turned: by a quaternion of about unit length."""
-    return np.abs(np.linalg.norm(states[:, Parts.rotation], axis=1) - 1) <= _UNIT_TOLERANCE
 
 
 def errors(transitions: Transitions, task: Task, rows: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
@@ -111,9 +48,9 @@ def errors(transitions: Transitions, task: Task, rows: int, generator: np.random
     rotation is not of unit length are left out; `undetermined` (1,) is their share.
     """
     chosen = generator.permutation(len(transitions))[:rows]
-    usable = determined(transitions.states[chosen])
+    setter = CompoSuiteStateSetter(task)
+    usable = setter.determined(transitions.states[chosen])
     found: dict[str, list[float]] = {name: [] for name in (*UNITS, *(_MOVED + name for name in _DYNAMIC))}
-    setter = StateSetter(task)
     for row in chosen[usable]:
         state, action = transitions.states[row].astype(float), transitions.actions[row].astype(float)
         following = transitions.next_states[row].astype(float)
@@ -166,8 +103,11 @@ def summary(task: Task, generated: Mapping[str, np.ndarray], real: Mapping[str, 
 def check_run(run: Run, iteration: int | None, rows: int, *, seed: int = 0) -> list[PhysicsSummary]:
     """Check the sets of an iteration (None: the last with sets), `rows` of each; writes `physics.json` beside each.
 
-    Raises `DataError` where there is no such set, or where the expert data of a training task is missing.
+    Raises `DataError` where there is no such set, or where the expert data of a training task is missing, `ConfigError`
+    for a run of another family than CompoSuite.
     """
+    if run.family.task_class is not CompoSuiteTask:
+        raise ConfigError(f"family {run.family.name}: the physics check knows the quantities of CompoSuite alone")
     candidates = run.state.iterations if iteration is None else run.state.iterations[iteration : iteration + 1]
     stages = [[s for s in generation_stages(run, it) if s.output.exists()] for it in candidates]
     stages = next((found for found in reversed(stages) if found), [])
@@ -182,9 +122,8 @@ def check_run(run: Run, iteration: int | None, rows: int, *, seed: int = 0) -> l
     real = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     summaries = []
     for stage in stages:
-        generated = errors(
-            read_samples(stage.output, stage.task, COMPOSUITE), stage.task, rows, rng("physics", seed, stage.name)
-        )
+        made = read_samples(stage.output, stage.task, stage.task.layout)
+        generated = errors(made, stage.task, rows, rng("physics", seed, stage.name))
         summaries.append(summary(stage.task, generated, real))
         write_json(stage.output.with_name(PHYSICS_FILE), asdict(summaries[-1]))
         log.info("%s: %d transitions", stage.task, len(generated["reward"]))
@@ -212,7 +151,7 @@ def compare_figure(summaries: Sequence[PhysicsSummary]) -> Figure:
     The grey band is the middle 90 % of real data's own errors, the grey line their median; the orange line is by how
     much a real step changes the quantity (median). A set whose every row was undetermined has no line.
     """
-    tasks = [each.task.split("_", 1)[1].replace("_", " ") for each in summaries]
+    tasks = [CompoSuiteTask.parse(each.task).label for each in summaries]
     figure, axes = new_figure(2, 4, size=(8.6, 2.2 + 0.3 * len(tasks)))
     for panel, (name, unit) in zip(axes.flat, UNITS.items(), strict=True):
         for y, each in enumerate(summaries):

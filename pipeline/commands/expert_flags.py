@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class ExpertFlags:
     """A split, and the data of its training tasks."""
 
+    family: str = "composuite"
+    """of the tasks, such as my_package.my_module:FAMILY"""
     num_train: int = 14
     """the first so many train tasks of the split give data"""
     experiment_type: str = "component-wise"
@@ -33,17 +35,17 @@ class ExpertFlags:
     """root of the data; default from config/paths.yaml"""
 
     def split(self) -> Split:
-        from offline_compositional_rl_datasets.splits import load_split
+        from envs.family import find_family
         from runtime.paths import machine_settings
 
         folder = self.tasks_path or machine_settings().tasks_path
-        return load_split(folder, self.experiment_type, self.task_list_seed)
+        return find_family(self.family).split(folder, self.experiment_type, self.task_list_seed)
 
     def files(self) -> tuple[tuple[Task, Path], ...]:
         """The training tasks, each with its file. Raises `DataError` for the first that is missing."""
-        from offline_compositional_rl_datasets.hdf5 import find_task_file
+        from envs.family import find_family
         from runtime.paths import machine_settings
 
-        root = self.data_path or machine_settings().data_path
+        root, family = self.data_path or machine_settings().data_path, find_family(self.family)
         tasks = self.split().first(self.num_train)
-        return tuple((task, find_task_file(root, self.dataset_type, task)) for task in tasks)
+        return tuple((task, family.data_file(root, self.dataset_type, task)) for task in tasks)

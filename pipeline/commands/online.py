@@ -49,9 +49,9 @@ class TaskFlags:
     """such as PickPlace"""
 
     def task(self) -> Task:
-        from offline_compositional_rl_datasets.task import Task
+        from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 
-        return Task(self.robot, self.obj, self.obst, self.subtask)
+        return CompoSuiteTask(self.robot, self.obj, self.obst, self.subtask)
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import ConfigError, distinct
 
 
-def parse_sources(items: Sequence[str]) -> dict[int, tuple[Task, ...]]:
-    """Iteration -> tasks. Raises `ConfigError` for an item of another form or a set given twice, `TaskError` for an
-    unknown task.
+def parse_sources(items: Sequence[str], parse: Callable[[str], Task]) -> dict[int, tuple[Task, ...]]:
+    """Iteration -> tasks; `parse` gives the task of a name.
+
+    Raises `ConfigError` for an item of another form or a set given twice, `TaskError` for an unknown task.
     """
     sources: dict[int, tuple[Task, ...]] = {}
     for item in items:
         run, colon, names = item.partition(":")
         if not colon or not run.isdigit() or not names:
             raise ConfigError(f"--source_tasks {item!r}: expected RUN:TASK,TASK, for example 0:IIWA_Box_None_Push")
-        tasks = tuple(Task.parse(name) for name in names.split(","))
+        tasks = tuple(parse(name) for name in names.split(","))
         sources[int(run)] = (*sources.get(int(run), ()), *tasks)
     for run, tasks in sources.items():
         distinct(f"--source_tasks {run}:", tasks)

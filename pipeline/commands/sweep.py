@@ -39,7 +39,7 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
             logs_path: where job logs go; default from config/paths.yaml
         """
         from corl.online_config import RUNTIME_SETTINGS
-        from offline_compositional_rl_datasets.task import Task
+        from envs.family import find_family
         from pipeline.stages.online import LearnOnline, run_name, synthetic_prior
         from pipeline.sweeps.online import write_online_table
         from pipeline.sweeps.sweep import run_sweep
@@ -54,7 +54,7 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
         if agent.print_config:
             print(to_yaml(config), end="")
             return
-        chosen = [Task.parse(name) for name in tasks] if tasks else list(prior.split().test)
+        chosen = [find_family(prior.family).parse(name) for name in tasks] if tasks else list(prior.split().test)
         distinct("--tasks", chosen)
         generated, recorded = prior.generated(variant), prior.recorded(variant)
         identity = {"exp_name": run.exp_name, "config": dict_without(config, RUNTIME_SETTINGS)}

@@ -24,7 +24,7 @@ def iterate(steps: Steps) -> None:
                 return steps.save(state.end("all tasks solved"))
             if state.next_index >= config.max_iterations:
                 return steps.save(state.end(f"{state.next_index} iterations done"))
-            phase = phase_of(state.next_index, config.curriculum_seed)
+            phase = phase_of(state.next_index, steps.run.family.curriculum_axes(), config.curriculum_seed)
             sources = filter_sources(state.accepted(), phase)
             steps.begin(Iteration(state.next_index, targets, sources, str(phase) if phase else None))
         elif state.current.index >= config.max_iterations:

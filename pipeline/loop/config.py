@@ -143,11 +143,14 @@ class PathConfig:
 class PipelineConfig:
     """Everything that decides a run's results, and where and how its jobs run.
 
+    `family` is that of the tasks (`envs.family`): `composuite`, or the place of one of the user's own, whose module is
+    imported.
     `collect`, when given, records expert data that is missing with the scripted experts. With `ground` every generated
     transition is made exact by the simulator (`pipeline.stages.grounding`). With `practice.rounds` the tasks that their
     generated sets do not solve are practised on in the simulator, and validated once more (`corl.practice`).
     """
 
+    family: str = "composuite"
     max_iterations: int = 5
     denoiser: str = "dit"
     num_train: int = 14
@@ -216,7 +219,8 @@ class PipelineConfig:
         policy = dict_without(self.policy, POLICY_RUNTIME_SETTINGS)
         training = dict_without(self.training, RUNTIME_SETTINGS)
         # What a run does not use does not set it apart from those that were begun before it could be used.
-        unused = [*([] if self.practice.rounds else ["practice"]), *([] if self.ground else ["ground"])]
+        used = {"practice": self.practice.rounds, "ground": self.ground, "family": self.family != "composuite"}
+        unused = [name for name, is_used in used.items() if not is_used]
         return dict_without(self, (*ignored, *unused)) | {"policy": policy, "training": training}
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from offline_compositional_rl_datasets.task import Task, curriculum_axes
+from offline_compositional_rl_datasets.task import Task
 
 FIRST_ITERATION = 5
 """The curriculum starts with this iteration."""
@@ -23,26 +23,27 @@ class Phase:
         return f"{self.axis}: {self.element or 'ALL'}"
 
 
-def schedule(seed: int) -> list[Phase]:
+def schedule(axes: Mapping[str, Sequence[str]], seed: int) -> list[Phase]:
     """For each axis, in shuffled order, each of its elements in shuffled order and then all together.
 
-    Those are 20 phases for the benchmark's four elements an axis; a seed gives the published ones.
+    `axes` are a family's `curriculum_axes`. Those are 20 phases for four elements of four axes; CompoSuite's and a seed
+    give the published ones.
     """
     generator = random.Random(seed)
-    axes = [(axis, list(elements)) for axis, elements in curriculum_axes().items()]
-    generator.shuffle(axes)
+    shuffled = [(axis, list(elements)) for axis, elements in axes.items()]
+    generator.shuffle(shuffled)
     phases = []
-    for axis, elements in axes:
+    for axis, elements in shuffled:
         generator.shuffle(elements)
         phases += [Phase(axis, element) for element in elements] + [Phase(axis, None)]
     return phases
 
 
-def phase_of(iteration: int, seed: int) -> Phase | None:
+def phase_of(iteration: int, axes: Mapping[str, Sequence[str]], seed: int) -> Phase | None:
     """The phase of an iteration; None before the curriculum starts."""
     if iteration < FIRST_ITERATION:
         return None
-    phases = schedule(seed)
+    phases = schedule(axes, seed)
     return phases[(iteration - FIRST_ITERATION) % len(phases)]
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from offline_compositional_rl_datasets.splits import load_split
+from envs.family import TaskFamily, find_family, is_installed
 from offline_compositional_rl_datasets.task import Task
 from pipeline.loop.config import PathConfig, PipelineConfig, load_pipeline_config
 from pipeline.loop.selection import Threshold
@@ -30,15 +30,25 @@ class TaskSets:
         return (*self.test, *self.middle)
 
 
-def task_sets(config: PipelineConfig, tasks_path: Path) -> TaskSets:
+def task_sets(family: TaskFamily, config: PipelineConfig, tasks_path: Path) -> TaskSets:
     """The first `num_train` tasks of the split's train list give data, the rest of it is middle."""
-    split = load_split(tasks_path, config.experiment_type, config.task_list_seed)
+    split = family.split(tasks_path, config.experiment_type, config.task_list_seed)
     if config.num_train > len(split.train):
         raise ConfigError(f"num_train {config.num_train}: the split has {len(split.train)} train tasks")
     sets = TaskSets(split.train[: config.num_train], split.train[config.num_train :], split.test)
     if not sets.test:
         raise ConfigError(f"experiment_type {config.experiment_type}: its split holds out no task")
     return sets
+
+
+def _expect_parts(family: TaskFamily, config: PipelineConfig) -> None:
+    """Raises `ConfigError` where a family lacks what the configuration asks for, before anything runs."""
+    needed = {"make_env": "policies are tried in it"}
+    if config.collect is not None:
+        needed["expert"] = "collect records it"
+    for part, why in needed.items():
+        if not family.has(part):
+            raise ConfigError(f"family {family.name}: {part} is not written; {why}")
 
 
 @dataclass(frozen=True)
@@ -52,14 +62,22 @@ class Run:
 
     @classmethod
     def of(cls, config: PipelineConfig) -> Run:
-        """Before its first iteration. Raises `ConfigError` for a split that is missing or too small."""
-        paths = config.paths.resolved()
-        tasks = task_sets(config, paths.tasks_path)
+        """Before its first iteration.
+
+        Raises `ConfigError` for a split that is missing or too small, and where the family lacks what is asked for.
+        """
+        paths, family = config.paths.resolved(), find_family(config.family)
+        _expect_parts(family, config)
+        tasks = task_sets(family, config, paths.tasks_path)
         threshold = Threshold(Decimal(str(config.success_threshold)))
         return cls(config, paths, tasks, LoopState(identity(config, tasks), threshold))
 
     def at(self, state: LoopState) -> Run:
         return dataclasses.replace(self, state=state)
+
+    @property
+    def family(self) -> TaskFamily:
+        return find_family(self.config.family)
 
     @property
     def folder(self) -> Path:
@@ -98,18 +116,27 @@ def identity(config: PipelineConfig, tasks: TaskSets) -> dict[str, Any]:
     return config.identity | {"tasks": to_dict(dataclasses.asdict(tasks))}
 
 
-def open_run(folder: Path, *, data_path: Path | None = None, logs_path: Path | None = None) -> Run:
+def open_run(
+    folder: Path, *, data_path: Path | None = None, logs_path: Path | None = None, family: str | None = None
+) -> Run:
     """The run of a folder `<results>/loops/<run>`, to be read.
 
-    Paths that are not given are the recorded ones. Raises `DataError` where it is not the folder of a run.
+    Paths that are not given are the recorded ones. A family that is not installed has to be named by `family` as well:
+    no module is imported because a file says so. Raises `DataError` where it is not the folder of a run, or of a run
+    of another family.
     """
     folder = Path(folder).absolute()
     if not (folder / "config.json").exists():
         raise DataError(f"{folder}: not the folder of a run (no config.json); expected <results>/loops/<run>")
     paths = {"results_path": folder.parent.parent, "data_path": data_path, "logs_path": logs_path}
-    return latest(Run.of(load_pipeline_config(folder / "config.json", {"paths": paths})))
+    config = load_pipeline_config(folder / "config.json", {"paths": paths})
+    if config.family != family and not is_installed(config.family):
+        raise DataError(
+            f"{folder}: a run of the family {config.family}, expected it to be named here too, --family {config.family}"
+        )
+    return latest(Run.of(config))
 
 
 def latest(run: Run) -> Run:
     """The run with the state that its file has now."""
-    return run.at(load_state(run.state_file)) if run.state_file.exists() else run
+    return run.at(load_state(run.state_file, run.family.parse)) if run.state_file.exists() else run

@@ -93,7 +93,7 @@ def _recorded_state(run: Run) -> LoopState | None:
     if not file.exists():
         return None
     try:
-        state = load_state(file)
+        state = load_state(file, run.family.parse)
     except DataError as error:
         damaged = file.with_name("state.json.damaged")
         file.replace(damaged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
@@ -18,6 +18,9 @@ from runtime.errors import DataError, StateError, UserError, one_line
 from runtime.records import decode
 
 VERSION = 1
+
+Parse = Callable[[str], Task]
+"""A family's task of a name; raises `TaskError` where there is none."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def save_state(path: Path, state: LoopState) -> None:
     write_json(path, to_dict(_encode(state)))
 
 
-def load_state(path: Path) -> LoopState:
+def load_state(path: Path, parse: Parse) -> LoopState:
     """Raises `DataError` for a file that is missing or damaged, `StateError` for one of another version."""
     raw = read_json(path)
     version = raw.get("version") if isinstance(raw, dict) else None
@@ -142,7 +145,7 @@ def load_state(path: Path) -> LoopState:
         raise StateError(f"{path}: state of version {version}, expected {VERSION}; choose another results_path")
     record = decode(_State, raw, source=str(path))
     try:
-        return _checked(_decode(record))
+        return _checked(_decode(record, parse))
     except (UserError, ArithmeticError, ValueError) as error:
         raise DataError(f"{path}: not a state of the loop ({one_line(error)})") from error
 
@@ -223,15 +226,15 @@ def _encode_scores(scores: Mapping[Task, Mapping[int, Score]]) -> dict[str, dict
     return {task.name: {str(seed): score for seed, score in own.items()} for task, own in scores.items()}
 
 
-def _decode_scores(scores: Mapping[str, Mapping[str, Score]]) -> dict[Task, dict[int, Score]]:
-    return {Task.parse(name): {int(seed): score for seed, score in own.items()} for name, own in scores.items()}
+def _decode_scores(scores: Mapping[str, Mapping[str, Score]], parse: Parse) -> dict[Task, dict[int, Score]]:
+    return {parse(name): {int(seed): score for seed, score in own.items()} for name, own in scores.items()}
 
 
 def _encode_threshold(threshold: Threshold) -> _Threshold:
     return _Threshold(str(threshold.value), threshold.misses)
 
 
-def _decode(record: _State) -> LoopState:
+def _decode(record: _State, parse: Parse) -> LoopState:
     return LoopState(
         identity=record.identity,
         threshold=_decode_threshold(record.threshold),
@@ -240,24 +243,24 @@ def _decode(record: _State) -> LoopState:
         iterations=tuple(
             Iteration(
                 index=it.index,
-                targets=_tasks(it.targets),
-                sources={int(i): _tasks(names) for i, names in it.sources.items()},
+                targets=_tasks(it.targets, parse),
+                sources={int(i): _tasks(names, parse) for i, names in it.sources.items()},
                 phase=it.phase,
-                scores=_decode_scores(it.scores),
-                failed=_tasks(it.failed),
+                scores=_decode_scores(it.scores, parse),
+                failed=_tasks(it.failed, parse),
                 seconds=it.seconds,
-                selection=None if it.selection is None else _decode_selection(it.selection),
-                practised=_decode_scores(it.practised),
+                selection=None if it.selection is None else _decode_selection(it.selection, parse),
+                practised=_decode_scores(it.practised, parse),
             )
             for it in record.iterations
         ),
     )
 
 
-def _decode_selection(record: _Selection) -> Selection:
+def _decode_selection(record: _Selection, parse: Parse) -> Selection:
     reduced_from = None if record.reduced_from is None else _share(record.reduced_from)
-    verdicts = _tasks(record.good), _tasks(record.bad)
-    return Selection(*verdicts, _decode_threshold(record.threshold), reduced_from, _tasks(record.practised))
+    verdicts = _tasks(record.good, parse), _tasks(record.bad, parse)
+    return Selection(*verdicts, _decode_threshold(record.threshold), reduced_from, _tasks(record.practised, parse))
 
 
 def _decode_threshold(record: _Threshold) -> Threshold:
@@ -275,8 +278,8 @@ def _names(tasks: Sequence[Task]) -> list[str]:
     return [task.name for task in tasks]
 
 
-def _tasks(names: Sequence[str]) -> tuple[Task, ...]:
-    return tuple(Task.parse(name) for name in names)
+def _tasks(names: Sequence[str], parse: Parse) -> tuple[Task, ...]:
+    return tuple(parse(name) for name in names)
 
 
 def _checked(state: LoopState) -> LoopState:

@@ -71,21 +71,25 @@ def success_map() -> Any:
 
 @styled
 def success_grid(run: Run, iteration: int | None = None) -> Figure:
-    """Success over object x obstacle, a panel per objective (and row per robot); the best of all iterations unless one
-    is given. Tasks with expert data are hatched, middle tasks have a dashed frame, held-out tasks a full one."""
+    """Success over the family's axes (CompoSuite: object x obstacle, a panel per objective, a row per robot).
+
+    That of an iteration, by itself the best of all. Tasks with expert data are hatched, middle tasks have a dashed
+    frame, held-out tasks a full one.
+    """
     from matplotlib.patches import Rectangle
 
     grid = overview.grid(run)
-    rows, columns = len(grid.robots), len(grid.objectives)
-    size = (0.38 * len(grid.obstacles) * columns + 1.0, (0.38 * len(grid.objects) + 0.9) * rows)
+    columns = grid.across
+    rows = len(grid.blocks) // columns
+    size = (0.38 * len(grid.columns) * columns + 1.0, (0.38 * len(grid.rows) + 0.9) * rows)
     figure, axes = new_figure(rows, columns, size=size)
     colours = success_map()
     for place, (block, each) in enumerate(zip(grid.blocks, axes.flat, strict=True)):
-        each.set(xlim=(0, len(grid.obstacles)), ylim=(len(grid.objects), 0), aspect="equal")
-        each.set_title(f"{block.robot} {block.objective}" if rows > 1 else block.objective)
-        each.set_xticks(np.arange(len(grid.obstacles)) + 0.5, grid.obstacles, rotation=35, ha="right")
-        names = grid.objects if place % columns == 0 else [""] * len(grid.objects)
-        each.set_yticks(np.arange(len(grid.objects)) + 0.5, names)
+        each.set(xlim=(0, len(grid.columns)), ylim=(len(grid.rows), 0), aspect="equal")
+        each.set_title(" ".join(block.elements if rows > 1 else block.elements[-1:]))
+        each.set_xticks(np.arange(len(grid.columns)) + 0.5, grid.columns, rotation=35, ha="right")
+        names = grid.rows if place % columns == 0 else [""] * len(grid.rows)
+        each.set_yticks(np.arange(len(grid.rows)) + 0.5, names)
         each.tick_params(length=0)
         each.spines[:].set_visible(False)
         for y, row in enumerate(block.rows):
@@ -153,7 +157,7 @@ def _policy_figure(run: Run, key: str, label: str, **limits: Any) -> Figure | No
         axes.plot(*np.array(points).T, marker="o", ms=2, lw=1 if by_name else 0.6, color=colour)
     if by_name:
         for task, colour in zip(tasks, _COLOURS, strict=False):
-            axes.plot([], [], color=colour, label=f"{task.object} {task.obstacle} {task.objective}")
+            axes.plot([], [], color=colour, label=task.label)
     else:
         steps = sorted({row["step"] for _, _, rows in curves for row in rows})
         mean = [np.mean([row[key] for _, _, rows in curves for row in rows if row["step"] == step]) for step in steps]

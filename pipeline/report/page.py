@@ -26,7 +26,7 @@ from pipeline.results.practice_table import practice_rows
 from pipeline.stages.paths import policy_folder
 from runtime.atomic import atomic_path, write_json, write_text
 from runtime.config import to_dict
-from runtime.errors import UserError, one_line
+from runtime.errors import ConfigError, UserError, one_line
 from runtime.lease import is_held
 from runtime.logs import duration
 from runtime.provenance import provenance
@@ -228,6 +228,9 @@ def _film(run: Run) -> None:
         folder = policy_folder(*where, practised=practised)
         try:
             picture, solved = film_strip(task, folder, run.config.policy, seed)
+        except ConfigError as error:
+            log.info("%s", one_line(error))  # the family has none
+            return
         except UserError as error:
             log.warning("no pictures of %s: %s", task, one_line(error))
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from corl.config import PolicyConfig
 from corl.evaluate import ActionNoise
 from corl.policy import Policy, checkpoint_file
+from envs.family import family_of
 from offline_compositional_rl_datasets.task import Task
 from runtime.seeds import derive_seed
 
@@ -24,7 +26,7 @@ def film_strip(task: Task, folder: Path, config: PolicyConfig, seed: int) -> tup
     Shows the first successful one of a few episodes with the best checkpoint in `folder`. Raises `RenderError` where
     the machine cannot draw.
     """
-    policy = Policy.load(checkpoint_file(folder, config.algorithm, "best_successrate"))
+    policy = Policy.load(checkpoint_file(folder, config.algorithm, "best_successrate"), task.layout)
     for attempt in range(_ATTEMPTS):
         frames, success = episode_frames(
             task, policy, horizon=config.horizon, seed=derive_seed("film", seed, attempt), size=_SIZE
@@ -54,16 +56,14 @@ def episode_frames(
     `size` is (width, height). A policy with `act_noise` acts with it. Also tells whether it succeeded. Raises
     `RenderError` where the machine cannot draw.
     """
-    import envs
-
     scale = getattr(policy, "act_noise", 0.0)
     noise = ActionNoise(scale, [seed]) if scale else None
-    environment = envs.make(task, horizon=horizon, camera=camera, width=size[0], height=size[1])
+    environment = family_of(task).drawn_environment(task, horizon=horizon, size=size, camera=camera)
     try:
         observation, _ = environment.reset(seed=seed)
         frames, success, since = [], False, 0
-        while True:
-            if len(frames) * every == environment.steps:
+        for step in itertools.count():
+            if step % every == 0:
                 frames.append(environment.render())
             actions = policy(observation[None])
             actions = noise.on(actions) if noise else actions
@@ -81,16 +81,14 @@ def contact_sheet(tasks: Sequence[Task], *, columns: int, size: tuple[int, int],
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    import envs
-
     rows = -(-len(tasks) // columns)
     figure = Figure(figsize=(columns * size[0] / 100, rows * (size[1] / 100 + 0.22)), dpi=100)
     for place, task in enumerate(tasks):
-        environment = envs.make(task, camera="film", width=size[0], height=size[1])
+        environment = family_of(task).drawn_environment(task, size=size)
         environment.reset(seed=seed)
         axes = figure.add_subplot(rows, columns, place + 1)
         axes.imshow(environment.render())
-        axes.set_title(task.name.split("_", 1)[1].replace("_", " "), fontsize=7, pad=2)
+        axes.set_title(task.label, fontsize=7, pad=2)
         axes.axis("off")
         environment.close()
     figure.subplots_adjust(0.005, 0.005, 0.995, 0.985, wspace=0.02, hspace=0.12)

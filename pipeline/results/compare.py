@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from offline_compositional_rl_datasets.task import Task
 from pipeline.results.solving import write_steps
 from pipeline.stages.score_table import COLUMNS, LOOP, SCORES_FILE, ScoreRow, best_step, read_score_table
 from runtime.atomic import atomic_path, write_text
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _RESAMPLES = 2000
 _SEED_COLUMN = re.compile(r"success_seed(\d+)")
-_RUN_FOLDER = re.compile(r"composuite_(?P<task>[A-Za-z0-9]+_[A-Za-z]+_[A-Za-z]+_[A-Za-z]+)__.*?__(?P<seed>\d+)(?=__|$)")
+_RUN_FOLDER = re.compile(r"[a-z][a-z0-9]*_(?P<task>[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*)__.*?__(?P<seed>\d+)(?=__|$)")
 _AVERAGES = ("OVERALL_AVERAGE", "AVERAGE_BEST_RATE")
 Curve = dict[int, float]
 """Environment steps -> success."""
@@ -90,7 +90,11 @@ def _read_table(method: Method, path: Path) -> None:
             _read_curves(method, rows, path)
             return
         for row in rows:
-            task = row["task"] if "task" in row else Task(*(row[name] for name in columns[:4])).name
+            task = (
+                row["task"]
+                if "task" in row
+                else "_".join(row[name] for name in itertools.takewhile(_names_an_axis, columns))
+            )
             if task in _AVERAGES:
                 continue
             known = method.success.setdefault(task, {})
@@ -133,6 +137,11 @@ def _read_scores(method: Method, path: Path, wanted: str | None = None) -> None:
             method.curves[task] = curves
 
 
+def _names_an_axis(column: str) -> bool:
+    """The first columns of an iteration's table are the axes of its tasks."""
+    return not column.startswith("score_seed")
+
+
 def _read_curves(method: Method, rows: Sequence[Mapping[str, str]], path: Path) -> None:
     curves: dict[tuple[str, int], Curve] = {}
     for row in rows:
@@ -163,9 +172,7 @@ def _of_run(row: Mapping[str, str], path: Path) -> tuple[str, int]:
         return row["task"], int(row["seed"])
     match = _RUN_FOLDER.match(path.resolve().parent.name)
     if match is None:
-        raise DataError(
-            f"{path}: its folder's name does not tell task and seed, expected composuite_<task>__..__<seed>"
-        )
+        raise DataError(f"{path}: its folder's name does not tell task and seed, expected <family>_<task>__..__<seed>")
     return match["task"], int(match["seed"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from offline_compositional_rl_datasets.hdf5 import task_file
-from offline_compositional_rl_datasets.task import AXES, Task
+from offline_compositional_rl_datasets.task import Task
 from pipeline.jobs.usage import notes_of, of_stage, used
 from pipeline.loop.plan import (
     generation_stages,
@@ -43,7 +44,6 @@ STAGES = {
 """Stage of an iteration -> what it does, in their order; the last two where practice is asked for."""
 
 _SHOWN_JOBS = 6
-_GRID_AXES = ("object", "obstacle", "objective", "robot")
 
 
 @dataclass(frozen=True)
@@ -68,21 +68,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class Block:
-    """One objective of one robot: `rows[object][obstacle]`, None where the split has no such task."""
+    """The tasks with these `elements` of the further axes.
 
-    robot: str
-    objective: str
+    `rows[row][column]` is None where the split has no such task.
+    """
+
+    elements: tuple[str, ...]
     rows: tuple[tuple[Cell | None, ...], ...]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The object x obstacle x objective grid of every robot: the elements that the split has, a block per objective."""
+    """The tasks by the family's `grid_axes`: elements of rows and columns that the split has, a block per others.
 
-    objects: tuple[str, ...]
-    obstacles: tuple[str, ...]
-    objectives: tuple[str, ...]
-    robots: tuple[str, ...]
+    `across` blocks stand side by side: those that differ in the third axis.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    across: int
     blocks: tuple[Block, ...]
 
 
@@ -103,17 +107,16 @@ def cells(run: Run) -> dict[Task, Cell]:
 
 
 def grid(run: Run) -> Grid:
-    known = cells(run)
-    axes = [tuple(e for e in AXES[axis] if any(getattr(t, axis) == e for t in known)) for axis in _GRID_AXES]
-    objects, obstacles, objectives, robots = axes
+    axes, elements, known = run.family.grid_axes, dict(run.family.layout.axes), cells(run)
+    lacking = 2 - len(axes)
+    at = {(*(getattr(task, axis) for axis in axes), *[""] * lacking): cell for task, cell in known.items()}
+    shown = [tuple(e for e in elements[axis] if any(getattr(t, axis) == e for t in known)) for axis in axes]
+    rows, columns, *others = (*shown, *[("",)] * lacking)
     blocks = tuple(
-        Block(
-            robot, objective, tuple(tuple(known.get(Task(robot, o, b, objective)) for b in obstacles) for o in objects)
-        )
-        for robot in robots
-        for objective in objectives
+        Block(chosen, tuple(tuple(at.get((row, column, *reversed(chosen))) for column in columns) for row in rows))
+        for chosen in itertools.product(*reversed(others))
     )
-    return Grid(objects, obstacles, objectives, robots, blocks)
+    return Grid(rows, columns, len(others[0]) if others else 1, blocks)
 
 
 def now(run: Run) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from runtime.errors import DataError
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95)
@@ -45,7 +45,7 @@ class PhysicsSummary:
     moved: Quantiles
 
     def __post_init__(self) -> None:
-        Task.parse(self.task)
+        CompoSuiteTask.parse(self.task)
         if tuple(self.levels) != LEVELS or dict(self.units) != UNITS:
             raise DataError(f"{self.task}: quantiles {self.levels} of {', '.join(self.units)}, expected others")
         for kind in (self.generated, self.real, self.moved):

@@ -107,17 +107,12 @@ def _write_iteration(run: Run, iterations: list[Iteration], scores: list[ScoreRo
     qualities = {stage.task: stage.quality() for stage in generation_stages(run, iteration)}
     test_folder = folder / f"policies_slurm_test_{i}" / "logs"
     held_out = [row for row in scores if row.method == method_name()]
-    _write_scores(
-        test_folder / f"{stem}_diffusiontrainingrun{i}.csv",
-        [row for row in held_out if row.step == i],
-        run.tasks.test,
-        config.rl_seeds,
-        qualities,
-    )
+    rows = [row for row in held_out if row.step == i]
+    _write_scores(run, test_folder / f"{stem}_diffusiontrainingrun{i}.csv", rows, run.tasks.test, qualities)
     middle = folder / f"policies_slurm_middle_{i}" / "logs" / f"{stem}_diffusiontraining{i}_middle.csv"
     if run.tasks.middle:
         rows = [row for row in scores if row.method == method_name(MIDDLE) and row.step == i]
-        _write_scores(middle, rows, run.tasks.middle, config.middle_seeds, qualities)
+        _write_scores(run, middle, rows, run.tasks.middle, qualities)
     columns = ["task", *(f"success_rate_iter{it.index}" for it in iterations), "best_success_rate"]
     table = []
     for task in run.tasks.test:
@@ -136,22 +131,19 @@ def _rate(rows: Iterable[ScoreRow], task: Task, iteration: int) -> Fraction | No
 
 
 def _write_scores(
-    path: Path,
-    rows: Sequence[ScoreRow],
-    tasks: tuple[Task, ...],
-    seeds: tuple[int, ...],
-    qualities: Mapping[Task, Quality | None],
+    run: Run, path: Path, rows: Sequence[ScoreRow], tasks: tuple[Task, ...], qualities: Mapping[Task, Quality | None]
 ) -> None:
     """Return and success of every seed, successes as k of n beside the rate; quality of the data they learned from."""
-    columns = ["robot", "object", "obstacle", "subtask"]
-    for seed in seeds:
+    axes = run.family.table_columns
+    columns = [*axes]
+    for seed in run.seeds(tasks[0]):
         columns += [f"score_seed{seed}", f"success_seed{seed}", f"solved_seed{seed}"]
     known, table = by_task(rows), []
     for task in tasks:
         scores = known.get(task.name)
         if not scores:
             continue
-        cells: dict[str, object] = dict(zip(columns[:4], task.elements, strict=True))
+        cells: dict[str, object] = dict(zip(axes, task.elements, strict=True))
         for seed, score in scores.items():
             cells[f"score_seed{seed}"] = f"{score.mean_return:.3f}"
             cells[f"success_seed{seed}"] = _number(score.rate)

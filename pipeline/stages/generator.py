@@ -15,8 +15,8 @@ import torch
 
 from diffusion.config import RUNTIME_SETTINGS, SamplerConfig, TrainConfig
 from diffusion.denoisers import DenoiserConfig
-from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from envs.family import family_of
+from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples, write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
@@ -64,9 +64,7 @@ class TrainGenerator:
         return self.checkpoint
 
     def key(self) -> str:
-        expert = [
-            (task.name, key_of(find_task_file(self.data_path, self.dataset_type, task))) for task in self.expert_tasks
-        ]
+        expert = [(task.name, key_of(self._expert_file(task))) for task in self.expert_tasks]
         sources = [(task.name, key_of(path)) for task, path in self.sources]
         initial = key_of(self.initial) if self.initial else None
         settings = [to_dict(self.network), dict_without(self.training, RUNTIME_SETTINGS), self.seed, initial]
@@ -100,14 +98,14 @@ class TrainGenerator:
         if key is None:
             return
         use_threads(self.threads)
-        device = pick_device(self.device)
+        device, layout = pick_device(self.device), self.expert_tasks[0].layout
         parts = [self._expert(task) for task in self.expert_tasks]
-        parts += [read_samples(path, task, COMPOSUITE) for task, path in self.sources]
+        parts += [read_samples(path, task, task.layout) for task, path in self.sources]
         training = self.training
         tasks, rows = len(parts), sum(len(part) for part in parts)
         pool = Pool.of(
             _given_up(parts),
-            COMPOSUITE,
+            layout,
             rows=rows,
             canonical_quaternions=training.canonical_quaternions,
             timeouts_as_terminals=training.timeouts_as_terminals,
@@ -119,7 +117,7 @@ class TrainGenerator:
             pool,
             self.network,
             self.training,
-            COMPOSUITE,
+            layout,
             self.checkpoint,
             seed=self.seed,
             device=device,
@@ -129,8 +127,10 @@ class TrainGenerator:
         log.info("%s: %d rows, %.0f s", self.name, len(pool.matrix), time.monotonic() - started)
 
     def _expert(self, task: Task) -> Transitions:
-        path = find_task_file(self.data_path, self.dataset_type, task)
-        return read_expert(path, task, episode_ends=self.training.episode_ends)
+        return family_of(task).read_data(self._expert_file(task), task, episode_ends=self.training.episode_ends)
+
+    def _expert_file(self, task: Task) -> Path:
+        return family_of(task).data_file(self.data_path, self.dataset_type, task)
 
 
 def _given_up(parts: list[Transitions]) -> Iterator[Transitions]:
@@ -186,36 +186,36 @@ class Generate:
             if key is None:
                 return
             use_threads(self.threads)
-            model = DiffusionModel.load(self.checkpoint, COMPOSUITE, pick_device(self.device))
+            layout = self.task.layout
+            model = DiffusionModel.load(self.checkpoint, layout, pick_device(self.device))
             # Every task of every iteration has noise of its own: equal noise would tie the sets together.
             seed = derive_seed("generate", self.seed, self.task.name, self.checkpoint.parent.name)
             seed = self.seed if self.sampling.shared_noise else seed
             partial = PartialSamples(self.output.with_name("partial"), key)
             matrix = generate(model, self.task.one_hot, self.sampling, seed=seed, label=self.name, partial=partial)
-            quality = assess(
-                matrix, self.task.one_hot, COMPOSUITE, known_marginals(self.checkpoint), rng("quality", self.seed)
-            )
+            marginals = known_marginals(self.checkpoint, layout)
+            quality = assess(matrix, self.task.one_hot, layout, marginals, rng("quality", self.seed))
             write_json(self.quality_file, asdict(quality))
             log.info("%s: %s", self.name, quality)
             keep_in_range(matrix, model, self.sampling)
             info = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
-            transitions = Transitions.from_matrix(matrix, self.task)
+            transitions = Transitions.from_matrix(matrix, self.task, layout)
             if self.ground:
                 from pipeline.stages.grounding import ground
 
-                transitions = ground(transitions, self.task, COMPOSUITE)
+                transitions = ground(transitions, self.task)
                 info["grounded"] = {"rows": len(transitions), "of": len(matrix)}
                 log.info("%s: %d of %d rows grounded by the simulator", self.name, len(transitions), len(matrix))
-            write_samples(self.output, transitions, COMPOSUITE, info)
+            write_samples(self.output, transitions, layout, info)
             partial.discard()
 
 
-def known_marginals(checkpoint: Path) -> Marginals | None:
+def known_marginals(checkpoint: Path, layout: FactoredLayout) -> Marginals | None:
     """The distribution of the data that trained a generator; None, with a warning, where that cannot be read."""
     from diffusion.quality import load_marginals
 
     try:
-        return load_marginals(marginals_file(checkpoint), COMPOSUITE)
+        return load_marginals(marginals_file(checkpoint), layout)
     except DataError as error:
         log.warning("%s: quality is judged without it", one_line(error))
         return None

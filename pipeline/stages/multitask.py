@@ -12,9 +12,8 @@ from corl.evaluate import Evaluation, evaluate
 from corl.multitask import TaskData
 from corl.multitask_config import RUNTIME_SETTINGS, MultitaskConfig
 from corl.multitask_run import EvaluateTasks, MultitaskRun, PolicyOf, train_multitask
+from envs.family import family_of
 from envs.pool import EnvPool
-from offline_compositional_rl_datasets.hdf5 import read_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.task import Task
 from pipeline.jobs.stage import StageProgress, commit_record, held, key_of
 from pipeline.stages.score_table import ScoreRow, mean_rate
@@ -107,11 +106,12 @@ class TrainMultitask:
                 return
             use_threads(self.threads)
             config, device = self.config, pick_device(self.device)
-            parts = [read_expert(path, task, episode_ends=config.episode_ends) for task, path in self.data]
-            data = TaskData(parts, config, COMPOSUITE, device)
+            family, layout = family_of(self.data[0][0]), self.data[0][0].layout
+            parts = [family.read_data(path, task, episode_ends=config.episode_ends) for task, path in self.data]
+            data = TaskData(parts, config, layout, device)
             log.info("%s: %d rows of %d tasks", self.name, len(data), len(parts))
             del parts
-            run = MultitaskRun(data, config, self.folder, seed=self.seed, device=device, key=key)
+            run = MultitaskRun(data, config, self.folder, seed=self.seed, device=device, layout=layout, key=key)
             with TaskEvaluator(config, self.seed, self.threads) as evaluator:
                 train_tasks = tuple(task for task, _ in self.data)
                 results = train_multitask(run, evaluator, self.test_tasks, train_tasks, self.name)

@@ -14,11 +14,11 @@ from corl.finetune import load_agent
 from corl.multitask_run import checkpoint_name, load_config, load_policy
 from corl.online import OnlineScores
 from corl.online_config import RUNTIME_SETTINGS, OnlineConfig
+from envs.family import family_of
 from envs.pool import EnvPool
-from offline_compositional_rl_datasets.families import get_partial_task_list, get_task_list
-from offline_compositional_rl_datasets.hdf5 import find_task_file
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import AXES, Task
+from offline_compositional_rl_datasets.composuite import AXES
+from offline_compositional_rl_datasets.composuite_splits import get_partial_task_list, get_task_list
+from offline_compositional_rl_datasets.task import Task
 from pipeline.jobs.stage import StageProgress, held, key_of, read_scores
 from pipeline.stages.online import Tracking, finish, learn, online_progress
 from pipeline.stages.paths import RESULT_FILE
@@ -73,7 +73,7 @@ class DatasetConfig:
         if not tasks["train"] and not tasks["expert"]:
             raise ConfigError(f"dataset split {self.split}: no training task is left to learn from")
         kinds = [(task, self.type) for task in tasks["train"]] + [(task, "expert") for task in tasks["expert"]]
-        return tuple((task, find_task_file(self.dir, kind, task)) for task, kind in kinds)
+        return tuple((task, family_of(task).data_file(self.dir, kind, task)) for task, kind in kinds)
 
     def folder(self, root: Path, exp: str, algo: str) -> Path:
         """Where a learner's results are under `root`. Raises `ConfigError` for a part that is no name of a folder."""
@@ -179,7 +179,7 @@ class FineTune:
                 return
             use_threads(self.threads)
             device = pick_device(self.device)
-            agent, code = load_agent(self.checkpoint, COMPOSUITE, seed=self.seed, device=device)
+            agent, code = load_agent(self.checkpoint, self.task.layout, seed=self.seed, device=device)
             finish(self, learn(self, agent, code, None, key=key, device=device), key)
 
 

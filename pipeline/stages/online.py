@@ -30,9 +30,8 @@ from corl.online_replay import ObservationCode
 from corl.rlpd import PriorData
 from corl.sac import SAC
 from envs.composuite.simulation import CONTROL_FREQUENCY
+from envs.family import family_of
 from envs.pool import EnvPool
-from offline_compositional_rl_datasets.hdf5 import read_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples
 from offline_compositional_rl_datasets.state_transform import EXPLORERS_LEAST_STD, StateTransform
 from offline_compositional_rl_datasets.task import Task
@@ -118,12 +117,12 @@ class LearnOnline:
         config = self.config
         options = {"canonical_quaternions": config.canonical_quaternions, "task_ids": config.task_ids}
         if not config.normalise:
-            return ObservationCode(StateTransform.unscaled(COMPOSUITE, **options))
+            return ObservationCode(StateTransform.unscaled(self.task.layout, **options))
         parts = [part.states for part in prior]
         states = np.concatenate(parts) if parts else random_states(self.task, self.seed)
-        hidden = config.hide_velocities
+        layout, hidden = self.task.layout, config.hide_velocities
         return ObservationCode(
-            StateTransform.fit(states, COMPOSUITE, hide_velocities=hidden, least_std=EXPLORERS_LEAST_STD, **options)
+            StateTransform.fit(states, layout, hide_velocities=hidden, least_std=EXPLORERS_LEAST_STD, **options)
         )
 
     def _agent(self, code: ObservationCode, device: torch.device) -> SAC:
@@ -146,17 +145,17 @@ class LearnOnline:
 
     def _prior_parts(self) -> list[Transitions]:
         if self.synthetic:
-            return [read_samples(path, task, COMPOSUITE) for task, path in self.prior]
-        return [read_expert(path, task) for task, path in self.prior]
+            return [read_samples(path, task, task.layout) for task, path in self.prior]
+        return [family_of(task).read_data(path, task) for task, path in self.prior]
 
 
 def random_states(task: Task, seed: int, steps: int = 50, count: int = 8) -> np.ndarray:
-    """States (count * steps, 77) of episodes of random actions, to normalise by where there are no data."""
+    """States (count * steps, S) of episodes of random actions, to normalise by where there are no data."""
     random = np.random.default_rng(derive_seed("normalise", seed))
     with EnvPool(task, count, horizon=steps) as environment:
         states = [environment.reset([derive_seed("normalise", seed, i) for i in range(count)])]
         while len(states) < steps:
-            states.append(environment.step(random.uniform(-1, 1, (count, COMPOSUITE.action_dim)))[0])
+            states.append(environment.step(random.uniform(-1, 1, (count, task.layout.action_dim)))[0])
     return np.concatenate(states)
 
 
@@ -265,12 +264,12 @@ def synthetic_prior(root: Path, task: Task) -> tuple[tuple[Task, Path], ...]:
 
 
 def run_name(task: Task, exp_name: str, seed: int, data_root: Path | None = None) -> str:
-    """`composuite_<task>__<exp_name>__<seed>`, with the set that it learns from: `__train<N>_<folder of the sets>`.
+    """`<family>_<task>__<exp_name>__<seed>`, with the set that it learns from: `__train<N>_<folder of the sets>`.
 
     The published code puts a path with slashes in the name, or the time: the same command then finds its run no more.
     Raises `ConfigError` for an `exp_name` that is no name of a folder.
     """
-    name = f"composuite_{task.name}__{path_part('exp_name', exp_name)}__{seed}"
+    name = f"{family_of(task).name}_{task.name}__{path_part('exp_name', exp_name)}__{seed}"
     if data_root is None:
         return name
     found = re.search(r"train(\d+)_", str(data_root))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from offline_compositional_rl_datasets.hdf5 import find_task_file
+from envs.family import family_of
 from offline_compositional_rl_datasets.samples import SAMPLES_FILE
 from offline_compositional_rl_datasets.task import Task
 
@@ -40,7 +40,7 @@ def policy_folder(
 
 def expert_files(data_path: Path, dataset_type: str, tasks: Sequence[Task]) -> list[Path]:
     """The files of all tasks; raises `DataError` for the first that is missing."""
-    return [find_task_file(data_path, dataset_type, task) for task in tasks]
+    return [family_of(task).data_file(data_path, dataset_type, task) for task in tasks]
 
 
 def practised_file(samples: Path) -> Path:

@@ -11,8 +11,8 @@ from pathlib import Path
 from corl.config import RUNTIME_SETTINGS, PolicyConfig
 from corl.scores import PolicyScores
 from corl.train import train_policy
-from offline_compositional_rl_datasets.hdf5 import EpisodeEnds, read_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from envs.family import family_of
+from offline_compositional_rl_datasets.hdf5 import EpisodeEnds
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
@@ -104,8 +104,8 @@ class TrainPolicy:
 
     def transitions(self) -> Transitions:
         if self.synthetic:
-            return read_samples(self.data, self.task, COMPOSUITE)
-        return read_expert(self.data, self.task, episode_ends=self.episode_ends)
+            return read_samples(self.data, self.task, self.task.layout)
+        return family_of(self.task).read_data(self.data, self.task, episode_ends=self.episode_ends)
 
     def finish(self, scores: PolicyScores, key: str) -> None:
         """Write the result; what was kept to continue from is no longer needed."""
@@ -175,7 +175,7 @@ class TrainPolicies:
                 data = {}
                 for member in left:
                     if member.data not in data:
-                        data[member.data] = ReplayData.of(member.transitions(), policy, COMPOSUITE, device)
+                        data[member.data] = ReplayData.of(member.transitions(), policy, member.task.layout, device)
                 runs = [
                     PolicyRun(
                         data[member.data],
@@ -183,7 +183,7 @@ class TrainPolicies:
                         member.folder,
                         seed=member.seed,
                         device=device,
-                        layout=COMPOSUITE,
+                        layout=member.task.layout,
                         key=keys[member],
                     )
                     for member in left

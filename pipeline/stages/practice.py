@@ -11,7 +11,6 @@ import numpy as np
 from corl.config import PolicyConfig
 from corl.practice import ORIGINS, PracticeConfig, best_round
 from diffusion.config import SamplerConfig
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples, write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
@@ -74,8 +73,8 @@ class Practise:
             if key is None:
                 return
             use_threads(self.threads)
-            device = pick_device(self.device)
-            model = DiffusionModel.load(self.checkpoint, COMPOSUITE, device)
+            device, layout = pick_device(self.device), self.task.layout
+            model = DiffusionModel.load(self.checkpoint, layout, device)
 
             def expected(states: np.ndarray) -> np.ndarray:
                 level = self.sampling.state_noise
@@ -87,8 +86,8 @@ class Practise:
             workers, count = cores if cores > 1 else 0, self.practice.episodes
             with EnvPool(self.task, count, workers=workers, horizon=self.policy.horizon) as environment:
                 run = Practice(
-                    *(read_samples(self.data, self.task, COMPOSUITE), expected, environment),
-                    *(self.practice, COMPOSUITE, self.output.parent),
+                    *(read_samples(self.data, self.task, layout), expected, environment),
+                    *(self.practice, layout, self.output.parent),
                     seed=self.seed,
                     device=device,
                     hide_velocities=self.policy.hide_velocities,
@@ -116,6 +115,6 @@ class Practise:
                 },
                 **provenance(),
             }
-            write_samples(self.output, Transitions.from_matrix(result.matrix, self.task), COMPOSUITE, info)
+            write_samples(self.output, Transitions.from_matrix(result.matrix, self.task, layout), layout, info)
             discard(self.output.parent)
             log.info("%s: round %d is kept, %s", self.name, chosen, result.rounds[chosen])

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import online
 from corl.batch import Batch
 from corl.sac import SAC, SACConfig
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from runtime.atomic import read_json
 
 CPU = torch.device("cpu")

@@ -15,9 +15,8 @@ from benchmarks.limits import Measurement
 from diffusion.elements import ElementLinear
 from envs.collect import collect as record
 from envs.recording import CollectConfig
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import read_json, write_json
 from runtime.errors import ConfigError, DataError
 from runtime.program import PROJECT_ROOT
@@ -38,7 +37,7 @@ def test_the_naive_network_computes_what_the_fast_one_does():
 @benchmark_axes
 @pytest.mark.parametrize("name", ["IIWA_Box_None_Push", "IIWA_Box_ObjectDoor_Shelf", "IIWA_Box_None_Trashcan"])
 def test_recorded_rewards_agree_with_their_states_and_altered_ones_do_not(shared, name):
-    task = Task.parse(name)
+    task = CompoSuiteTask.parse(name)
     matrix = read_expert(find_task_file(shared / "expert_data", "expert", task), task).to_matrix(
         timeouts_as_terminals=False
     )[::20]
@@ -130,7 +129,7 @@ def test_measurements_for_a_gpu_need_torch_numpy_and_h5py_alone(tmp_path):
 
 
 def test_recorded_actions_have_no_error_against_the_expert_and_altered_ones_have_theirs(tmp_path):
-    task = Task.parse("IIWA_Box_None_Push")
+    task = CompoSuiteTask.parse("IIWA_Box_None_Push")
     record([task], CollectConfig(episodes=1, horizon=30, noise=0.0), tmp_path, workers=1)
     recorded = read_expert(find_task_file(tmp_path, "expert", task), task)
     actions = np.clip(recorded.actions, -0.5, 0.5)

@@ -15,7 +15,7 @@ from corl.policy import Policy, checkpoint_file
 from corl.replay import ReplayData
 from corl.run import PolicyRun
 from corl.train import train_policy
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from runtime.errors import ConfigError
 from runtime.metrics import read_metrics
 from runtime.resumable import RESUME_FILE

@@ -14,7 +14,7 @@ from corl.config import PolicyConfig
 from corl.evaluate import evaluate
 from corl.networks import Actor, EnsembleActor
 from corl.policy import Policy, checkpoint_file
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from offline_compositional_rl_datasets.state_transform import StateTransform
 from runtime.errors import ConfigError
 from runtime.resumable import RESUME_FILE

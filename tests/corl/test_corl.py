@@ -13,14 +13,13 @@ from corl.policy import Policy, checkpoint_file
 from corl.replay import ReplayData
 from corl.td3_bc import TD3BC, TD3BCConfig, actor_loss, target_values
 from corl.train import train_policy
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import ConfigError, DataError
 from runtime.metrics import read_metrics
 
 CPU = torch.device("cpu")
-TASK = Task.parse("IIWA_Box_None_Push")
+TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
 
 
 def _transitions(rows=200, seed=0):

@@ -20,7 +20,7 @@ from corl.policy import Policy, checkpoint_file
 from corl.replay import ReplayData
 from corl.run import PolicyRun
 from corl.train import train_policy
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from runtime.config import from_mapping, to_dict
 from runtime.errors import ConfigError, DataError
 from tests.corl.test_corl import CPU, LineWorld, _transitions

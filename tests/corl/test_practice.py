@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from corl.practice import ORIGINS, Practice, PracticeConfig, Round, best_round, spaced
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime import interrupt
 from runtime.errors import ConfigError

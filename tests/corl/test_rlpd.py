@@ -21,7 +21,7 @@ from diffusion.generate import generate, keep_in_range
 from diffusion.model import DiffusionModel
 from diffusion.pool import Pool
 from diffusion.train import train
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from pipeline.commands.online import VARIANTS, AgentFlags
 from runtime.program import PROJECT_ROOT
 from runtime.seeds import derive_seed

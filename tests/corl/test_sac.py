@@ -21,10 +21,9 @@ from corl.online_replay import ObservationCode, OnlineReplay
 from corl.rlpd import MixSchedule, PriorData, sample
 from corl.sac import SAC, SACConfig, actor_loss, critic_loss, soft_target, squash, temperature_loss
 from envs.pool import EnvPool
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.samples import write_samples
 from offline_compositional_rl_datasets.state_transform import EXPLORERS_LEAST_STD, StateTransform
-from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.commands.online import VARIANTS, AgentFlags, sac_command
 from pipeline.stages.online import LearnOnline, random_states, run_name, synthetic_prior
@@ -35,7 +34,7 @@ from runtime.metrics import read_metrics
 from runtime.resumable import RESUME_FILE
 
 CPU = torch.device("cpu")
-TASK = Task.parse("IIWA_Box_None_Push")
+TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
 CODE = ObservationCode(StateTransform.unscaled(COMPOSUITE, task_ids=True))
 
 
@@ -269,7 +268,7 @@ def test_batches_hold_the_share_of_prior_data_that_is_asked_for(ratio, prior_row
 
 
 def test_prior_data_of_many_tasks_carry_their_own_ids():
-    tasks = [TASK, Task.parse("IIWA_Plate_GoalWall_Shelf")]
+    tasks = [TASK, CompoSuiteTask.parse("IIWA_Plate_GoalWall_Shelf")]
     prior = PriorData([_transitions(4, task=task) for task in tasks], CODE, CPU)
     ids = CODE.cut(prior.rows).next_states[:, COMPOSUITE.ids_slice].numpy()
     np.testing.assert_array_equal(ids[0], tasks[0].one_hot)
@@ -462,7 +461,7 @@ def test_the_script_with_synthetic_data_runs_and_names_what_is_missing(tmp_path,
     policy = LearnOnline(TASK, config, 0, folder, device="cpu").best_policy()
     assert np.abs(policy(_transitions().states)).max() <= 1
     with pytest.raises(DataError, match="has sets of IIWA_Box_None_Push"):
-        synthetic_prior(root, Task.parse("IIWA_Box_None_Shelf"))
+        synthetic_prior(root, CompoSuiteTask.parse("IIWA_Box_None_Shelf"))
     with pytest.raises(ConfigError, match="did you mean --base_synthetic_data_path"):
         parse_flags(main, ["--base_synthetic_data", "x"])
 

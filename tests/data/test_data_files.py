@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offline_compositional_rl_datasets import hdf5
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import (
     Episode,
     find_task_file,
@@ -19,16 +20,14 @@ from offline_compositional_rl_datasets.hdf5 import (
     task_file,
     write_expert,
 )
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples, write_samples
-from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.atomic import is_complete
 from runtime.errors import DataError
 from tests.benchmark_axes import benchmark_axes
 from tests.conftest import ROOT
 
-TASK = Task.parse("IIWA_Box_None_Push")
+TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
 
 
 def episode(length, *, terminated=False, start=0.0):
@@ -134,13 +133,13 @@ def test_a_full_disk_stops_the_writing_with_an_error_and_leaves_no_file(tmp_path
         "import resource, signal, sys, numpy as np\n"
         "from pathlib import Path\n"
         "from offline_compositional_rl_datasets.hdf5 import Episode, write_expert\n"
-        "from offline_compositional_rl_datasets.task import Task\n"
+        "from offline_compositional_rl_datasets.composuite import CompoSuiteTask\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "x = np.random.default_rng(0).normal(size=(500, 77)).astype(np.float32)\n"
         "e = Episode(x, x[:, :8], x[:, 0], x[:, 0], False)\n"
         "try:\n"
-        "    write_expert(Path(sys.argv[1]), [e], Task.parse('IIWA_Box_None_Push'))\n"
+        "    write_expert(Path(sys.argv[1]), [e], CompoSuiteTask.parse('IIWA_Box_None_Push'))\n"
         "except OSError as error:\n"
         "    print('stopped at', error.filename)\n"
     )
@@ -212,7 +211,7 @@ def test_a_damaged_file_is_named_with_what_is_wrong(data_file, damage, message):
 
 def test_a_file_of_another_task_is_refused(data_file):
     with pytest.raises(DataError, match="ids of another task"):
-        read_expert(data_file, Task.parse("IIWA_Box_None_PickPlace"))
+        read_expert(data_file, CompoSuiteTask.parse("IIWA_Box_None_PickPlace"))
 
 
 def _transitions(rows=6):

@@ -16,20 +16,19 @@ from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
 from pyarrow import parquet
 
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.export import Card, from_minari, minari_id, minari_root, write_minari
 from offline_compositional_rl_datasets.hdf5 import Episode, read_arrays, read_expert, task_file, write_expert
 from offline_compositional_rl_datasets.import_formats import find_trajectories
 from offline_compositional_rl_datasets.import_lerobot import lerobot_trajectories, open_lerobot
 from offline_compositional_rl_datasets.import_minari import open_minari
 from offline_compositional_rl_datasets.importing import write_tasks
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.lerobot import write_lerobot
-from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import ConfigError, DataError, StateError, TaskError
 from scripts.import_data import main as import_data
 
-TASKS = [Task.parse("IIWA_Box_None_Push"), Task.parse("IIWA_Plate_None_Shelf")]
+TASKS = [CompoSuiteTask.parse("IIWA_Box_None_Push"), CompoSuiteTask.parse("IIWA_Plate_None_Shelf")]
 KEYS = ("object", "obstacle", "goal", "robot")
 
 
@@ -74,7 +73,7 @@ def _lerobot(tmp_path, episodes=EPISODES):
 
 def _minari(tmp_path, episodes=EPISODES[TASKS[0]]):
     files = _files(tmp_path / "data", {TASKS[0]: episodes})
-    name = minari_id(TASKS[0], "expert")
+    name = minari_id("composuite", TASKS[0], "expert")
     write_minari(files[TASKS[0]], name, tmp_path / "minari", _card(TASKS[0]))
     return tmp_path / "minari" / name
 
@@ -109,8 +108,8 @@ def test_a_lerobot_export_is_imported_to_the_bit(tmp_path, capsys):
     folder = _lerobot(tmp_path)
     import_data("lerobot", folder, data_path=tmp_path / "back", dataset_type="mine")
     for task in TASKS:
-        back = read_arrays(task_file(tmp_path / "back", "mine", task))
-        for key, array in read_arrays(task_file(tmp_path / "data", "expert", task)).items():
+        back = read_arrays(task_file(tmp_path / "back", "mine", task), COMPOSUITE)
+        for key, array in read_arrays(task_file(tmp_path / "data", "expert", task), COMPOSUITE).items():
             np.testing.assert_array_equal(back[key], array)
             assert back[key].dtype == array.dtype
     assert "IIWA_Box_None_Push: 10 rows, 2 episodes, success 1.00" in capsys.readouterr().out
@@ -130,7 +129,7 @@ def test_an_imported_minari_set_is_exported_as_it_came(tmp_path):
     folder = _minari(tmp_path)
     import_data("minari", folder, data_path=tmp_path / "back")
     source = task_file(tmp_path / "back", "expert", TASKS[0])
-    again = write_minari(source, minari_id(TASKS[0], "expert"), tmp_path / "again", _card(TASKS[0]))
+    again = write_minari(source, minari_id("composuite", TASKS[0], "expert"), tmp_path / "again", _card(TASKS[0]))
     for one, other in zip(open_minari(folder), again, strict=True):
         for name in ("observations", "actions", "rewards", "terminations", "truncations"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
@@ -144,7 +143,7 @@ def test_episodes_of_any_length_and_end_survive_both_ways(tmp_path_factory, leng
     episodes = [_episode(steps, terminated=end, seed=seed + i) for i, (steps, end) in enumerate(lengths)]
     for format, source in (("lerobot", _lerobot(folder, {TASKS[0]: episodes})), ("minari", None)):
         source = source or _minari(folder, episodes)
-        write_tasks(find_trajectories(format, source), folder / format, "expert")
+        write_tasks(find_trajectories(format, source, parse=CompoSuiteTask.parse), folder / format, "expert")
         back = read_expert(task_file(folder / format, "expert", TASKS[0]), TASKS[0])
         _same(back, read_expert(task_file(folder / "data", "expert", TASKS[0]), TASKS[0]))
     shutil.rmtree(folder)
@@ -152,7 +151,7 @@ def test_episodes_of_any_length_and_end_survive_both_ways(tmp_path_factory, leng
 
 def test_a_robomimic_file_gives_its_demonstrations(tmp_path):
     import_data("robomimic", _robomimic(tmp_path), task=TASKS[0].name, keys=KEYS, data_path=tmp_path / "back")
-    back = read_arrays(task_file(tmp_path / "back", "expert", TASKS[0]))
+    back = read_arrays(task_file(tmp_path / "back", "expert", TASKS[0]), COMPOSUITE)
     first, second = EPISODES[TASKS[0]]
     states, _ = COMPOSUITE.split_ids(back["observations"])
     np.testing.assert_array_equal(states[:6], first.states)
@@ -167,7 +166,7 @@ def test_a_robomimic_file_gives_its_demonstrations(tmp_path):
 def test_a_mask_of_a_robomimic_file_chooses_demonstrations(tmp_path):
     path = _robomimic(tmp_path, next_obs=False)
     import_data("robomimic", path, TASKS[0].name, KEYS, "good", data_path=tmp_path / "back")
-    assert len(read_arrays(task_file(tmp_path / "back", "expert", TASKS[0]))["rewards"]) == 4
+    assert len(read_arrays(task_file(tmp_path / "back", "expert", TASKS[0]), COMPOSUITE)["rewards"]) == 4
 
 
 # Layouts of others
@@ -195,7 +194,7 @@ def test_named_observations_of_a_minari_set_are_joined_in_the_order_asked_for(tm
     space = spaces.Dict({key: spaces.Box(-np.inf, np.inf, part.shape[1:], np.float32) for key, part in parts.items()})
     folder = _minari_of(tmp_path, [_buffer(parts)], space)
     import_data("minari", folder, task=TASKS[0].name, keys=KEYS, data_path=tmp_path / "back")
-    back = read_arrays(task_file(tmp_path / "back", "expert", TASKS[0]))
+    back = read_arrays(task_file(tmp_path / "back", "expert", TASKS[0]), COMPOSUITE)
     np.testing.assert_array_equal(COMPOSUITE.split_ids(back["observations"])[0], states)
     assert back["successes"].tolist() == [0, 0, 1, 1], "a step of reward 1; the last row is what came after it"
     assert back["rewards"].tolist() == [0, 0.5, 1, 0]
@@ -219,7 +218,7 @@ def test_demonstrations_without_rewards_are_solved_by_their_last_step_where_that
     with pytest.raises(DataError, match=r"neither next\.reward nor next\.success; expected one, or --dem"):
         import_data("lerobot", folder, data_path=tmp_path / "back")
     import_data("lerobot", folder, demonstrations=True, data_path=tmp_path / "back")
-    back = read_arrays(task_file(tmp_path / "back", "expert", TASKS[0]))
+    back = read_arrays(task_file(tmp_path / "back", "expert", TASKS[0]), COMPOSUITE)
     for key in ("rewards", "successes", "terminals"):
         assert np.flatnonzero(back[key]).tolist() == [5, 9]
 
@@ -228,7 +227,7 @@ def test_lists_of_variable_length_are_read_like_those_of_fixed_length(tmp_path):
     folder = _lerobot(tmp_path)
     _rewrite(folder, lambda frames: frames)  # pandas writes lists
     import_data("lerobot", folder, data_path=tmp_path / "back")
-    back, data = (read_arrays(task_file(tmp_path / name, "expert", TASKS[0])) for name in ("back", "data"))
+    back, data = (read_arrays(task_file(tmp_path / name, "expert", TASKS[0]), COMPOSUITE) for name in ("back", "data"))
     np.testing.assert_array_equal(back["observations"], data["observations"])
 
 
@@ -351,7 +350,7 @@ def test_a_lerobot_task_that_is_none_of_the_family_is_told_with_the_way_out(tmp_
     with pytest.raises(TaskError, match=r"'pick up the cup' has 1 parts.*; --task says which it is"):
         import_data("lerobot", folder, data_path=tmp_path / "back")
     import_data("lerobot", folder, task=TASKS[1].name, data_path=tmp_path / "back")
-    assert len(read_arrays(task_file(tmp_path / "back", "expert", TASKS[1]))["rewards"]) == 15
+    assert len(read_arrays(task_file(tmp_path / "back", "expert", TASKS[1]), COMPOSUITE)["rewards"]) == 15
 
 
 def _link(folder):

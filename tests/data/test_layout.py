@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from offline_compositional_rl_datasets.layout import COMPOSUITE, Factor, FactoredLayout
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
+from offline_compositional_rl_datasets.layout import Factor, FactoredLayout
 from offline_compositional_rl_datasets.transitions import Transitions
 from tests.benchmark_axes import benchmark_axes
 

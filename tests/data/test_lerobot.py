@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from envs.recording import CollectConfig, record
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from offline_compositional_rl_datasets.export import Card
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
 from offline_compositional_rl_datasets.lerobot import joined, statistics, write_lerobot
-from offline_compositional_rl_datasets.task import Task
 from runtime.errors import ConfigError, DataError, StateError
 from scripts.export_data import main as export_data
 
-TASKS = [Task.parse("IIWA_Box_None_Push"), Task.parse("IIWA_Plate_None_Shelf")]
+TASKS = [CompoSuiteTask.parse("IIWA_Box_None_Push"), CompoSuiteTask.parse("IIWA_Plate_None_Shelf")]
 LENGTHS = {TASKS[0]: (6, 4), TASKS[1]: (5,)}
 
 
@@ -124,14 +124,15 @@ def test_the_command_makes_a_set_per_robot_or_nothing(episodes, tmp_path):
     (run,) = record(TASKS[0], CollectConfig(episodes=1, horizon=30), [0], lambda observations: np.zeros((1, 8)))
     names = ["IIWA_Box_None_Push", "Jaco_Box_None_Push"]
     for name in names:
-        write_expert(task_file(tmp_path, "expert", Task.parse(name)), run.episodes, Task.parse(name))
+        task = CompoSuiteTask.parse(name)
+        write_expert(task_file(tmp_path, "expert", task), run.episodes, task)
     export_data(tmp_path / "out", tasks=tuple(names), data_path=tmp_path, format="lerobot")
     for robot, name in zip(("IIWA", "Jaco"), names, strict=True):
         folder = tmp_path / "out" / "lerobot" / f"composuite_{robot.lower()}_expert"
         assert json.loads((folder / "meta/info.json").read_text())["robot_type"] == robot
         assert pandas.read_parquet(folder / "meta/tasks.parquet").index.tolist() == [name]
 
-    damaged = Task.parse(names[0])
+    damaged = CompoSuiteTask.parse(names[0])
     write_expert(task_file(tmp_path, "expert", damaged), episodes[TASKS[0]], damaged)
     with pytest.raises(DataError, match=r"data\.hdf5"):
         export_data(tmp_path / "none", tasks=tuple(names), data_path=tmp_path, format="lerobot")

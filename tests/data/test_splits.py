@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offline_compositional_rl_datasets.splits import Split, load_split, sample_tasks, save_split
-from offline_compositional_rl_datasets.task import OBJECTS, Task, all_tasks
+from offline_compositional_rl_datasets.composuite import OBJECTS, CompoSuiteTask, all_tasks
+from offline_compositional_rl_datasets.composuite_splits import sample_tasks
+from offline_compositional_rl_datasets.splits import Split, load_split, save_split
 from runtime.errors import ConfigError, DataError
 from runtime.paths import machine_settings
 from tests.benchmark_axes import benchmark_axes
@@ -18,7 +19,7 @@ TASKS = len(all_tasks())
 
 
 def test_the_component_wise_split_is_the_papers():
-    split = load_split(TASKS_PATH, "component-wise", 0)
+    split = load_split(CompoSuiteTask, TASKS_PATH, "component-wise", 0)
     assert len(split.train) == len(split.test) == 32
     assert {task.robot for task in (*split.train, *split.test)} == {"IIWA"}
     assert len({*split.train, *split.test}) == 64
@@ -30,7 +31,7 @@ def test_the_component_wise_split_is_the_papers():
 
 
 def test_the_demo_holds_out_combinations_whose_elements_it_has_all_seen():
-    split = load_split(TASKS_PATH, "demo", 0)
+    split = load_split(CompoSuiteTask, TASKS_PATH, "demo", 0)
     for axis in ("object", "obstacle", "objective"):
         seen = {getattr(task, axis) for task in split.train}
         assert {getattr(task, axis) for task in split.test} <= seen
@@ -78,7 +79,7 @@ def test_a_split_that_cannot_be_is_refused(arguments, message):
 def test_a_split_file_reads_back(tmp_path):
     split = Split(tuple(all_tasks()[:3]), tuple(all_tasks()[3:5]))
     save_split(tmp_path / "kind" / "split_7.json", split)
-    assert load_split(tmp_path, "kind", 7) == split
+    assert load_split(CompoSuiteTask, tmp_path, "kind", 7) == split
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_a_malformed_split_file_is_named(tmp_path, content, message):
     path.parent.mkdir()
     path.write_text(content)
     with pytest.raises(DataError, match=message) as error:
-        load_split(tmp_path, "kind", 0)
+        load_split(CompoSuiteTask, tmp_path, "kind", 0)
     assert str(path) in str(error.value)
 
 
@@ -118,6 +119,7 @@ def test_so_many_first_tasks_as_a_split_does_not_have_are_refused(num_train):
 
 def test_a_missing_split_lists_the_kinds_there_are():
     with pytest.raises(DataError, match="component-wise"):
-        load_split(TASKS_PATH, "component-wize", 0)
+        load_split(CompoSuiteTask, TASKS_PATH, "component-wize", 0)
     assert isinstance(TASKS_PATH, Path)
-    assert Task.parse("IIWA_Box_None_Push") in load_split(TASKS_PATH, "component-wise", 0).train
+    split = load_split(CompoSuiteTask, TASKS_PATH, "component-wise", 0)
+    assert CompoSuiteTask.parse("IIWA_Box_None_Push") in split.train

@@ -7,18 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.state_transform import (
     EXPLORERS_LEAST_STD,
     STD_OFFSET,
     StateTransform,
     canonicalise,
 )
-from offline_compositional_rl_datasets.task import Task
 from runtime.errors import DataError
 from tests.data.test_layout import FINITE
 
-TASK = Task.parse("IIWA_Plate_ObjectDoor_Shelf")
+TASK = CompoSuiteTask.parse("IIWA_Plate_ObjectDoor_Shelf")
 STATES = np.random.default_rng(0).normal(3.0, 2.0, size=(50, COMPOSUITE.state_dim)).astype(np.float32)
 
 

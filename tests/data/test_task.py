@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offline_compositional_rl_datasets.task import AXES, Task, all_tasks
+from offline_compositional_rl_datasets.composuite import AXES, CompoSuiteTask, all_tasks
 from runtime.errors import TaskError
 
 TASKS = st.sampled_from(all_tasks())
@@ -13,7 +13,7 @@ TASKS = st.sampled_from(all_tasks())
 
 @given(TASKS)
 def test_a_name_parses_back_to_its_task(task):
-    assert Task.parse(task.name) == task
+    assert CompoSuiteTask.parse(task.name) == task
 
 
 @given(TASKS)
@@ -32,10 +32,10 @@ def test_there_is_a_task_for_every_combination_of_elements():
 
 def test_an_unknown_element_is_named_with_the_nearest_known_one():
     with pytest.raises(TaskError, match=r"unknown objective 'Pickplace'.*did you mean 'PickPlace'"):
-        Task.parse("IIWA_Box_None_Pickplace")
+        CompoSuiteTask.parse("IIWA_Box_None_Pickplace")
 
 
 @pytest.mark.parametrize("name", ["", "IIWA", "IIWA_Box_None", "IIWA_Box_None_Push_Push"])
 def test_a_name_with_another_number_of_parts_is_refused(name):
     with pytest.raises(TaskError, match="expected Robot_Object_Obstacle_Objective"):
-        Task.parse(name)
+        CompoSuiteTask.parse(name)

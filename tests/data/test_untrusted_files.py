@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 from offline_compositional_rl_datasets.check import check_task
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import KEYS, read_expert, task_file
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples
-from offline_compositional_rl_datasets.task import Task
 from runtime.errors import DataError
 from runtime.hdf5 import attribute, find, open_hdf5, read
 
-TASK = Task.parse("IIWA_Box_None_Push")
+TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
 ROWS = 40
 
 

@@ -17,9 +17,8 @@ from diffusion.mlp import GRAPH, ElementMLP
 from diffusion.model import DiffusionModel
 from diffusion.pool import Pool
 from diffusion.train import train
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import AXES, COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.splits import load_split
-from offline_compositional_rl_datasets.task import AXES, Task
 from pipeline.loop.config import PipelineConfig, load_pipeline_config
 from runtime.errors import ConfigError
 from runtime.program import PROJECT_ROOT
@@ -32,7 +31,7 @@ SMALL = {
     "monolithic": DenoiserConfig(kind="monolithic", hidden=32, depth=2),
     "compositional": DenoiserConfig(kind="compositional", hidden=2, depth=2),
 }
-TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "Panda_Plate_GoalWall_Shelf")]
+TASKS = [CompoSuiteTask.parse(name) for name in ("IIWA_Box_None_Push", "Panda_Plate_GoalWall_Shelf")]
 
 
 def _size(config):
@@ -105,7 +104,9 @@ def test_a_batch_of_several_tasks_equals_its_tasks_one_at_a_time(kind):
 def test_all_parameters_take_part_in_training(kind):
     network = _randomised(kind)
     count = max(map(len, AXES.values()))  # tasks that show every element
-    tasks = [Task(**{axis: elements[i % len(elements)] for axis, elements in AXES.items()}) for i in range(count)]
+    tasks = [
+        CompoSuiteTask(**{axis: elements[i % len(elements)] for axis, elements in AXES.items()}) for i in range(count)
+    ]
     conditions = torch.from_numpy(np.stack([task.one_hot for task in tasks]))
     network(torch.randn(count, 164), torch.linspace(-1, 1, count), conditions).square().sum().backward()
     for name, parameter in network.named_parameters():
@@ -178,5 +179,6 @@ def test_the_entry_points_are_one_program_with_other_defaults(script, denoiser, 
     assert (opened[1].denoiser, opened[1].num_train, opened[1].network.kind) == ("compositional", 3, "compositional")
     assert inspect.signature(script.main) == inspect.signature(iiwa_dit.main)
     assert f"[{denoiser}]" in script.main.__doc__
-    tasks = load_split(PROJECT_ROOT / "offline_compositional_rl_datasets" / "_train_test_splits", split, 0)
+    folder = PROJECT_ROOT / "offline_compositional_rl_datasets" / "_train_test_splits"
+    tasks = load_split(CompoSuiteTask, folder, split, 0)
     assert len(tasks.train) >= num_train

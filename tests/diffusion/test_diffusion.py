@@ -17,15 +17,14 @@ from diffusion.normalizer import Normalizer, scales
 from diffusion.pool import Pool
 from diffusion.samplers import evaluations, noise_levels, sample
 from diffusion.train import dimension_weights, learning_rate, parameter_groups, train
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import OBJECTS, Task
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, OBJECTS, CompoSuiteTask
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import ConfigError, DataError
 from tests.benchmark_axes import benchmark_axes
 
 CPU = torch.device("cpu")
 SMALL = DenoiserConfig(hidden=16, depth=2, heads=2)
-TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf")]
+TASKS = [CompoSuiteTask.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf")]
 
 
 def _random_transitions(task, rows, seed):

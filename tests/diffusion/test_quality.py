@@ -8,9 +8,8 @@ import pytest
 
 from diffusion.config import QualityConfig
 from diffusion.quality import Marginals, assess, factor_distances, load_marginals, save_marginals
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
 from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.plan import generation_stages, policy_stages, rejected
 from pipeline.loop.run import Run
@@ -20,8 +19,9 @@ from runtime.errors import DataError
 from runtime.program import PROJECT_ROOT
 from tests.benchmark_axes import benchmark_axes
 
-TRAIN = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf", "Jaco_Box_GoalWall_Push")]
-TARGET = Task.parse("IIWA_Box_GoalWall_Push")
+NAMES = ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf", "Jaco_Box_GoalWall_Push")
+TRAIN = [CompoSuiteTask.parse(name) for name in NAMES]
+TARGET = CompoSuiteTask.parse("IIWA_Box_GoalWall_Push")
 RNG = np.random.default_rng(0)
 
 
@@ -76,7 +76,7 @@ def test_a_shift_is_measured_in_standard_deviations(marginals):
 
 def test_only_training_tasks_that_share_the_element_count():
     parts = [_set(1000, seed=0), _set(1000, shift=5.0, seed=1)]
-    tasks = [Task.parse("IIWA_Box_None_Push"), Task.parse("IIWA_Plate_None_Shelf")]
+    tasks = [CompoSuiteTask.parse("IIWA_Box_None_Push"), CompoSuiteTask.parse("IIWA_Plate_None_Shelf")]
     marginals = Marginals.of(np.concatenate(parts), np.repeat([0, 1], 1000), np.stack([t.one_hot for t in tasks]))
     plate = factor_distances(_set(1000, seed=2), tasks[1].one_hot, COMPOSUITE, marginals)
     box = factor_distances(_set(1000, seed=2), tasks[0].one_hot, COMPOSUITE, marginals)
@@ -132,7 +132,7 @@ def test_the_marginals_travel_beside_the_generator(tmp_path, marginals):
 
 @benchmark_axes
 def test_real_expert_data_break_no_rule(shared):
-    task = Task.parse("IIWA_Box_None_Push")
+    task = CompoSuiteTask.parse("IIWA_Box_None_Push")
     matrix = read_expert(find_task_file(shared / "expert_data", "expert", task), task).to_matrix(
         timeouts_as_terminals=False
     )

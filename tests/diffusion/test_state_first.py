@@ -15,14 +15,13 @@ from diffusion.partial import PartialSamples
 from diffusion.pool import Pool
 from diffusion.state_first import Parts
 from diffusion.train import train
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import ConfigError
 
 CPU = torch.device("cpu")
 SMALL = DenoiserConfig(hidden=16, depth=1, heads=2, order="state_first")
-TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf")]
+TASKS = [CompoSuiteTask.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf")]
 PARTS = Parts.of(COMPOSUITE)
 
 

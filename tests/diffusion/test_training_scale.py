@@ -14,7 +14,7 @@ from diffusion.feed import Feed
 from diffusion.normalizer import Normalizer
 from diffusion.pool import Pool
 from diffusion.train import train
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from runtime import interrupt
 from runtime.errors import ConfigError
 from runtime.metrics import read_metrics

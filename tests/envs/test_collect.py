@@ -17,6 +17,7 @@ from envs.experts import PublishedExpert, best_policy, expert_for
 from envs.qualities import config_of_kind, medium_share
 from envs.recording import CollectConfig, record
 from offline_compositional_rl_datasets.check import check_folder, check_task
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import (
     Episode,
     join_expert,
@@ -25,13 +26,11 @@ from offline_compositional_rl_datasets.hdf5 import (
     task_file,
     write_expert,
 )
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
 from runtime.atomic import artifact_info, commit_artifact, side_file
 from runtime.errors import ConfigError, DataError, StateError
 from tests.conftest import ROOT, SHARED
 
-PUSH = Task.parse("IIWA_Box_None_Push")
+PUSH = CompoSuiteTask.parse("IIWA_Box_None_Push")
 POLICIES = SHARED / "ppo_policies"
 needs_policies = pytest.mark.skipif(not POLICIES.is_dir(), reason="needs the published policies in shared/ppo_policies")
 
@@ -41,7 +40,7 @@ def still(observations):
 
 
 def test_collected_data_is_the_same_whoever_collects_it(tmp_path):
-    tasks = [PUSH, Task.parse("IIWA_Box_None_Trashcan")]
+    tasks = [PUSH, CompoSuiteTask.parse("IIWA_Box_None_Trashcan")]
     config = CollectConfig(episodes=6, horizon=6)
     collect(tasks, config, tmp_path / "one", workers=1)
     collect(tasks, config, tmp_path / "two", workers=2)
@@ -79,12 +78,12 @@ def test_a_killed_recording_process_is_told_and_costs_no_other_part(tmp_path):
         "import os, envs.collect as c\n"
         "from pathlib import Path\n"
         "from envs.recording import CollectConfig\n"
-        "from offline_compositional_rl_datasets.task import Task\n"
+        "from offline_compositional_rl_datasets.composuite import CompoSuiteTask\n"
         "from runtime.errors import run_main\n"
         "record = c.record\n"
         "c.record = lambda task, config, numbers, expert: (\n"
         "    record(task, config, numbers, expert) if numbers[0] == 0 else os._exit(9))\n"
-        f"task, config = Task.parse({PUSH.name!r}), CollectConfig(episodes=10, horizon=6)\n"
+        f"task, config = CompoSuiteTask.parse({PUSH.name!r}), CollectConfig(episodes=10, horizon=6)\n"
         "if __name__ == '__main__':\n"
         f"    run_main(lambda: c.collect([task], config, Path({str(tmp_path)!r})))\n"
     )
@@ -120,10 +119,11 @@ def test_a_killed_collection_goes_on_with_the_parts_that_were_done(tmp_path):
         "import os, envs.collect as c\n"
         "from pathlib import Path\n"
         "from envs.recording import CollectConfig\n"
-        "from offline_compositional_rl_datasets.task import Task\n"
+        "from offline_compositional_rl_datasets.composuite import CompoSuiteTask\n"
         "c._join = lambda *_: os._exit(9)\n"
         f"if __name__ == '__main__':\n"
-        f"    c.collect([Task.parse({PUSH.name!r})], CollectConfig(episodes=12, horizon=6), Path({str(tmp_path)!r}))\n"
+        f"    task, folder = CompoSuiteTask.parse({PUSH.name!r}), Path({str(tmp_path)!r})\n"
+        "    c.collect([task], CollectConfig(episodes=12, horizon=6), folder)\n"
     )
     script = tmp_path / "killed.py"
     script.write_text(program)
@@ -136,11 +136,11 @@ def test_a_killed_collection_goes_on_with_the_parts_that_were_done(tmp_path):
     commit_artifact(parts[0], lambda temporary: write_expert(temporary, [marked], PUSH), info)
     parts[1].unlink()
     collect([PUSH], config, tmp_path)
-    actions = read_arrays(path)["actions"]
+    actions = read_arrays(path, COMPOSUITE)["actions"]
     assert (actions[:4] == 0.5).all(), "a part that was done is taken as it is"
     whole = tmp_path / "whole"
     collect([PUSH], config, whole)
-    rest = read_arrays(task_file(whole, "expert", PUSH))["actions"][30:]
+    rest = read_arrays(task_file(whole, "expert", PUSH), COMPOSUITE)["actions"][30:]
     np.testing.assert_array_equal(actions[4:], rest, err_msg="the others are as ever")
 
 
@@ -160,7 +160,7 @@ def test_a_collection_that_cannot_be_is_refused():
 
 
 def test_shoves_do_not_end_the_runs_of_push_by_lifting_and_they_stay_at_its_goal():
-    task = Task.parse("IIWA_Plate_GoalWall_Push")
+    task = CompoSuiteTask.parse("IIWA_Plate_GoalWall_Push")
     config = CollectConfig(horizon=600)
     runs = record(task, config, range(6), expert_for(task))
     assert sum(run.success for run in runs) >= 3, "one, where shoves lift it"
@@ -170,7 +170,7 @@ def test_shoves_do_not_end_the_runs_of_push_by_lifting_and_they_stay_at_its_goal
 
 @pytest.mark.parametrize(("objective", "longer"), [("PickPlace", True), ("Trashcan", False)])
 def test_runs_stay_longer_where_the_object_is_held_at_its_goal(objective, longer):
-    task, config = Task.parse(f"IIWA_Box_None_{objective}"), CollectConfig(horizon=600)
+    task, config = CompoSuiteTask.parse(f"IIWA_Box_None_{objective}"), CollectConfig(horizon=600)
     solved = [
         sum(episode.successes.sum() for episode in run.episodes)
         for run in record(task, config, [0, 1], expert_for(task))
@@ -203,18 +203,19 @@ def test_files_are_joined_row_by_row(tmp_path):
     for name in ("a", "b"):
         collect([PUSH], CollectConfig(episodes=1, horizon=5, seed=ord(name)), tmp_path / name)
     parts = [task_file(tmp_path / name, "expert", PUSH) for name in ("a", "b")]
-    join_expert(parts, tmp_path / "joined.hdf5")
-    joined = read_arrays(tmp_path / "joined.hdf5")
+    join_expert(parts, tmp_path / "joined.hdf5", COMPOSUITE)
+    joined = read_arrays(tmp_path / "joined.hdf5", COMPOSUITE)
     for key, array in joined.items():
-        np.testing.assert_array_equal(array, np.concatenate([read_arrays(part)[key] for part in parts]), err_msg=key)
+        single = np.concatenate([read_arrays(part, COMPOSUITE)[key] for part in parts])
+        np.testing.assert_array_equal(array, single, err_msg=key)
     assert joined["timeouts"].sum() == 2
 
 
 def test_a_good_file_is_fit_for_use_and_a_missing_one_is_named(tmp_path):
     collect([PUSH], CollectConfig(episodes=2, horizon=5), tmp_path)
-    good, missing = check_folder(tmp_path, "expert", [PUSH, Task.parse("IIWA_Box_None_Shelf")])
+    good, missing = check_folder(tmp_path, "expert", [PUSH, CompoSuiteTask.parse("IIWA_Box_None_Shelf")])
     assert (good.rows, good.episodes, good.faults) == (10, 2, ())
-    rewards = read_arrays(good.path)["rewards"]
+    rewards = read_arrays(good.path, COMPOSUITE)["rewards"]
     assert good.mean_return == pytest.approx(rewards.sum() / 2)
     assert (good.run_success, good.run_return) == (0.0, pytest.approx(rewards.sum() / 2)), "without shoves"
     assert missing.faults == ("missing",)
@@ -265,7 +266,7 @@ def test_an_array_of_another_kind_is_told_and_not_read(tmp_path, key, value, fau
 
 def test_a_file_of_another_task_or_of_no_format_is_told(tmp_path):
     collect([PUSH], CollectConfig(episodes=1, horizon=5), tmp_path)
-    other = Task.parse("IIWA_Box_None_Shelf")
+    other = CompoSuiteTask.parse("IIWA_Box_None_Shelf")
     target = task_file(tmp_path, "expert", other)
     target.parent.mkdir()
     target.write_bytes(task_file(tmp_path, "expert", PUSH).read_bytes())
@@ -301,7 +302,7 @@ def _network(path):
 def test_a_published_policy_acts_through_the_modules_of_its_task(tmp_path):
     path = tmp_path / "default_224/comp/s0/pyt_save/state_dicts.pt"
     model = _network(path)
-    task = Task.parse("Panda_Plate_GoalWall_Trashcan")  # positions 2, 2, 3, 3 of the one-hots
+    task = CompoSuiteTask.parse("Panda_Plate_GoalWall_Trashcan")  # positions 2, 2, 3, 3 of the one-hots
     state = np.random.default_rng(0).normal(size=(5, COMPOSUITE.state_dim)).astype(np.float32)
 
     def layer(x, node, part, module, i):
@@ -338,7 +339,7 @@ def test_a_file_that_is_no_published_policy_is_refused(tmp_path):
 
 @needs_policies
 def test_a_published_policy_reaches_its_published_return():
-    task = Task.parse("IIWA_Box_None_PickPlace")
+    task = CompoSuiteTask.parse("IIWA_Box_None_PickPlace")
     path = POLICIES / "default_224/comp/s2/pyt_save/state_dicts.pt"
     config = CollectConfig(noise=0.0, shove_every=0, slip=0.0, linger=500)
     (run,) = record(task, config, [0], PublishedExpert(path, task))

@@ -14,7 +14,7 @@ import torch
 import envs
 from envs.pool import EnvPool
 from envs.robomimic.task import RobomimicTask
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from runtime.errors import DataError
 
 COMPOSUITE = ["IIWA_Plate_ObjectWall_Shelf", "Kinova3_Box_None_Push", "Panda_Hollowbox_ObjectDoor_PickPlace"]
@@ -192,7 +192,7 @@ def test_wrappers_are_copied_with_the_environment(name):
 
 
 def test_environments_side_by_side_in_one_process_are_copied():
-    with EnvPool(Task.parse(COMPOSUITE[0]), 2, horizon=9) as vector:
+    with EnvPool(CompoSuiteTask.parse(COMPOSUITE[0]), 2, horizon=9) as vector:
         vector.reset([1, 2])
         actions = np.full((2, 8), 0.3)
         vector.step(actions)

@@ -12,8 +12,7 @@ import envs
 from envs.experts import expert_for
 from envs.experts.kinematics import arm_of
 from envs.recording import CollectConfig, record
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, ROBOTS, CompoSuiteTask, all_tasks
 from runtime.errors import ConfigError, DataError
 from runtime.program import PROJECT_ROOT
 from scripts import render_task
@@ -81,7 +80,7 @@ def test_a_seed_decides_the_episode():
 
 
 def test_task_ids_stand_in_the_observation_where_the_layout_says():
-    task = Task.parse(SOME[3])
+    task = CompoSuiteTask.parse(SOME[3])
     with_ids = envs.make(task, task_ids=True).reset(seed=1)[0]
     without = envs.make(task).reset(seed=1)[0]
     states, ids = COMPOSUITE.split_ids(with_ids)
@@ -153,7 +152,7 @@ def test_a_second_environment_of_a_task_shares_the_physics_model():
 
 @pytest.mark.parametrize("robot", ROBOTS)
 def test_forward_kinematics_and_jacobian_agree_with_the_simulator(robot):
-    env = envs.make(Task(robot, "Box", "None", "PickPlace"))
+    env = envs.make(CompoSuiteTask(robot, "Box", "None", "PickPlace"))
     env.reset(seed=0)
     data, model = env.simulation.data, env.simulation.model
     q = np.random.default_rng(0).uniform(-1, 1, 7)
@@ -168,7 +167,7 @@ def test_forward_kinematics_and_jacobian_agree_with_the_simulator(robot):
 
 
 def test_an_expert_refuses_observations_with_task_ids_or_without_a_batch():
-    expert = expert_for(Task.parse(SOME[0]))
+    expert = expert_for(CompoSuiteTask.parse(SOME[0]))
     for shape in ((1, COMPOSUITE.observation_dim), (77,)):
         with pytest.raises(ValueError, match=r"expected \(B, 77\)"):
             expert(np.zeros(shape))
@@ -218,7 +217,7 @@ def test_the_task_to_film_may_stand_first():
 
 
 def test_the_experts_see_a_batch_as_its_rows():
-    task = Task.parse("IIWA_Box_ObjectWall_Trashcan")
+    task = CompoSuiteTask.parse("IIWA_Box_ObjectWall_Trashcan")
     env = envs.make(task)
     expert = expert_for(task)
     states = np.stack([env.reset(seed=seed)[0] for seed in range(4)])
@@ -230,7 +229,7 @@ def test_the_experts_see_a_batch_as_its_rows():
 
 @pytest.mark.parametrize("name", ["IIWA_Box_None_PickPlace", "IIWA_Box_GoalWall_Trashcan", "IIWA_Box_ObjectDoor_Push"])
 def test_the_scripted_expert_solves_its_task(name):
-    task = Task.parse(name)
+    task = CompoSuiteTask.parse(name)
     runs = record(task, CollectConfig(noise=0.0, shove_every=0, slip=0.0), [0, 1], expert_for(task))
     assert all(run.success for run in runs)
     for run in runs:
@@ -242,7 +241,7 @@ def test_the_scripted_expert_solves_its_task(name):
 
 def test_shoves_are_not_recorded_but_what_follows_them_is():
     config = CollectConfig(horizon=120, shove_every=20, shove_steps=8, slip=0.0)
-    task = Task.parse("IIWA_Box_None_Push")
+    task = CompoSuiteTask.parse("IIWA_Box_None_Push")
     (run,) = record(task, config, [3], expert_for(task))
     lengths = [len(episode.rewards) for episode in run.episodes]
     assert len(lengths) > 3
@@ -253,7 +252,7 @@ def test_shoves_are_not_recorded_but_what_follows_them_is():
 
 
 def test_after_a_slip_open_fingers_about_the_object_close():
-    task = Task.parse("IIWA_Box_None_PickPlace")
+    task = CompoSuiteTask.parse("IIWA_Box_None_PickPlace")
     runs = record(task, CollectConfig(noise=0.0, shove_every=0, slip=0.3), [0, 2, 3], expert_for(task))
     for run in runs:
         assert len(run.episodes) > 1, "a slip starts a new episode"

@@ -15,7 +15,7 @@ from envs.experts.kinematics import SOFTNESS, STRIDE, arm_of, hand_rotation, ori
 from envs.experts.targets import AIMS
 from envs.pool import EnvPool
 from envs.recording import CollectConfig, record
-from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
+from offline_compositional_rl_datasets.composuite import ROBOTS, CompoSuiteTask, all_tasks
 
 
 @pytest.mark.parametrize("robot", ROBOTS)
@@ -62,7 +62,7 @@ def test_compiled_inverse_kinematics_equals_the_same_steps_in_numpy():
 
 def test_every_task_has_an_expert_that_answers_within_the_limits():
     for robot in ROBOTS:
-        observation, _ = envs.make(Task(robot, "Box", "None", "PickPlace")).reset(seed=0)
+        observation, _ = envs.make(CompoSuiteTask(robot, "Box", "None", "PickPlace")).reset(seed=0)
         for task in all_tasks():
             if task.robot == robot:
                 action = expert_for(task)(observation[None])
@@ -84,7 +84,7 @@ def test_every_task_has_an_expert_that_answers_within_the_limits():
     ],
 )
 def test_experts_of_each_part_solve_their_task_in_half_an_episode(name):
-    task = Task.parse(name)
+    task = CompoSuiteTask.parse(name)
     group = EnvPool(task, 2, horizon=240)
     expert, observations = expert_for(task), group.reset([0, 1])
     solved = np.zeros(2, dtype=bool)
@@ -114,7 +114,7 @@ def test_experts_of_each_part_solve_their_task_in_half_an_episode(name):
     ],
 )
 def test_experts_do_not_get_stuck_where_they_once_did(name, seed):
-    task = Task.parse(name)
+    task = CompoSuiteTask.parse(name)
     environment, expert = envs.make(task, horizon=450), expert_for(task)
     observation, _ = environment.reset(seed=seed)
     done = solved = False
@@ -135,6 +135,6 @@ def test_an_object_that_dropped_into_the_can_is_left_alone_wherever_in_it_it_lie
 
 
 def test_a_dumbbell_thrown_off_its_path_round_the_goal_wall_still_gets_onto_the_shelf():
-    task = Task.parse("IIWA_Dumbbell_GoalWall_Shelf")
+    task = CompoSuiteTask.parse("IIWA_Dumbbell_GoalWall_Shelf")
     runs = record(task, CollectConfig(horizon=600), [8, 10, 14], expert_for(task))
     assert all(run.success for run in runs)

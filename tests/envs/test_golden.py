@@ -12,9 +12,8 @@ import envs
 from envs.composuite.placement import goal_position, obstacle_pose, sample_object_position
 from envs.composuite.scene import drawn_model, physics_model
 from envs.parity import Replay, load_trace
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, ROBOTS, CompoSuiteTask, all_tasks
 from offline_compositional_rl_datasets.state_transform import canonicalise
-from offline_compositional_rl_datasets.task import ROBOTS, Task, all_tasks
 from tests.benchmark_axes import benchmark_axes
 from tests.conftest import SHARED
 
@@ -41,7 +40,7 @@ def _names(model, kind, count):
 @needs_golden
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_has_the_parts_of_the_original_in_its_order(name):
-    model, golden = drawn_model(Task.parse(name)), _golden(name)
+    model, golden = drawn_model(CompoSuiteTask.parse(name)), _golden(name)
     for key, count in golden["sizes"].items():
         if key != "nmesh":  # meshes of parts that are drawn only
             assert getattr(model, key) == count, key
@@ -53,7 +52,7 @@ def test_a_model_has_the_parts_of_the_original_in_its_order(name):
 @needs_golden
 @pytest.mark.parametrize("name", MODELS)
 def test_a_models_options_are_those_of_the_original(name):
-    option, golden = drawn_model(Task.parse(name)).opt, _golden(name)["option"]
+    option, golden = drawn_model(CompoSuiteTask.parse(name)).opt, _golden(name)["option"]
     for key, value in golden.items():
         np.testing.assert_allclose(getattr(option, key), value, rtol=0, atol=1e-15, err_msg=key)
 
@@ -61,7 +60,7 @@ def test_a_models_options_are_those_of_the_original(name):
 @needs_golden
 @pytest.mark.parametrize("name", MODELS)
 def test_bodies_and_geoms_equal_the_originals(name):
-    model, golden = drawn_model(Task.parse(name)), _golden(name)
+    model, golden = drawn_model(CompoSuiteTask.parse(name)), _golden(name)
     for body in golden["bodies"]:
         index = model.body(body["name"]).id
         for key, array in (("mass", model.body_mass), ("inertia", model.body_inertia), ("pos", model.body_pos)):
@@ -80,7 +79,7 @@ def test_bodies_and_geoms_equal_the_originals(name):
 @needs_golden
 @pytest.mark.parametrize("name", MODELS)
 def test_arm_gripper_and_motors_equal_the_originals(name):
-    model, golden = drawn_model(Task.parse(name)), _golden(name)
+    model, golden = drawn_model(CompoSuiteTask.parse(name)), _golden(name)
     for joint in golden["robot"]["joints"]:
         i = model.joint(joint["name"]).id
         np.testing.assert_allclose(model.jnt_range[i], joint["range"], atol=1e-12)
@@ -105,7 +104,7 @@ def test_arm_gripper_and_motors_equal_the_originals(name):
     ],
 )
 def test_the_model_that_is_stepped_moves_as_the_whole_one_does_to_the_last_bit(name):
-    whole, stepped = drawn_model(Task.parse(name)), physics_model(Task.parse(name))
+    whole, stepped = drawn_model(CompoSuiteTask.parse(name)), physics_model(CompoSuiteTask.parse(name))
     assert stepped.ngeom < whole.ngeom and stepped.nmesh < whole.nmesh
     for field in (
         "body_mass",
@@ -134,7 +133,7 @@ def test_objects_start_where_the_original_places_them_with_the_same_seed(robot):
     placements = json.loads((GOLDEN / "placements.json").read_text())["tasks"]
     assert len(placements) == 64
     for name, golden in placements.items():
-        task = Task.parse(f"{robot}_{name}")
+        task = CompoSuiteTask.parse(f"{robot}_{name}")
         for seed, position in enumerate(golden["object"]):
             sampled = sample_object_position(task, np.random.RandomState(seed))
             np.testing.assert_allclose(sampled, position, rtol=0, atol=1e-12, err_msg=f"{task} seed {seed}")
@@ -188,7 +187,7 @@ def test_two_thousand_placements_span_the_recorded_ranges():
     placements = json.loads((GOLDEN / "placements.json").read_text())["tasks"]
     random = np.random.RandomState(7)
     for name in ("Box_None_PickPlace", "Plate_ObjectWall_Shelf", "Hollowbox_ObjectDoor_Push"):
-        task = Task.parse(f"IIWA_{name}")
+        task = CompoSuiteTask.parse(f"IIWA_{name}")
         drawn = np.array([sample_object_position(task, random) for _ in range(2000)])
         np.testing.assert_allclose(drawn.min(axis=0), placements[name]["observed_min"], atol=2e-3)
         np.testing.assert_allclose(drawn.max(axis=0), placements[name]["observed_max"], atol=2e-3)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from envs.pool import UNSEEDED, EnvPool, WorkerError
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from runtime.errors import ConfigError, TaskError
 
-TASK = Task.parse("IIWA_Box_None_PickPlace")
+TASK = CompoSuiteTask.parse("IIWA_Box_None_PickPlace")
 
 
 @pytest.fixture(params=[0, 2], ids=["here", "workers"], scope="module")

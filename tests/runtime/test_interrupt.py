@@ -15,14 +15,13 @@ from diffusion.model import DiffusionModel
 from diffusion.partial import PartialSamples
 from diffusion.pool import Pool
 from diffusion.train import train
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime import interrupt
 from runtime.checkpoint import BackgroundSaver, load_checkpoint, replace_torch
 from runtime.metrics import read_metrics
 
-TASK = Task.parse("IIWA_Box_None_Push")
+TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +33,7 @@ def _nobody_asks():
 
 def _transitions(rows=64):
     matrix = np.random.default_rng(0).normal(size=(rows, COMPOSUITE.transition_dim)).astype(np.float32)
-    return Transitions.from_matrix(matrix, TASK)
+    return Transitions.from_matrix(matrix, TASK, COMPOSUITE)
 
 
 def _ask_after(calls):

@@ -5,16 +5,16 @@ import sys
 
 import pytest
 
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import find_task_file, task_file
 from offline_compositional_rl_datasets.splits import split_file
-from offline_compositional_rl_datasets.task import Task
 from pipeline.stages.offline import DatasetConfig
 from pipeline.stages.online import run_name
 from runtime.errors import ConfigError, TaskError
 from runtime.paths import path_part
 from tests.conftest import ROOT
 
-TASK = Task.parse("IIWA_Box_None_Push")
+TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
 BAD = [
     "",
     ".",
@@ -52,7 +52,7 @@ def test_a_name_that_could_lead_elsewhere_is_refused_wherever_a_path_is_made_of_
         with pytest.raises(ConfigError, match="expected a name of at most 100 letters"):
             make()
     with pytest.raises(TaskError):
-        Task.parse(name)
+        CompoSuiteTask.parse(name)
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,8 @@ from diffusion.distributed import World
 from diffusion.pool import Pool
 from diffusion.train import Training, train
 from envs.pool import EnvPool
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.state_transform import StateTransform
-from offline_compositional_rl_datasets.task import Task
 from runtime import interrupt
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import DataError
@@ -39,7 +38,7 @@ from runtime.metrics import read_metrics
 from tests.corl.test_corl import CPU, TASK, LineWorld, _transitions
 from tests.resuming import expect_anew, expect_equal, stopped
 
-TASKS = [TASK, Task.parse("IIWA_Plate_GoalWall_Shelf")]
+TASKS = [TASK, CompoSuiteTask.parse("IIWA_Plate_GoalWall_Shelf")]
 GENERATOR = TrainConfig(steps=12, small_batch_size=8, log_freq=4, precision="float32")
 POLICY = PolicyConfig(
     max_timesteps=12,

@@ -12,9 +12,8 @@ from diffusion.denoisers import DenoiserConfig, build
 from diffusion.model import DiffusionModel
 from diffusion.train import load_initial
 from envs.experts.published import PublishedExpert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.state_transform import StateTransform
-from offline_compositional_rl_datasets.task import Task
 from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError
 
@@ -162,4 +161,4 @@ def test_a_good_policy_is_loaded_with_its_hidden_velocities(tmp_path):
 def test_a_published_policy_with_other_layers_is_refused_when_it_is_loaded(tmp_path, parameters):
     torch.save({"model": parameters}, tmp_path / "state_dicts.pt")
     with pytest.raises(DataError, match=r"state_dicts\.pt: "):
-        PublishedExpert(tmp_path / "state_dicts.pt", Task.parse("IIWA_Box_None_Push"))
+        PublishedExpert(tmp_path / "state_dicts.pt", CompoSuiteTask.parse("IIWA_Box_None_Push"))

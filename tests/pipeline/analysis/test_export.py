@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from envs.recording import CollectConfig, record
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.export import (
     Card,
     from_minari,
@@ -20,9 +21,7 @@ from offline_compositional_rl_datasets.export import (
     write_minari,
 )
 from offline_compositional_rl_datasets.hdf5 import Episode, read_expert, task_file, write_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import write_samples
-from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.plan import generation_stages
@@ -35,7 +34,7 @@ from runtime.errors import ConfigError, DataError, StateError
 from scripts.export_data import main as export_data
 from scripts.load_example import main as load_example
 
-TASK = Task.parse("IIWA_Box_None_Push")
+TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
 CARD = Card("a title", TASK, "made for a test", "0.50", "CC0-1.0", {"seed": 7})
 
 
@@ -62,11 +61,11 @@ def source(tmp_path):
 
 def _transitions(count=20, seed=0):
     random = np.random.default_rng(seed)
-    return Transitions.from_matrix(random.random((count, 164)).astype(np.float32), TASK)
+    return Transitions.from_matrix(random.random((count, 164)).astype(np.float32), TASK, COMPOSUITE)
 
 
 def test_minaris_own_loader_reads_an_export_back(source, tmp_path):
-    name = minari_id(TASK, "expert")
+    name = minari_id("composuite", TASK, "expert")
     write_minari(source, name, tmp_path / "out", CARD)
     with minari_root(tmp_path / "out"):
         assert name in minari.list_local_datasets()
@@ -84,7 +83,7 @@ def test_minaris_own_loader_reads_an_export_back(source, tmp_path):
 
 
 def test_the_transitions_of_an_export_are_those_that_training_reads(source, tmp_path):
-    name = minari_id(TASK, "expert")
+    name = minari_id("composuite", TASK, "expert")
     back = from_minari(write_minari(source, name, tmp_path / "out", CARD), TASK)
     direct = read_expert(source, TASK, episode_ends="drop")
     for key in ("states", "actions", "rewards", "next_states", "terminals"):
@@ -93,14 +92,14 @@ def test_the_transitions_of_an_export_are_those_that_training_reads(source, tmp_
 
 
 def test_a_card_tells_what_the_data_are(source, tmp_path):
-    write_minari(source, minari_id(TASK, "expert"), tmp_path / "out", CARD)
+    write_minari(source, minari_id("composuite", TASK, "expert"), tmp_path / "out", CARD)
     card = (tmp_path / "out" / "composuite" / TASK.name / "expert-v0" / "README.md").read_text()
     for part in ("made for a test", "2 episodes, 9 steps", "0.50", "CC0-1.0", "proprioception 45:77", "- seed: 7"):
         assert part in card
 
 
 def test_nothing_is_overwritten(source, tmp_path):
-    name = minari_id(TASK, "expert")
+    name = minari_id("composuite", TASK, "expert")
     write_minari(source, name, tmp_path / "out", CARD)
     with pytest.raises(StateError, match="there already"):
         write_minari(source, name, tmp_path / "out", CARD)
@@ -115,12 +114,12 @@ def test_flat_transitions_are_plain_hdf5_with_the_usual_keys(tmp_path):
     with h5py.File(path) as file:
         assert set(file) == {"observations", "actions", "rewards", "next_observations", "terminals", "timeouts"}
         np.testing.assert_array_equal(file["next_observations"][()], transitions.next_states)
-    back = read_flat(path)
+    back = read_flat(path, CompoSuiteTask)
     assert back.task == TASK
     np.testing.assert_array_equal(back.actions, transitions.actions)
     (tmp_path / "other.hdf5").write_bytes(b"no")
     with pytest.raises(DataError, match="not a readable HDF5 file"):
-        read_flat(tmp_path / "other.hdf5")
+        read_flat(tmp_path / "other.hdf5", CompoSuiteTask)
 
 
 def test_the_commands_export_a_run_and_expert_data_and_a_policy_learns_from_both(tmp_path, capsys):
@@ -129,7 +128,7 @@ def test_the_commands_export_a_run_and_expert_data_and_a_policy_learns_from_both
     write_expert(task_file(data, "expert", TASK), runs[0].episodes, TASK)
     export_data(out, tasks=(TASK.name,), data_path=data)
     with minari_root(out / "minari"):
-        dataset = minari.load_dataset(minari_id(TASK, "expert"))
+        dataset = minari.load_dataset(minari_id("composuite", TASK, "expert"))
         environment = dataset.recover_environment()
     assert environment.spec.id == f"CompoSuite/{TASK}-v0"
     assert environment.observation_space == dataset.observation_space
@@ -144,7 +143,7 @@ def test_the_commands_export_a_run_and_expert_data_and_a_policy_learns_from_both
     export_data(out, run=run.folder, licence="CC0-1.0")
     folder = out / "transitions" / target.name / "generated-v0"
     assert "0.70 (7 of 10 episodes) of TD3+BC policies" in (folder / "README.md").read_text()
-    for dataset in (minari_id(TASK, "expert"), f"transitions/{target}/generated-v0/transitions.hdf5"):
+    for dataset in (minari_id("composuite", TASK, "expert"), f"transitions/{target}/generated-v0/transitions.hdf5"):
         load_example(out, dataset, steps=3, episodes=1, horizon=5)
         assert "of 1 episodes solved" in capsys.readouterr().out
 
@@ -170,10 +169,10 @@ def test_a_card_says_who_acted(tmp_path, policy, random_share, origin):
         {**to_dict(config), "policy": policy},
     )
     export_data(tmp_path / "out", tasks=(TASK.name,), data_path=tmp_path)
-    folder = tmp_path / "out" / "minari" / minari_id(TASK, "expert")
+    folder = tmp_path / "out" / "minari" / minari_id("composuite", TASK, "expert")
     assert f"- **Origin:** recorded with this project: {origin}" in (folder / "README.md").read_text()
     with minari_root(tmp_path / "out" / "minari"):
-        dataset = minari.load_dataset(minari_id(TASK, "expert"))
+        dataset = minari.load_dataset(minari_id("composuite", TASK, "expert"))
     assert dataset.storage.metadata["algorithm_name"] == f"recorded with this project: {origin.strip()}"
 
 
@@ -185,7 +184,7 @@ def test_minaris_own_list_bears_the_other_formats_beside_it(source, tmp_path):
         export_data(out, tasks=(TASK.name,), data_path=data, format=format)
     assert {path.name for path in out.iterdir()} == {"minari", "lerobot"}
     with minari_root(out / "minari"):
-        assert list(minari.list_local_datasets()) == [minari_id(TASK, "expert")]
+        assert list(minari.list_local_datasets()) == [minari_id("composuite", TASK, "expert")]
     listed = subprocess.run(
         [sys.executable, "-m", "minari.cli", "list", "local"], capture_output=True, text=True,
         env={**os.environ, "MINARI_DATASETS_PATH": str(out / "minari"), "COLUMNS": "200"},

@@ -15,8 +15,8 @@ from diffusion.model import DiffusionModel
 from diffusion.normalizer import Normalizer
 from diffusion.pool import Pool
 from diffusion.train import train
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
+from envs.family import find_family
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.analysis.inspection import Inspection, conditions_of
 from runtime.errors import ConfigError
@@ -25,7 +25,7 @@ from scripts.intervene import main as intervene_script
 
 CPU = torch.device("cpu")
 TASKS = ("IIWA_Box_None_Push", "IIWA_Plate_None_Shelf", "IIWA_Box_GoalWall_Shelf")
-CONDITIONS = {name: Task.parse(name).one_hot for name in TASKS}
+CONDITIONS = {name: CompoSuiteTask.parse(name).one_hot for name in TASKS}
 
 
 def _model(kind="dit", **sizes):
@@ -46,7 +46,7 @@ def checkpoint(tmp_path_factory):
     parts = []
     for name in TASKS[:2]:
         matrix = random.standard_normal((64, 164)).astype(np.float32)
-        parts.append(Transitions.from_matrix(matrix, Task.parse(name)))
+        parts.append(Transitions.from_matrix(matrix, CompoSuiteTask.parse(name), COMPOSUITE))
     pool = Pool.of(parts, COMPOSUITE, canonical_quaternions=False, timeouts_as_terminals=True)
     config = TrainConfig(steps=4, small_batch_size=16, precision="float32")
     train(pool, DenoiserConfig(hidden=16, depth=2, heads=2), config, COMPOSUITE, path, seed=0, device=CPU, info={})
@@ -135,7 +135,7 @@ def test_the_commands_write_figures_and_tables(checkpoint, tmp_path, capsys):
 
 def test_what_cannot_be_looked_into_is_named(checkpoint):
     with pytest.raises(ConfigError, match="name --tasks"):
-        conditions_of(checkpoint, ())
+        conditions_of(find_family("composuite"), checkpoint, ())
     with pytest.raises(ConfigError, match="is a UniformDiT"):
         attention_maps(_model("dit_uniform"), {}, {})
     with pytest.raises(ConfigError, match="differ in an element"):

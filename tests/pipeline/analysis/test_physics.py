@@ -8,10 +8,9 @@ import pytest
 
 import envs
 from envs.recording import CollectConfig, record
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import task_file, write_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples, write_samples
-from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.analysis import physics
 from pipeline.loop.config import load_pipeline_config
@@ -25,7 +24,7 @@ from runtime.errors import DataError
 from runtime.seeds import rng
 from scripts.check_physics import main as check_physics
 
-TASK = Task.parse("IIWA_Box_None_PickPlace")
+TASK = CompoSuiteTask.parse("IIWA_Box_None_PickPlace")
 
 
 def _episode(task=TASK, steps=60, seed=3):
@@ -67,7 +66,7 @@ def test_recorded_transitions_pass_the_check(episode):
 
 @pytest.mark.parametrize("robot", ["Jaco", "Panda", "Kinova3"])
 def test_recorded_transitions_of_other_robots_pass_too(robot):
-    medians = _medians(_episode(Task(robot, "Plate", "GoalWall", "Push"), steps=20), rows=15)
+    medians = _medians(_episode(CompoSuiteTask(robot, "Plate", "GoalWall", "Push"), steps=20), rows=15)
     assert medians["arm joints"] < 1e-3
     assert medians["tool within s"] < 1.0
 

@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 
 from diffusion.config import TrainConfig
 from diffusion.denoisers import DenoiserConfig
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
 from pipeline.jobs.attempts import Attempt, Group, Ledger, Record
 from pipeline.jobs.failures import Cause, Tries, classify
 from pipeline.jobs.local import LocalSite
@@ -34,7 +33,7 @@ from runtime.errors import ConfigError, JobError
 from runtime.metrics import MetricsWriter
 from runtime.provenance import provenance
 
-TASK = Task.parse("IIWA_Box_None_Push")
+TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
 
 
 def _run(stage, tmp_path, **retry):

@@ -10,9 +10,8 @@ import sys
 
 import pytest
 
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.samples import read_samples
-from offline_compositional_rl_datasets.task import Task
 from pipeline.loop.state import load_state
 from tests.conftest import ROOT
 
@@ -42,7 +41,7 @@ def _run(arguments, folder):
 def _tables(folder):
     """All CSV tables of a run by name, and the scores in its state."""
     tables = {path.name: path.read_text() for path in (folder / "logs" / "policies_slurm_logs").rglob("*.csv")}
-    state = load_state(folder / "results" / "loops" / RUN / "state.json")
+    state = load_state(folder / "results" / "loops" / RUN / "state.json", CompoSuiteTask.parse)
     return tables, [it.scores for it in state.iterations]
 
 
@@ -80,7 +79,7 @@ def test_files_are_where_users_of_the_published_code_expect_them(finished):
         model = results / f"augmented_{i}" / "diffusion" / f"{RUN}_{i}"
         assert (model / "model-40.pt").exists()
         for name in TEST_TASKS:
-            assert len(read_samples(model / name / "samples_0.npz", Task.parse(name), COMPOSUITE)) == 200
+            assert len(read_samples(model / name / "samples_0.npz", CompoSuiteTask.parse(name), COMPOSUITE)) == 200
             policy = results / f"augmented_{i}" / "policies" / f"{RUN}_{i}" / f"{name}_RLseed1"
             assert (policy / "td3_bc_policy_model_best_successrate.pt").exists()
     best = results / "best_testtask_dataset" / f"{RUN}_iters1"
@@ -233,7 +232,7 @@ def test_a_best_set_outlives_the_files_that_it_was_linked_to(finished, tmp_path)
     result = _run([*LOOP, *TINY], folder)
     assert result.returncode == 0, result.stdout + result.stderr
     best = folder / "results" / "best_testtask_dataset" / f"{RUN}_iters1" / TEST_TASKS[0] / "samples_0.npz"
-    assert len(read_samples(best, Task.parse(TEST_TASKS[0]), COMPOSUITE)) == 200
+    assert len(read_samples(best, CompoSuiteTask.parse(TEST_TASKS[0]), COMPOSUITE)) == 200
 
 
 def test_a_wrong_configuration_file_ends_in_one_line(tmp_path):

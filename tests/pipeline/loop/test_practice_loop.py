@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import pytest
 
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.plan import generator_stage, to_practise
 from pipeline.loop.run import Run, open_run
@@ -39,7 +39,7 @@ def _practice_table(folder):
 
 
 def _state(folder):
-    return load_state(folder / "results" / "loops" / RUN / "state.json")
+    return load_state(folder / "results" / "loops" / RUN / "state.json", CompoSuiteTask.parse)
 
 
 def test_practice_follows_validation_and_its_scores_stand_apart(finished):
@@ -51,7 +51,7 @@ def test_practice_follows_validation_and_its_scores_stand_apart(finished):
     rows = _practice_table(folder)
     assert len(rows) == len(iteration.targets)
     for row in rows:
-        task = Task.parse(row["task"])
+        task = CompoSuiteTask.parse(row["task"])
         scores = iteration.practised[task].values()
         assert row["practised_solved"] == f"{sum(s.solved for s in scores)}/{sum(s.trials for s in scores)}"
         assert row["generated_solved"] == "/".join(

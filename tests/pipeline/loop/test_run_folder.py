@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from diffusion.quality import Quality
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from pipeline.jobs.attempts import Ledger
 from pipeline.jobs.call import note_file, read_note
 from pipeline.jobs.local import LocalSite
@@ -115,7 +116,7 @@ def test_a_generator_whose_marginals_are_damaged_generates_all_the_same(tmp_path
     path = marginals_file(tmp_path / "model.pt")
     for content in (b"", b"PK\x03\x04", b"\x93NUMPY"):
         path.write_bytes(content)
-        assert known_marginals(tmp_path / "model.pt") is None
+        assert known_marginals(tmp_path / "model.pt", COMPOSUITE) is None
         assert f"{path}: " in caplog.text
         assert "quality is judged without it" in caplog.text
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offline_compositional_rl_datasets.task import AXES, Task, all_tasks
+from offline_compositional_rl_datasets.composuite import AXES, CompoSuiteTask, all_tasks, curriculum_axes
 from pipeline.loop.curriculum import Phase, filter_sources, phase_of, schedule
 from pipeline.loop.selection import Score, Threshold, ThresholdRule, select, task_rate
 from tests.benchmark_axes import benchmark_axes
@@ -99,27 +99,27 @@ def test_a_seed_gives_the_published_curriculum(seed):
     for group in PUBLISHED[seed].split("; "):
         axis, *elements = group.split()
         expected += [Phase(axis, element) for element in elements] + [Phase(axis, None)]
-    assert schedule(seed) == expected
+    assert schedule(curriculum_axes(), seed) == expected
 
 
 @pytest.mark.parametrize("axis", AXES)
 def test_an_element_that_was_added_to_an_axis_has_its_phase(axis, monkeypatch):
     monkeypatch.setitem(AXES, axis, (*AXES[axis], "Novel"))
     for seed in range(3):
-        phases = schedule(seed)
+        phases = schedule(curriculum_axes(), seed)
         assert len(phases) == sum(len(elements) + 1 for elements in AXES.values())
         assert {(p.axis, p.element) for p in phases if p.element} == {(a, e) for a in AXES for e in AXES[a]}
-        assert Phase(axis, "Novel") in [phase_of(i, seed) for i in range(5, 5 + len(phases))]
+        assert Phase(axis, "Novel") in [phase_of(i, curriculum_axes(), seed) for i in range(5, 5 + len(phases))]
 
 
 def test_the_curriculum_starts_with_iteration_5_and_repeats_when_all_phases_were_there():
-    phases = schedule(0)
-    assert [phase_of(i, 0) for i in range(5)] == [None] * 5
-    assert [phase_of(5 + i, 0) for i in range(2 * len(phases))] == 2 * phases
+    phases = schedule(curriculum_axes(), 0)
+    assert [phase_of(i, curriculum_axes(), 0) for i in range(5)] == [None] * 5
+    assert [phase_of(5 + i, curriculum_axes(), 0) for i in range(2 * len(phases))] == 2 * phases
 
 
 def test_a_phase_keeps_only_the_source_tasks_with_its_element():
-    push, pick = Task.parse("IIWA_Box_None_Push"), Task.parse("IIWA_Plate_None_PickPlace")
+    push, pick = CompoSuiteTask.parse("IIWA_Box_None_Push"), CompoSuiteTask.parse("IIWA_Plate_None_PickPlace")
     sources = {0: (push, pick), 2: (pick,)}
     assert filter_sources(sources, Phase("objective", "Push")) == {0: (push,), 2: ()}
     assert filter_sources(sources, Phase("objective", None)) == sources

@@ -5,8 +5,7 @@ import torch
 from diffusion.feed import Feed
 from diffusion.normalizer import Normalizer
 from diffusion.pool import Pool
-from offline_compositional_rl_datasets.layout import COMPOSUITE
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.plan import generator_stage
@@ -38,8 +37,9 @@ def test_a_warm_start_goes_on_from_the_last_generator(tmp_path):
 
 
 def test_rows_of_expert_and_generated_sets_count_alike():
-    few, many = (Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_None_Shelf"))
-    parts = [Transitions.from_matrix(torch.rand(n, 164).numpy(), task) for n, task in ((100, few), (900, many))]
+    few, many = (CompoSuiteTask.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_None_Shelf"))
+    sizes = ((100, few), (900, many))
+    parts = [Transitions.from_matrix(torch.rand(n, 164).numpy(), task, COMPOSUITE) for n, task in sizes]
     pool = Pool.of(parts, COMPOSUITE, timeouts_as_terminals=False)
     normalizer = Normalizer.fit(torch.from_numpy(pool.matrix), COMPOSUITE)
     feed = Feed(pool, normalizer, 10_000, torch.device("cpu"), seed=0)

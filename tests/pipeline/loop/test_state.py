@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from offline_compositional_rl_datasets.task import all_tasks
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask, all_tasks
 from pipeline.commands.sources import parse_sources
 from pipeline.loop.selection import Score, Selection, Threshold
 from pipeline.loop.state import Iteration, LoopState, _encode, load_state, save_state
@@ -29,7 +29,7 @@ def _example():
 def test_the_state_reads_back_as_it_was_written(tmp_path):
     state = _example()
     save_state(tmp_path / "state.json", state)
-    assert load_state(tmp_path / "state.json") == state
+    assert load_state(tmp_path / "state.json", CompoSuiteTask.parse) == state
 
 
 def test_accepted_sets_add_up_and_their_tasks_are_not_generated_again():
@@ -95,27 +95,27 @@ def test_a_damaged_state_is_named_in_one_line(tmp_path, text):
     path = tmp_path / "state.json"
     path.write_text(text)
     with pytest.raises(DataError, match=rf"^{path}: ") as told:
-        load_state(path)
+        load_state(path, CompoSuiteTask.parse)
     assert len(str(told.value)) < 400
 
 
 def test_a_state_of_another_version_is_not_taken_for_a_damaged_one(tmp_path):
     (tmp_path / "state.json").write_text('{"version": 99, "future": true}')
     with pytest.raises(StateError, match=r"state\.json: state of version 99, expected 1"):
-        load_state(tmp_path / "state.json")
+        load_state(tmp_path / "state.json", CompoSuiteTask.parse)
 
 
 def test_a_state_that_is_no_text_is_named(tmp_path):
     (tmp_path / "state.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"state\.json: not a JSON file"):
-        load_state(tmp_path / "state.json")
+        load_state(tmp_path / "state.json", CompoSuiteTask.parse)
 
 
 def test_source_tasks_parse_from_the_published_form():
-    assert parse_sources([f"0:{A},{B}", f"2:{C}"]) == {0: (A, B), 2: (C,)}
+    assert parse_sources([f"0:{A},{B}", f"2:{C}"], CompoSuiteTask.parse) == {0: (A, B), 2: (C,)}
     with pytest.raises(ConfigError, match="expected RUN:TASK,TASK"):
-        parse_sources([str(A)])
+        parse_sources([str(A)], CompoSuiteTask.parse)
     with pytest.raises(ConfigError, match=f"--source_tasks 2: {A}, {B}, {A}: expected one or more, none of them twice"):
-        parse_sources([f"2:{A},{B}", f"2:{A}"])
+        parse_sources([f"2:{A},{B}", f"2:{A}"], CompoSuiteTask.parse)
     with pytest.raises(TaskError):
-        parse_sources(["0:IIWA_Cup_None_Push"])
+        parse_sources(["0:IIWA_Cup_None_Push"], CompoSuiteTask.parse)

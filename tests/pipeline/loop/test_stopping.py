@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.splits import load_split
 from tests.conftest import ROOT
 
@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 def long_run(tmp_path):
     """The command of a loop on this machine whose generator would train for hours; it is started in `tmp_path`."""
     random, steps = np.random.default_rng(0), 20
-    for task in load_split(ROOT / "tests" / "splits", "tiny", 0).train[:2]:
+    for task in load_split(CompoSuiteTask, ROOT / "tests" / "splits", "tiny", 0).train[:2]:
         states = random.normal(size=(steps, COMPOSUITE.state_dim)).astype(np.float32)
         actions = random.uniform(-1, 1, (steps, COMPOSUITE.action_dim)).astype(np.float32)
         episode = Episode(states, actions, np.zeros(steps, np.float32), np.zeros(steps, np.float32), terminated=False)

@@ -6,8 +6,8 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples
 from pipeline.jobs.attempts import Ledger
 from pipeline.jobs.queue import make_site

@@ -10,8 +10,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 
 from diffusion.quality import Quality
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import task_file
-from offline_compositional_rl_datasets.task import Task
 from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.plan import generation_stages, generator_stage
 from pipeline.loop.run import Run, open_run
@@ -94,7 +94,7 @@ def test_the_grid_tells_train_middle_and_held_out_tasks_apart(finished):
     page = report.page(finished)
     panel = page[page.index('id="panel0"') : page.index('id="panel1"')]
     assert [panel.count(f'class="{name}"') for name in ("train", "middle", "held")] == [14, 18, 32]
-    box = next(cell for cell in cells if cell.task == Task.parse("IIWA_Box_None_PickPlace"))
+    box = next(cell for cell in cells if cell.task == CompoSuiteTask.parse("IIWA_Box_None_PickPlace"))
     assert (box.rates, box.accepted) == ((0.9, None), 0)
 
 

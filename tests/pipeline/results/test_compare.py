@@ -124,7 +124,6 @@ def test_two_results_of_a_task_and_seed_are_refused_not_mixed(tmp_path):
         (b"task,success_rate\nIIWA_Box_None_Push\n", "not a table of results"),
         (b"task,score\nIIWA_Box_None_Push,1\n", "it has no column 'success_rate'"),
         (b"task,seed,global_step\nIIWA_Box_None_Push,0,5\n", "it has no column 'success_rate'"),
-        (b"robot,object,obstacle,subtask\nIIWA,Cup,None,Push\n", "unknown object 'Cup'"),
         (b"\xff\xfe\x00", "not a table of results"),
     ],
 )

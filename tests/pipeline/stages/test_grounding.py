@@ -3,16 +3,15 @@
 import numpy as np
 
 from envs.composuite.env import CompoSuiteEnv
+from envs.composuite.state_setter import CompoSuiteStateSetter
 from envs.experts import expert_for
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.state_transform import canonicalise
-from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
-from pipeline.analysis.physics import StateSetter
 from pipeline.stages.grounding import ground
 
 FINGERS = 73  # their positions and velocities come last
-TASK = Task.parse("IIWA_Plate_ObjectWall_PickPlace")
+TASK = CompoSuiteTask.parse("IIWA_Plate_ObjectWall_PickPlace")
 
 
 def _recorded(steps=25):
@@ -30,7 +29,7 @@ def _recorded(steps=25):
 
 def test_recorded_transitions_stay_what_they_are():
     recorded = _recorded()
-    grounded = ground(recorded, TASK, COMPOSUITE)
+    grounded = ground(recorded, TASK)
     assert len(grounded) == len(recorded)
     states, following = (canonicalise(array, COMPOSUITE) for array in (recorded.states, recorded.next_states))
     np.testing.assert_allclose(grounded.states, states, atol=2e-3)
@@ -49,9 +48,9 @@ def test_what_contradicts_itself_in_a_state_follows_its_joints_and_object_and_s_
     nonsense = Transitions(
         wrong, recorded.actions, recorded.rewards + 9, -recorded.next_states, *[np.ones(8, bool)] * 2, TASK
     )
-    grounded = ground(nonsense, TASK, COMPOSUITE)
+    grounded = ground(nonsense, TASK)
     np.testing.assert_allclose(grounded.states, canonicalise(recorded.states, COMPOSUITE), atol=2e-3)
-    setter = StateSetter(TASK)
+    setter = CompoSuiteStateSetter(TASK)
     for row in range(8):
         setter.set(wrong[row].astype(float), recorded.actions[row].astype(float))
         following, reward, terminated = setter.step(recorded.actions[row].astype(float))
@@ -61,8 +60,8 @@ def test_what_contradicts_itself_in_a_state_follows_its_joints_and_object_and_s_
 
 
 def test_grounding_twice_changes_nothing():
-    once = ground(_recorded(10), TASK, COMPOSUITE)
-    twice = ground(once, TASK, COMPOSUITE)
+    once = ground(_recorded(10), TASK)
+    twice = ground(once, TASK)
     np.testing.assert_allclose(twice.states, once.states, atol=1e-5)
     np.testing.assert_allclose(twice.next_states, once.next_states, atol=1e-4)
 
@@ -70,6 +69,6 @@ def test_grounding_twice_changes_nothing():
 def test_rows_that_the_simulator_cannot_be_put_into_are_left_out():
     recorded = _recorded(6)
     recorded.states[2, 3:7] = 0.0  # no rotation of the object
-    grounded = ground(recorded, TASK, COMPOSUITE)
+    grounded = ground(recorded, TASK)
     assert len(grounded) == 5
     np.testing.assert_array_equal(grounded.actions, np.delete(recorded.actions, 2, axis=0))

@@ -13,9 +13,8 @@ from corl.iql import IQLConfig
 from corl.scores import PolicyScores
 from corl.td3_bc import TD3BCConfig
 from diffusion.quality import assess
-from offline_compositional_rl_datasets.layout import COMPOSUITE
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.samples import read_samples, write_samples
-from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.jobs.attempts import Ledger
 from pipeline.jobs.local import LocalSite
@@ -31,7 +30,7 @@ from runtime.errors import ConfigError, DataError, JobError
 from runtime.metrics import read_metrics
 from runtime.program import PROJECT_ROOT
 
-TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Box_None_PickPlace")]
+TASKS = [CompoSuiteTask.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Box_None_PickPlace")]
 POLICY = PolicyConfig(
     max_timesteps=20,
     batch_size=16,
@@ -135,7 +134,7 @@ def _steps(folder, monkeypatch, **overrides):
     rng = np.random.default_rng(0)
     for stage in generation_stages(run, steps.state.current):
         matrix = rng.uniform(size=(8, 164)).astype(np.float32)
-        write_samples(stage.output, Transitions.from_matrix(matrix, stage.task), COMPOSUITE, {})
+        write_samples(stage.output, Transitions.from_matrix(matrix, stage.task, COMPOSUITE), COMPOSUITE, {})
         quality = assess(matrix, stage.task.one_hot, COMPOSUITE, None, rng)
         write_json(stage.quality_file, dataclasses.asdict(quality))
     return steps

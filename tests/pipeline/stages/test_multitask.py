@@ -15,10 +15,9 @@ from corl.multitask_config import ALGORITHMS, MultitaskConfig
 from corl.multitask_learner import make_learner
 from corl.multitask_run import MultitaskRun, checkpoint_name, load_policy, train_multitask
 from corl.td3_bc import TD3BCConfig, actor_loss, critic_loss, target_values
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.splits import Split, save_split
-from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.commands.baseline import baseline_command
 from pipeline.stages.score_table import SCORES_FILE, read_score_table
@@ -28,7 +27,8 @@ from runtime.metrics import read_metrics
 from tests.benchmark_axes import benchmark_axes
 
 CPU = torch.device("cpu")
-TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf", "IIWA_Box_None_Trashcan")]
+NAMES = ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf", "IIWA_Box_None_Trashcan")
+TASKS = [CompoSuiteTask.parse(name) for name in NAMES]
 NETWORKS = ("transformer", "compositional", "cp")
 
 

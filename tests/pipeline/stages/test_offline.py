@@ -12,17 +12,24 @@ from hypothesis import strategies as st
 from corl.finetune import load_agent
 from corl.multitask_run import load_config
 from corl.online import read_history
-from offline_compositional_rl_datasets.families import (
-    FAMILIES,
+from offline_compositional_rl_datasets.composuite import (
+    AXES,
+    COMPOSUITE,
+    OBJECTS,
+    ROBOTS,
+    CompoSuiteTask,
+    all_tasks,
+    tasks_of,
+)
+from offline_compositional_rl_datasets.composuite_splits import (
+    KINDS,
     draw_split,
     find_split,
     get_partial_task_list,
     get_task_list,
 )
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.splits import Split, load_split, save_split, split_file
-from offline_compositional_rl_datasets.task import AXES, OBJECTS, ROBOTS, Task, all_tasks, tasks_of
 from pipeline.stages.offline import key_values, newest_checkpoint
 from pipeline.stages.score_table import SCORES_FILE, read_score_table
 from runtime.cli import parse_flags
@@ -32,7 +39,8 @@ from scripts import evaluate_offline, train_finetune, train_offline
 from tests.benchmark_axes import benchmark_axes
 
 SEEDS = st.integers(0, 10_000)
-TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Box_None_Trashcan", "IIWA_Plate_None_Push")]
+NAMES = ("IIWA_Box_None_Push", "IIWA_Box_None_Trashcan", "IIWA_Plate_None_Push")
+TASKS = [CompoSuiteTask.parse(name) for name in NAMES]
 
 
 @benchmark_axes
@@ -66,7 +74,7 @@ def test_every_family_has_its_shares_and_properties(seed, element):
     assert {task.object for task in component.train[:14]} == set(OBJECTS)
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_seed_gives_the_same_split_and_another_seed_another(kind):
     element = "IIWA" if kind == "holdout" else None
     assert draw_split(kind, 3, element) == draw_split(kind, 3, element)
@@ -80,7 +88,7 @@ def test_a_file_goes_before_the_drawn_split_and_an_unknown_family_is_named(tmp_p
     assert find_split(tmp_path, "default", 1) == draw_split("default", 1)
     drawn = draw_split("compositional", 1)
     save_split(split_file(tmp_path, "compositional", 1), drawn)
-    assert load_split(tmp_path, "compositional", 1) == drawn
+    assert load_split(CompoSuiteTask, tmp_path, "compositional", 1) == drawn
     with pytest.raises(DataError, match="no such split file"):
         find_split(tmp_path, "compositonal", 0)
     with pytest.raises(ConfigError, match="expected one of default"):

@@ -11,10 +11,9 @@ from diffusion.config import SamplerConfig, TrainConfig
 from diffusion.denoisers import DenoiserConfig
 from diffusion.model import DiffusionModel
 from envs.pool import EnvPool
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import find_task_file
-from offline_compositional_rl_datasets.layout import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples
-from offline_compositional_rl_datasets.task import Task
 from pipeline.jobs.stage import is_done
 from pipeline.stages.generator import Generate, TrainGenerator
 from pipeline.stages.paths import practised_file
@@ -23,7 +22,7 @@ from runtime import interrupt
 from runtime.atomic import artifact_info
 from runtime.errors import StateError
 
-KNOWN, NEW = Task.parse("IIWA_Box_None_Push"), Task.parse("IIWA_Box_None_PickPlace")
+KNOWN, NEW = CompoSuiteTask.parse("IIWA_Box_None_Push"), CompoSuiteTask.parse("IIWA_Box_None_PickPlace")
 PRACTICE = PracticeConfig(
     rounds=2, episodes=3, members=2, hidden_dims=(16, 16), first_steps=20, steps=10, batch_size=32, control_steps=200
 )

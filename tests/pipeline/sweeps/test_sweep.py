@@ -8,7 +8,7 @@ import pytest
 
 from corl.online import HISTORY_COLUMNS, HISTORY_FILE
 from corl.online_config import OnlineConfig
-from offline_compositional_rl_datasets.task import Task
+from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from pipeline.commands.baseline import baseline_command
 from pipeline.commands.job_flags import ClusterFlags
 from pipeline.commands.online import VARIANTS
@@ -22,7 +22,7 @@ from runtime.cli import parse_flags
 from runtime.errors import ConfigError, StateError
 from runtime.metrics import write_csv
 
-TASKS = [Task.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Box_None_Trashcan")]
+TASKS = [CompoSuiteTask.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Box_None_Trashcan")]
 
 
 def _rows(path):

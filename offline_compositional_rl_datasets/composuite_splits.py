@@ -1,4 +1,4 @@
-"""The split families of the data sets' authors: read where there is a file, else drawn from the seed."""
+"""CompoSuite's splits and those of the data sets' authors: read where there is a file, else drawn from the seed."""
 
 from __future__ import annotations
 
@@ -6,25 +6,74 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from offline_compositional_rl_datasets.splits import Split, load_split, sample_tasks, split_file
-from offline_compositional_rl_datasets.task import AXES, Task, all_tasks, tasks_of
+from offline_compositional_rl_datasets.composuite import AXES, CompoSuiteTask, all_tasks, tasks_of
+from offline_compositional_rl_datasets.splits import Split, load_split, split_file
 from runtime.errors import ConfigError
 
-FAMILIES = ("default", "compositional", "holdout", "component-wise")
+KINDS = ("default", "compositional", "holdout", "component-wise")
 
 _EXPERT_PER_ROBOT, _HOLDOUT_TRAIN, _COVERING = 19, 56, 14
 
 
+def sample_tasks(
+    experiment_type: str = "default",
+    num_train: int = 1,
+    smallscale_elem: str | None = None,
+    holdout_elem: str | None = None,
+    shuffling_seed: int | None = None,
+    no_shuffle: bool = False,
+) -> Split:
+    """CompoSuite's seeded splits.
+
+    `default`: the first `num_train` of all tasks, the rest held out. `smallscale`: the same among the tasks with
+    `smallscale_elem`. `holdout`: num_train - 1 tasks without `holdout_elem`, then one with it; the other tasks with it
+    are held out. Without a seed the order is random. Raises `ConfigError` for a value out of range.
+    """
+    tasks = all_tasks()
+    if experiment_type == "smallscale":
+        element = _element(smallscale_elem, "smallscale_elem")
+        tasks = [task for task in tasks if element in task.elements]
+    if not no_shuffle:
+        # Python's own generator: the published splits are random.shuffle after random.seed(shuffling_seed).
+        random.Random(shuffling_seed).shuffle(tasks)
+    if experiment_type in ("default", "smallscale"):
+        return _cut(tasks, num_train)
+    if experiment_type == "holdout":
+        element = _element(holdout_elem, "holdout_elem")
+        having = [task for task in tasks if element in task.elements]
+        lacking = [task for task in tasks if element not in task.elements]
+        _check_range(num_train, 1, len(lacking) + 1)
+        return Split((*lacking[: num_train - 1], having[0]), tuple(having[1:]))
+    raise ConfigError(f"experiment_type {experiment_type!r}: expected default, smallscale or holdout")
+
+
+def _cut(tasks: Sequence[CompoSuiteTask], num_train: int) -> Split:
+    _check_range(num_train, 0, len(tasks))
+    return Split(tuple(tasks[:num_train]), tuple(tasks[num_train:]))
+
+
+def _check_range(num_train: int, least: int, most: int) -> None:
+    if not least <= num_train <= most:
+        raise ConfigError(f"num_train {num_train}: expected {least} to {most}")
+
+
+def _element(element: str | None, flag: str) -> str:
+    elements = [name for names in AXES.values() for name in names]
+    if element not in elements:
+        raise ConfigError(f"{flag} {element!r}: expected one of {', '.join(elements)}")
+    return element
+
+
 def draw_split(kind: str, seed: int, holdout_elem: str | None = None, *, robot: str = "IIWA") -> Split:
-    """The split of a family that a seed stands for.
+    """The split of a kind that a seed stands for.
 
     `default`: seven eighths of all tasks to train (CompoSuite: 224), the others (32) held out. `compositional`: the
     same, and 19 training tasks per robot (76) are those with expert data. `holdout`: 56 training tasks of which exactly
     one has `holdout_elem`; the others with it (63) are held out. `component-wise`: half of one robot's tasks (32) and
     the other half, such that the first 14 training tasks show every element of the other axes. Raises `ConfigError` for
-    an unknown family, a holdout without its element, or an axis of more elements than 14 tasks can show.
+    an unknown kind, a holdout without its element, or an axis of more elements than 14 tasks can show.
     """
-    if holdout_elem and kind in FAMILIES and kind != "holdout":
+    if holdout_elem and kind in KINDS and kind != "holdout":
         raise ConfigError(f"holdout_elem {holdout_elem!r}: a split of the kind {kind} holds out no element")
     if kind == "default":
         return _default(seed)
@@ -34,7 +83,7 @@ def draw_split(kind: str, seed: int, holdout_elem: str | None = None, *, robot: 
         return sample_tasks("holdout", _HOLDOUT_TRAIN, holdout_elem=holdout_elem, shuffling_seed=seed)
     if kind == "component-wise":
         return _component_wise(seed, robot)
-    raise ConfigError(f"split {kind!r}: expected one of {', '.join(FAMILIES)}")
+    raise ConfigError(f"split {kind!r}: expected one of {', '.join(KINDS)}")
 
 
 def _default(seed: int) -> Split:
@@ -44,7 +93,7 @@ def _default(seed: int) -> Split:
 def _compositional(seed: int) -> Split:
     split = _default(seed)
     generator = random.Random(f"expert {seed}")
-    expert: list[Task] = []
+    expert: list[CompoSuiteTask] = []
     for robot in AXES["robot"]:
         expert += generator.sample([task for task in split.train if task.robot == robot], _EXPERT_PER_ROBOT)
     return Split(split.train, split.test, tuple(expert))
@@ -65,18 +114,18 @@ def _component_wise(seed: int, robot: str) -> Split:
 
 
 def find_split(tasks_path: Path, kind: str, seed: int, holdout_elem: str | None = None) -> Split:
-    """The published or own file of a split where there is one, else the family's drawn one.
+    """The published or own file of a split where there is one, else the drawn one of its kind.
 
     Raises as `load_split` and `draw_split` do.
     """
-    if split_file(tasks_path, kind, seed, holdout_elem).exists() or kind not in FAMILIES:
-        return load_split(tasks_path, kind, seed, holdout_elem)
+    if split_file(tasks_path, kind, seed, holdout_elem).exists() or kind not in KINDS:
+        return load_split(CompoSuiteTask, tasks_path, kind, seed, holdout_elem)
     return draw_split(kind, seed, holdout_elem)
 
 
 def get_task_list(
     base_path: Path, dataset_type: str, split: str, holdout_elem: str | None, seed: int
-) -> tuple[str, list[Task], list[Task] | None, list[Task]]:
+) -> tuple[str, list[CompoSuiteTask], list[CompoSuiteTask] | None, list[CompoSuiteTask]]:
     """(name, train, expert or None, test) under the data sets' authors' name; expert tasks are taken out of train."""
     found = find_split(Path(base_path), split, seed, holdout_elem)
     parts = [dataset_type, *([holdout_elem] if holdout_elem else []), split, str(seed)]
@@ -87,8 +136,8 @@ def get_task_list(
 
 
 def get_partial_task_list(
-    task_list: Sequence[Task], remove_elems: Sequence[str], n_tasks: int
-) -> tuple[list[Task], list[Task]]:
+    task_list: Sequence[CompoSuiteTask], remove_elems: Sequence[str], n_tasks: int
+) -> tuple[list[CompoSuiteTask], list[CompoSuiteTask]]:
     """The first `n_tasks` tasks without any of the elements, and the tasks that have one."""
     kept = [task for task in task_list if not set(remove_elems) & set(task.elements)]
     removed = [task for task in task_list if set(remove_elems) & set(task.elements)]
