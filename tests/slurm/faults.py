@@ -83,6 +83,8 @@ def report(trials: list[Trial]) -> str:
     lines = [
         "# Reliability",
         "",
+        "You find here which faults the loop was put through, and which test holds what it does about them.",
+        "",
         "Written by `python -m tests.slurm.faults`: every fault against a real SLURM (`tests/slurm/cluster.py`:",
         "controller, two nodes, accounting) and a real loop at a tiny size. A trial is good if the loop ends with the",
         "same generated sets, training curves, scores and tables as an undisturbed run with the same seeds, after one",
@@ -116,7 +118,7 @@ _HOW = (
     "- A node that is down is one whose slurmd and whose jobs' processes were killed and that the controller was told",
     "  is down.",
     "- A full disk is a small file system of its own that is filled to the last byte.",
-    "- The memory limit is met by a process beside the training, within the same job.",
+    "- The memory limit is met by a second process within the job of the training.",
     "- A cut file is one of half its length, while no loop and no job ran.",
     "- An operator is another user with operator's rights in the accounting.",
     "",
