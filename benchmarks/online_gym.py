@@ -56,11 +56,11 @@ def theirs(task: GymnasiumTask, config: OnlineConfig, seed: int, folder: Path) -
         return 2 * (actions - low) / (high - low) - 1
 
     rows = []
-    with EnvPool(task, config.n_eval_episodes, horizon=config.env_horizon) as judge:
-        while model.num_timesteps < config.total_timesteps:
-            left = config.total_timesteps - model.num_timesteps
+    with EnvPool(task, config.n_episodes, horizon=config.horizon) as judge:
+        while model.num_timesteps < config.max_timesteps:
+            left = config.max_timesteps - model.num_timesteps
             model.learn(min(config.eval_freq, left), reset_num_timesteps=False)
-            seeds = [derive_seed("evaluation", seed, episode) for episode in range(config.n_eval_episodes)]
+            seeds = [derive_seed("evaluation", seed, episode) for episode in range(config.n_episodes)]
             rows.append((model.num_timesteps, evaluate(act, judge, seeds).mean_return))
     write_text(done, "step,return\n" + "".join(f"{step},{value}\n" for step, value in rows))
     return rows

@@ -21,9 +21,7 @@ def test_noise_aliasing_is_measured_beside_sac(tmp_path, capsys):
 
 def test_both_learners_of_plain_sac_are_compared_on_the_same_steps_and_seeds(tmp_path):
     config = tmp_path / "tiny.yaml"
-    config.write_text(
-        "learning_starts: 10\nenv_horizon: 20\nn_eval_episodes: 2\nsac: {hidden: [8, 8], batch_size: 8}\n"
-    )
+    config.write_text("learning_starts: 10\nhorizon: 20\nn_episodes: 2\nbatch_size: 8\nsac: {hidden_dims: [8, 8]}\n")
     options = {"total_timesteps": 40, "eval_freq": 20, "seeds": (0, 1), "config": config, "out": tmp_path / "out"}
     online_gym.main(**options)
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "curves.csv").read_text())))
