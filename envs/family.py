@@ -14,20 +14,18 @@ import re
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import gymnasium
 import numpy as np
 
+from envs.disturbance import Disturbance
 from offline_compositional_rl_datasets.hdf5 import EpisodeEnds, find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.splits import Split, covering_split, load_split, split_file
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import ConfigError, TaskError, one_line
-
-if TYPE_CHECKING:
-    from envs.recording import Disturbance
 
 BUILT_IN = {"composuite": "envs.composuite.family:FAMILY"}
 """Name in a configuration -> where the family is."""
@@ -188,8 +186,6 @@ class TaskFamily(Generic[T]):
 
     def disturbance(self, task: T) -> Disturbance:
         """How recordings of the expert are thrown off their path: by random actions, unless a subclass knows better."""
-        from envs.recording import Disturbance
-
         return Disturbance(self.layout.action_dim)
 
     def state_setter(self, task: T) -> StateSetter:

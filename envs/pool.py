@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from envs.making import make
 from envs.robomimic.task import RobomimicTask
 from offline_compositional_rl_datasets.task import Task
 
@@ -34,9 +35,7 @@ class _Group:
     """Environments stepped one after the other in this process."""
 
     def __init__(self, task: Task | RobomimicTask, count: int, options: dict[str, Any]) -> None:
-        import envs
-
-        self.environments = [envs.make(task, **options) for _ in range(count)]
+        self.environments = [make(task, **options) for _ in range(count)]
         self._last: list[tuple[np.ndarray, bool, bool, dict[str, Any]]] = []
 
     def spaces(self) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium
 
+from envs.making import make
 from envs.robomimic.task import HORIZONS, task_names
 from envs.task_env import TaskEnv, expect_count
 from offline_compositional_rl_datasets.composuite import all_tasks
@@ -46,11 +47,9 @@ def make_single(task: str, *, horizon: int | None = None, chunk: int = 1, **opti
     `horizon` counts control steps; `max_episode_steps` counts the environment's, which are chunks where `chunk` is
     given.
     """
-    import envs
-
     _expect_ends(options)
     _expect_within(horizon, _limit(task) * chunk)
-    return envs.make(task, horizon=_own_horizon(task, horizon, chunk), **_chunked(chunk), **options)
+    return make(task, horizon=_own_horizon(task, horizon, chunk), **_chunked(chunk), **options)
 
 
 make_single.metadata = TaskEnv.metadata  # tells gymnasium.make that `human` takes its wrapper

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from runtime import provenance
 from runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+# PyTorch is imported where it is asked: the queue of jobs does without it.
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +38,22 @@ def expect_gpus(count: int) -> None:
     _granted = count
 
 
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them: by number, or GPU-... or MIG-..."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = tuple(name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip())
+    return named[:count] if named else tuple(map(str, range(count)))
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """`auto` takes a GPU where there is one. What is picked is logged, and part of `provenance()` from then on.
 
     Raises `ConfigError` for a device that is not there, `DeviceError` where fewer GPUs are there than were given.
     """
+    import torch
+
     expect_device_name(name)
     # A driver that is missing or too old counts no devices.
     found = torch.cuda.device_count() if name != "cpu" and torch.cuda.is_available() else 0
@@ -52,6 +68,8 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def _tell(device: torch.device) -> None:
+    import torch
+
     described = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
     if provenance.computes_on(described):
         log.info("computing on %s", described)
@@ -62,6 +80,8 @@ def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype
 
     `precision` is `auto`, `float32` or `bfloat16`.
     """
+    import torch
+
     if precision == "float32":
         return None
     if precision == "bfloat16":

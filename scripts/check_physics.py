@@ -34,9 +34,10 @@ def main(
         seed: of the choice of transitions
         family: where the run's family of tasks is, if it is not one of this project or an installed package
     """
-    from pipeline.analysis.physics import check_run, compare_figure, write_table
+    from pipeline.analysis.physics import check_run, write_table
     from pipeline.loop.run import open_run
-    from pipeline.report.figures import save_figure
+    from pipeline.report.physics import compare_figure
+    from pipeline.report.style import save_figure
 
     opened = open_run(run, data_path=data_path, family=family)
     summaries = check_run(opened, iteration, rows, seed=seed)

@@ -23,7 +23,8 @@ def main(results: tuple[str, ...], out: Path = Path("results/comparison"), tasks
         out: folder for table.csv, table.md, success.png and, of online runs, curves.png and steps.csv
         tasks: only these; default: all tasks of which a method has a result
     """
-    from pipeline.results.compare import compare, parse_methods
+    from pipeline.report.compare import compare
+    from pipeline.results.methods import parse_methods
 
     files = compare(parse_methods(results), out, tasks)
     print((out / "table.md").read_text(encoding="utf-8"))

@@ -28,8 +28,9 @@ def main(
         family: where the run's family of tasks is, if it is not one of this project or an installed package
     """
     from pipeline.loop.run import open_run
-    from pipeline.report.figures import FIGURES, save_figure, success_grid
+    from pipeline.report.figures import FIGURES, success_grid
     from pipeline.report.page import report_file, write_report
+    from pipeline.report.style import save_figure
 
     opened = open_run(run, family=family)
     figures = {name: draw(opened) for name, (draw, _) in FIGURES.items()}

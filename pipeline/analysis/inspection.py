@@ -14,7 +14,7 @@ from diffusion.model import DiffusionModel
 from diffusion.quality import load_marginals
 from envs.family import TaskFamily, find_family
 from offline_compositional_rl_datasets.task import Task
-from pipeline.report.figures import save_figure
+from pipeline.report.style import save_figure
 from pipeline.stages.paths import marginals_file
 from runtime.device import pick_device
 from runtime.errors import ConfigError

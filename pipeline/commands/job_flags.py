@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from runtime.flags import Overrides, setting
 
 if TYPE_CHECKING:
-    from pipeline.loop.config import ClusterConfig, Resources, RetryConfig
+    from pipeline.jobs.resources import ClusterConfig, Resources, RetryConfig
 
 # Worker processes import their parent's script: the rest is imported where it is needed.
 
@@ -44,7 +44,7 @@ class ClusterFlags(Overrides):
 
     def config(self) -> ClusterConfig:
         """What the flags stand for. Raises `ConfigError` for a file or value that cannot be used."""
-        from pipeline.loop.config import ClusterConfig
+        from pipeline.jobs.resources import ClusterConfig
         from runtime.config import from_mapping, merge, read_yaml
 
         path = self.cluster_config
@@ -77,7 +77,7 @@ class RetryFlags(Overrides):
     """seconds before a job is tried again"""
 
     def retry(self) -> RetryConfig:
-        from pipeline.loop.config import RetryConfig
+        from pipeline.jobs.resources import RetryConfig
 
         return RetryConfig(max_retries=self.max_retries, retry_delay=self.retry_delay)
 
@@ -96,7 +96,7 @@ class JobFlags(RetryFlags):
     """per job"""
 
     def resources(self) -> Resources:
-        from pipeline.loop.config import Resources
+        from pipeline.jobs.resources import Resources
 
         return Resources(memory_gb=self.memory, hours=self.time, cpus=self.cpus, gpus=self.gpus)
 

@@ -203,7 +203,8 @@ def sac_command(variant: Variant) -> Callable[..., None]:
         """
         import torch
 
-        from pipeline.stages.online import LearnOnline, film, synthetic_prior
+        from pipeline.report.pictures import film_best
+        from pipeline.stages.online import LearnOnline, synthetic_prior
         from runtime import interrupt
         from runtime.config import to_yaml
         from runtime.logs import configure_logging
@@ -237,7 +238,7 @@ def sac_command(variant: Variant) -> Callable[..., None]:
             f"{scores.best_return:.1f})"
         )
         if capture_video:
-            solved = film(stage, stage.folder / "video.mp4")
+            solved = film_best(stage, stage.folder / "video.mp4")
             print(f"video of an episode that was {'solved' if solved else 'not solved'}: {stage.folder / 'video.mp4'}")
         print(f"run: {stage.folder}")
 

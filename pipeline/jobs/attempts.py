@@ -14,8 +14,8 @@ import submitit
 
 from pipeline.jobs.call import slug
 from pipeline.jobs.failures import Tries
+from pipeline.jobs.resources import Resources
 from pipeline.jobs.stage import Stage
-from pipeline.loop.config import Resources
 from runtime.atomic import read_json, write_json
 from runtime.config import to_dict
 from runtime.errors import DataError, one_line

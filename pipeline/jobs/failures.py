@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from pipeline.loop.config import Resources, RetryConfig
+from pipeline.jobs.resources import Resources, RetryConfig
 
 
 class Cause(str, Enum):

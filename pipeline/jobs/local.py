@@ -13,27 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import submitit
-import torch
 
 from pipeline.jobs.attempts import Attempt, Group
 from pipeline.jobs.call import JobCall, read_note, slug
 from pipeline.jobs.failures import Evidence, Failure
-from pipeline.loop.config import Resources
+from pipeline.jobs.resources import Resources
 from runtime import interrupt, surroundings
 from runtime.cpus import cpu_count
+from runtime.device import visible_gpus
 
 log = logging.getLogger(__name__)
 
 _TAIL_BYTES = 4096
 _STOP_SECONDS = 15.0  # that jobs have to save on Ctrl-C
 _SPINS = "3000"  # turns that an idle thread of OpenMP waits awake: libgomp's own 300,000 starve what runs beside
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them: by number, or GPU-... or MIG-..."""
-    count = torch.cuda.device_count()
-    named = tuple(name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip())
-    return named[:count] if named else tuple(map(str, range(count)))
 
 
 def tail(path: Path) -> str:

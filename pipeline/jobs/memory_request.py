@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.loop.config import Resources
+from pipeline.jobs.resources import Resources
 
 _UNITS = {"K": 1 / 1024, "M": 1, "": 1, "G": 1024, "T": 1024**2}  # to MiB
 _GPU_OPTIONS = ("gpus", "gpus_per_node", "gpus_per_task", "gpus_per_socket", "gres")

@@ -16,9 +16,9 @@ from pathlib import Path
 from pipeline.jobs.attempts import Attempt, Group, Ledger
 from pipeline.jobs.failures import Decision, Failure, classify, decide
 from pipeline.jobs.local import LocalSite
+from pipeline.jobs.resources import ClusterConfig, Resources, RetryConfig
 from pipeline.jobs.slurm import SlurmSite, expect_cluster
 from pipeline.jobs.stage import Stage, is_done
-from pipeline.loop.config import ClusterConfig, Resources, RetryConfig
 from runtime.errors import JobError
 from runtime.logs import Progress, duration, progress
 

@@ -31,9 +31,9 @@ from pipeline.jobs.call import JobCall, read_note
 from pipeline.jobs.failures import Cause, Evidence, Failure
 from pipeline.jobs.local import tail
 from pipeline.jobs.memory_request import MemoryRequest, memory_request
+from pipeline.jobs.resources import ClusterConfig, Resources
 from pipeline.jobs.stage import is_done
 from pipeline.jobs.submit_limits import SubmitLimits, limit_in
-from pipeline.loop.config import ClusterConfig, Resources
 from runtime import surroundings
 from runtime.atomic import atomic_path
 from runtime.errors import ConfigError, JobError, one_line

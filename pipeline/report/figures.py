@@ -3,70 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.loop.run import Run
+from pipeline.report.physics import compare_figure
+from pipeline.report.style import COLOURS, INK, SOFT, new_figure, styled, success_map
 from pipeline.results import overview
-from runtime.atomic import atomic_path
-from runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-_INK, _SOFT = "#1d2433", "#5b6475"
-_LOW, _HIGH = "#f3f7f5", "#14713f"  # of success 0 and 1
-_COLOURS = ("#1f5fa8", "#c2571a", "#14713f", "#7a4fa3", "#a88400", "#4f8a8b", "#a8325e", "#5b6475")
 _POINTS = 300  # of a curve; more cannot be told apart
 _FEW = 20  # points of a curve that are shown one by one
-_STYLE = {
-    "font.size": 8,
-    "axes.edgecolor": _SOFT,
-    "axes.labelcolor": _INK,
-    "axes.titlesize": 8.5,
-    "xtick.color": _SOFT,
-    "ytick.color": _SOFT,
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
-}
-
-
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """The house style while drawing; without pyplot, whose global state two threads would share."""
-
-    def drawn(*args: Any, **kwargs: Any) -> Figure:
-        import matplotlib
-
-        with matplotlib.rc_context(_STYLE):
-            return draw(*args, **kwargs)
-
-    drawn.__doc__ = draw.__doc__
-    return drawn
-
-
-def new_figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (4.6, 2.7)) -> tuple[Figure, np.ndarray]:
-    """A figure of `size` inches and its axes (rows, columns), without pyplot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for each in axes.flat:
-        each.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def success_map() -> Any:
-    """From no success to full success."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("success", [_LOW, _HIGH])
 
 
 @styled
@@ -109,10 +62,10 @@ def _draw_cell(axes: Axes, rectangle: Any, cell: Any, x: int, y: int, iteration:
     rate = cell.at(iteration)
     dashes = "--" if cell.kind == "middle" else "-"
     face = "white" if rate is None else colours(rate)
-    axes.add_patch(rectangle(**place, facecolor=face, edgecolor=_SOFT, lw=0.7, ls=dashes))
+    axes.add_patch(rectangle(**place, facecolor=face, edgecolor=SOFT, lw=0.7, ls=dashes))
     text = "–" if rate is None else f"{rate:.2f}".lstrip("0") if rate < 1 else "1"
     dark = rate is not None and rate > 0.55
-    axes.text(x + 0.5, y + 0.52, text, ha="center", va="center", fontsize=7, color="white" if dark else _INK)
+    axes.text(x + 0.5, y + 0.52, text, ha="center", va="center", fontsize=7, color="white" if dark else INK)
 
 
 @styled
@@ -122,13 +75,13 @@ def diffusion_loss(run: Run) -> Figure | None:
     if not curves:
         return None
     figure, ((axes,),) = new_figure()
-    for (iteration, points), colour in zip(curves.items(), itertools.cycle(_COLOURS), strict=False):
+    for (iteration, points), colour in zip(curves.items(), itertools.cycle(COLOURS), strict=False):
         steps, losses = np.array(_thin(points)).T
         marker = "." if len(points) < _FEW else ""
         axes.plot(steps, losses, marker=marker, lw=1.2, color=colour, label=f"iteration {iteration}")
     axes.set(xlabel="training step", ylabel="denoising loss", yscale="log")
     axes.grid(alpha=0.25)
-    if len(curves) <= len(_COLOURS):
+    if len(curves) <= len(COLOURS):
         axes.legend(frameon=False)
     return figure
 
@@ -150,18 +103,18 @@ def _policy_figure(run: Run, key: str, label: str, **limits: Any) -> Figure | No
         return None
     figure, ((axes,),) = new_figure()
     tasks = list(dict.fromkeys(task for task, _, _ in curves))
-    by_name = len(tasks) <= len(_COLOURS)
+    by_name = len(tasks) <= len(COLOURS)
     for task, _, rows in curves:
-        colour = _COLOURS[tasks.index(task)] if by_name else "#9fb4cc"
+        colour = COLOURS[tasks.index(task)] if by_name else "#9fb4cc"
         points = _thin([(row["step"], row[key]) for row in rows])
         axes.plot(*np.array(points).T, marker="o", ms=2, lw=1 if by_name else 0.6, color=colour)
     if by_name:
-        for task, colour in zip(tasks, _COLOURS, strict=False):
+        for task, colour in zip(tasks, COLOURS, strict=False):
             axes.plot([], [], color=colour, label=task.label)
     else:
         steps = sorted({row["step"] for _, _, rows in curves for row in rows})
         mean = [np.mean([row[key] for _, _, rows in curves for row in rows if row["step"] == step]) for step in steps]
-        axes.plot(steps, mean, lw=2, color=_COLOURS[0], label=f"mean of {len(curves)} policies")
+        axes.plot(steps, mean, lw=2, color=COLOURS[0], label=f"mean of {len(curves)} policies")
     axes.set(xlabel="gradient step", ylabel=label, **limits)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=6.5)
@@ -176,7 +129,7 @@ def threshold_history(run: Run) -> Figure | None:
         return None
     figure, ((axes,),) = new_figure()
     known = overview.cells(run).values()
-    for kind, colour, marker in (("held out", _COLOURS[2], "o"), ("middle", _COLOURS[3], "s")):
+    for kind, colour, marker in (("held out", COLOURS[2], "o"), ("middle", COLOURS[3], "s")):
         points = [(i, rate) for cell in known if cell.kind == kind for i, rate in enumerate(cell.rates)]
         points = [(i, rate) for i, rate in points if rate is not None]
         if points:
@@ -184,7 +137,7 @@ def threshold_history(run: Run) -> Figure | None:
     indices = [row["index"] for row in rows]
     edges = [*indices, indices[-1] + 1]
     thresholds = [row["threshold"] for row in rows]
-    axes.stairs(thresholds, np.array(edges) - 0.5, baseline=None, color=_COLOURS[1], lw=1.6, label="threshold")
+    axes.stairs(thresholds, np.array(edges) - 0.5, baseline=None, color=COLOURS[1], lw=1.6, label="threshold")
     phases = [row["phase"].replace("all sources", "") for row in rows]
     axes.set_xticks(indices, [f"{i}\n{phase}" for i, phase in zip(indices, phases, strict=True)])
     axes.set(xlabel="iteration", ylabel="success", ylim=(-0.03, 1.05))
@@ -201,7 +154,7 @@ def data_quality(run: Run) -> Figure | None:
         return None
     figure, (row,) = new_figure(1, 3, size=(7.2, 2.5))
     for axes, name in zip(row, ("distance", "violations", "duplicates"), strict=True):
-        for kind, colour, marker in (("held out", _COLOURS[2], "o"), ("middle", _COLOURS[3], "s")):
+        for kind, colour, marker in (("held out", COLOURS[2], "o"), ("middle", COLOURS[3], "s")):
             chosen = [s for s in sets if s.kind == kind and getattr(s.quality, name) is not None]
             points = [(getattr(s.quality, name), s.rate) for s in chosen]
             if points:
@@ -222,7 +175,7 @@ def stage_times(run: Run) -> Figure | None:
         return None
     figure, ((axes,),) = new_figure(size=(4.6, 2.4))
     left = np.zeros(len(rows))
-    for stage, colour in zip(run.config.stages, _COLOURS, strict=False):
+    for stage, colour in zip(run.config.stages, COLOURS, strict=False):
         minutes = np.array([row["seconds"].get(stage, 0.0) / 60 for row in rows])
         label = overview.STAGES[stage]
         axes.barh([row["index"] for row in rows], minutes, left=left, color=colour, height=0.6, label=label)
@@ -236,8 +189,6 @@ def stage_times(run: Run) -> Figure | None:
 
 def physics_errors(run: Run) -> Figure | None:
     """How far generated next states are from the simulator's, beside real data's own; None where unchecked."""
-    from pipeline.analysis.physics import compare_figure
-
     checked = [each for each in overview.generated_sets(run) if each.physics]
     return compare_figure([each.physics for each in checked]) if checked else None
 
@@ -263,19 +214,3 @@ def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     if len(points) <= _POINTS:
         return points
     return [points[i] for i in np.linspace(0, len(points) - 1, _POINTS).round().astype(int)]
-
-
-def save_figure(figure: Figure, stem: Path, formats: Sequence[str], *, dpi: int = 300) -> list[Path]:
-    """Write `<stem>.<format>` for each, whole or not at all. Raises `ConfigError` for a format that cannot be drawn."""
-    import matplotlib
-
-    known = figure.canvas.get_supported_filetypes()
-    written = []
-    for name in formats:
-        if name not in known:
-            raise ConfigError(f"format {name!r}: expected one of {', '.join(sorted(known))}")
-        path = stem.with_name(f"{stem.name}.{name}")
-        with atomic_path(path) as temporary, matplotlib.rc_context(_STYLE):
-            figure.savefig(temporary, format=name, dpi=dpi)
-        written.append(path)
-    return written

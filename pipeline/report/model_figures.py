@@ -10,7 +10,7 @@ import numpy as np
 
 from diffusion.attention import AttentionMaps
 from diffusion.interventions import NOISE, Swap, axis_matrix
-from pipeline.report.figures import new_figure, styled
+from pipeline.report.style import new_figure, styled
 from runtime.metrics import write_csv
 
 if TYPE_CHECKING:

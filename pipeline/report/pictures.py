@@ -11,13 +11,17 @@ import numpy as np
 from corl.config import PolicyConfig
 from corl.evaluate import ActionNoise
 from corl.policy import Policy, checkpoint_file
+from envs.composuite.simulation import CONTROL_FREQUENCY
 from envs.family import family_of
 from offline_compositional_rl_datasets.task import Task
+from pipeline.stages.online import LearnOnline
+from runtime.atomic import atomic_path
 from runtime.seeds import derive_seed
 
 _FRAMES = 6
 _SIZE = (256, 256)  # width, height of a frame in pixels
 _ATTEMPTS = 5
+_VIDEO_SIZE = (320, 320)
 
 
 def film_strip(task: Task, folder: Path, config: PolicyConfig, seed: int) -> tuple[np.ndarray, bool]:
@@ -95,3 +99,24 @@ def contact_sheet(tasks: Sequence[Task], *, columns: int, size: tuple[int, int],
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def film_best(stage: LearnOnline, path: Path) -> bool:
+    """Write a video of an episode of the best policy; whether it solved the task.
+
+    Raises `RenderError` where the machine cannot draw.
+    """
+    import imageio.v3 as imageio
+
+    every = 2
+    frames, success = episode_frames(
+        stage.task,
+        stage.best_policy(),
+        horizon=stage.config.horizon,
+        seed=derive_seed("film", stage.seed),
+        size=_VIDEO_SIZE,
+        every=every,
+    )
+    with atomic_path(path) as temporary:
+        imageio.imwrite(temporary, np.stack(frames), fps=CONTROL_FREQUENCY / every)
+    return success

@@ -29,7 +29,6 @@ from corl.online_config import RUNTIME_SETTINGS, OnlineConfig
 from corl.online_replay import ObservationCode
 from corl.rlpd import PriorData
 from corl.sac import SAC
-from envs.composuite.simulation import CONTROL_FREQUENCY
 from envs.family import family_of
 from envs.pool import EnvPool
 from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples
@@ -37,10 +36,8 @@ from offline_compositional_rl_datasets.state_transform import EXPLORERS_LEAST_ST
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.jobs.stage import StageProgress, commit_record, held, key_of, read_scores
-from pipeline.report.pictures import episode_frames
 from pipeline.stages.paths import RESULT_FILE
 from pipeline.stages.score_table import SCORES_FILE, ScoreRow, write_score_table
-from runtime.atomic import atomic_path
 from runtime.checkpoint import load_checkpoint
 from runtime.config import config_hash, dict_without, to_dict
 from runtime.cpus import cpu_count, use_threads
@@ -52,8 +49,6 @@ from runtime.seeds import derive_seed
 from runtime.trackers import trackers
 
 log = logging.getLogger(__name__)
-
-_FRAME = (320, 320)  # width, height of a video (pixels)
 
 
 @dataclass(frozen=True)
@@ -231,27 +226,6 @@ def finish(stage: Any, scores: OnlineScores, key: str) -> None:
     discard(stage.folder)
     shutil.rmtree(stage.folder / "replay", ignore_errors=True)
     log.info("%s: %d/%d solved after %d steps", stage.name, scores.last_solved, scores.episodes, scores.steps)
-
-
-def film(stage: LearnOnline, path: Path) -> bool:
-    """Write a video of an episode of the best policy; whether it solved the task.
-
-    Raises `RenderError` where the machine cannot draw.
-    """
-    import imageio.v3 as imageio
-
-    every = 2
-    frames, success = episode_frames(
-        stage.task,
-        stage.best_policy(),
-        horizon=stage.config.horizon,
-        seed=derive_seed("film", stage.seed),
-        size=_FRAME,
-        every=every,
-    )
-    with atomic_path(path) as temporary:
-        imageio.imwrite(temporary, np.stack(frames), fps=CONTROL_FREQUENCY / every)
-    return success
 
 
 def synthetic_prior(root: Path, task: Task) -> tuple[tuple[Task, Path], ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.results.solving import first_solved
+from pipeline.results.curves import first_solved
 from pipeline.stages.score_table import ScoreRow
 from runtime.metrics import write_csv
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.jobs.queue import run_batch
+from pipeline.jobs.resources import ClusterConfig, Resources, RetryConfig
 from pipeline.jobs.stage import Stage
-from pipeline.loop.config import ClusterConfig, Resources, RetryConfig
 from pipeline.stages.score_table import SCORES_FILE, ScoreRow, write_score_table
 from pipeline.sweeps.ownership import owned
 from runtime.errors import JobError

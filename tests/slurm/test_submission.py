@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.jobs.attempts import Group, Ledger
 from pipeline.jobs.queue import make_site, run_jobs
-from pipeline.loop.config import ClusterConfig, Resources, RetryConfig
+from pipeline.jobs.resources import ClusterConfig, Resources, RetryConfig
 from runtime.paths import machine_settings
 from tests.slurm.runs import ROOT
 from tests.slurm.stages import KeepsItsEnvironment

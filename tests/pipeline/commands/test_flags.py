@@ -18,7 +18,7 @@ from pipeline.commands.baseline import BaselineFlags, baseline_command
 from pipeline.commands.job_flags import ClusterFlags, RetryFlags
 from pipeline.commands.online import VARIANTS, AgentFlags, sac_command
 from pipeline.commands.sweep import sweep_command
-from pipeline.loop.config import ClusterConfig, RetryConfig
+from pipeline.jobs.resources import ClusterConfig, RetryConfig
 from runtime.cli import parse_flags
 from runtime.config import from_mapping, to_dict
 from runtime.errors import ConfigError

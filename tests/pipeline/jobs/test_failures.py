@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.jobs.failures import Cause, Evidence, Failure, Tries, classify, decide
-from pipeline.loop.config import Resources, RetryConfig
+from pipeline.jobs.resources import Resources, RetryConfig
 
 RETRY = RetryConfig(max_retries=100, retry_delay=300, max_memory_gb=40, max_time_hours=10)
 

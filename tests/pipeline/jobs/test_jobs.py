@@ -23,8 +23,8 @@ from pipeline.jobs.attempts import Attempt, Group, Ledger, Record
 from pipeline.jobs.failures import Cause, Tries, classify
 from pipeline.jobs.local import LocalSite
 from pipeline.jobs.queue import make_site, resolve_cluster, run_jobs
+from pipeline.jobs.resources import ClusterConfig, Resources, RetryConfig
 from pipeline.jobs.slurm import JobInfo, batches, cancelled_by_user, parse_queue, refusal, room
-from pipeline.loop.config import ClusterConfig, Resources, RetryConfig
 from pipeline.results.status import count, eta_seconds, under_way
 from pipeline.stages.generator import TrainGenerator
 from runtime.atomic import artifact_info, commit_artifact

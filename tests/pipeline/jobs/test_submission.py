@@ -11,9 +11,9 @@ from submitit.core.utils import DelayedSubmission
 from pipeline.jobs.attempts import Attempt, Group, Ledger
 from pipeline.jobs.call import Note, note_file
 from pipeline.jobs.failures import Cause, Failure, Tries, classify, decide
+from pipeline.jobs.resources import ClusterConfig, Resources, RetryConfig
 from pipeline.jobs.slurm import SlurmSite, asks_for_gpus, queue
 from pipeline.jobs.submit_limits import Limit, limit_in
-from pipeline.loop.config import ClusterConfig, Resources, RetryConfig
 from runtime.atomic import write_json
 from runtime.config import load_yaml, to_dict
 from runtime.errors import ConfigError

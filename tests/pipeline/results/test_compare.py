@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from corl.online import HISTORY_COLUMNS
-from pipeline.results.compare import Method, _draw_success, aligned, band, compare, parse_methods, read_method
+from pipeline.report.compare import _draw_success, compare
+from pipeline.results.curves import aligned, band
+from pipeline.results.methods import Method, parse_methods, read_method
 from pipeline.stages.score_table import SCORES_FILE, ScoreRow, write_score_table
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError
