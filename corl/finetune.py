@@ -79,5 +79,5 @@ def load_agent(
     learner.generator.set_state(generator)
     learner.total_it = 0
     learner.max_steps = math.inf  # a learning rate that fell to 0 offline stays at its first value
-    code = ObservationCode(StateTransform.load(checkpoint["states"], layout, f"{path}: states"))
+    code = ObservationCode(StateTransform.load(checkpoint["states"], layout, f"{path}: states", with_ids=True))
     return OfflineAgent(learner, gaussian=getattr(config.learner, "gaussian", False)), code

@@ -148,7 +148,7 @@ def load_policy(path: Path, layout: FactoredLayout = COMPOSUITE) -> PolicyOf:
     actor = build_within(path, lambda: make_network("actor", config, layout))
     load_weights(actor, entry(checkpoint, acting, Mapping, path), path, acting)
     actor.requires_grad_(False)
-    transform = StateTransform.load(checkpoint["states"], layout, f"{path}: states")
+    transform = StateTransform.load(checkpoint["states"], layout, f"{path}: states", with_ids=True)
     return lambda task: TaskPolicy(actor, transform, task)
 
 

@@ -107,8 +107,9 @@ class StateTransform:
         }
 
     @classmethod
-    def load(cls, saved: Any, layout: FactoredLayout, source: str) -> StateTransform:
-        """Of a `state_dict`. Raises `DataError`, which begins with `source`, where it is none for this layout."""
+    def load(cls, saved: Any, layout: FactoredLayout, source: str, *, with_ids: bool = False) -> StateTransform:
+        """Of a `state_dict`. Raises `DataError`, which begins with `source`, where it is none for this layout, or
+        its observations have ids where none are expected, or the other way round."""
         if not isinstance(saved, Mapping):
             raise DataError(f"{source}: is a {type(saved).__name__}, expected mean, std and two flags")
         mean, std = (_numbers(saved, name, layout.state_dim, source) for name in ("mean", "std"))
@@ -121,6 +122,8 @@ class StateTransform:
             raise DataError(
                 f"{source}: canonical_quaternions, task_ids are {[canonical, task_ids]}, expected true or false"
             )
+        if task_ids != with_ids:
+            raise DataError(f"{source}: task_ids is {task_ids}, expected {with_ids}")
         return cls(layout, mean, std, canonical, task_ids)
 
 

@@ -102,7 +102,8 @@ def _through_a_checkpoint(value):
 @pytest.mark.parametrize("options", [{}, {"hide_velocities": True, "canonical_quaternions": False, "task_ids": True}])
 def test_a_transform_comes_back_from_a_checkpoint_to_the_bit(options):
     transform = StateTransform.fit(STATES, COMPOSUITE, **options)
-    back = StateTransform.load(_through_a_checkpoint(transform.state_dict()), COMPOSUITE, "model.pt: states")
+    saved = _through_a_checkpoint(transform.state_dict())
+    back = StateTransform.load(saved, COMPOSUITE, "model.pt: states", with_ids=transform.task_ids)
     np.testing.assert_array_equal(back.apply(STATES + 1, TASK), transform.apply(STATES + 1, TASK))
     assert back.state_dict() == transform.state_dict()
 
@@ -124,6 +125,7 @@ GOOD = StateTransform.unscaled(COMPOSUITE).state_dict()
         (GOOD | {"std": [0.0] * 77}, "std has numbers that are not above 0"),
         (GOOD | {"std": [1e-300] * 77}, "std has numbers that are not above 0"),
         (GOOD | {"std": [float("nan")] * 77}, "std has numbers that are not above 0"),
+        (GOOD | {"task_ids": True}, "task_ids is True, expected False"),
         (GOOD | {"task_ids": 1}, "canonical_quaternions, task_ids are [True, 1], expected true or false"),
     ],
 )

@@ -1,5 +1,6 @@
 """The real commands on the smallest configuration, run whole, killed and resumed, and fed with bad input."""
 
+import csv
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
@@ -67,10 +69,21 @@ def test_the_loop_runs_from_nothing_and_ends_with_its_tables(finished):
         "test_tasks_history_iter0.csv",
         "test_tasks_history_iter1.csv",
         "final_test_task_table_iter1.csv",
+        "scores.csv",
     }
     final = tables["final_test_task_table_iter1.csv"].splitlines()
     assert final[0] == "task,iter_0,iter_1,best_rate"
     assert [line.split(",")[0] for line in final[1:]] == [*TEST_TASKS, "AVERAGE_BEST_RATE"]
+    scores = list(csv.DictReader(tables["scores.csv"].splitlines()))
+    assert {row["method"] for row in scores} == {"loop", "loop middle"}
+    for line in final[1:-1]:
+        task, *rates, _ = line.split(",")
+        for iteration, rate in enumerate(rates):
+            rows = [
+                row for row in scores if (row["task"], row["method"], row["step"]) == (task, "loop", f"{iteration}")
+            ]
+            found = np.mean([int(row["solved"]) / int(row["trials"]) for row in rows]) if rows else ""
+            assert rate == "" == found or float(rate) == pytest.approx(found, abs=1e-4)
 
 
 def test_files_are_where_users_of_the_published_code_expect_them(finished):

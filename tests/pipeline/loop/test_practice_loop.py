@@ -17,6 +17,7 @@ from pipeline.loop.run import Run, open_run
 from pipeline.loop.selection import Score, Selection, Threshold
 from pipeline.loop.state import Iteration, load_state
 from pipeline.results.overview import cells
+from pipeline.stages.score_table import SCORES_FILE, read_score_table
 from runtime.atomic import artifact_info
 from tests.pipeline.loop.test_loop import LOOP, ROOT, RUN, _environment, _run
 
@@ -50,6 +51,9 @@ def test_practice_follows_validation_and_its_scores_stand_apart(finished):
     assert set(iteration.scores) == set(iteration.practised) == set(iteration.targets)
     rows = _practice_table(folder)
     assert len(rows) == len(iteration.targets)
+    (file,) = (folder / "logs").rglob(SCORES_FILE)
+    practised = [row for row in read_score_table(file) if row.method.endswith(" practised")]
+    assert len(practised) == sum(len(scores) for scores in iteration.practised.values())
     for row in rows:
         task = CompoSuiteTask.parse(row["task"])
         scores = iteration.practised[task].values()
