@@ -7,14 +7,15 @@ observations with task ids (B, 93): the ids choose each layer's weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from corl.networks import LOG_STD
+from offline_compositional_rl_datasets.graphs import GRAPHS, Node
 from offline_compositional_rl_datasets.layout import FactoredLayout
+from runtime.layers import ElementNorm, attend, modulate, position_table
 
 
 class Choice:
@@ -68,44 +69,6 @@ class ElementLayer(nn.Module):
         return torch.cat(done, dim=1)[:, choice.back]
 
 
-class ElementNorm(nn.Module):
-    """A LayerNorm whose gain and bias are the element's own, for `count` networks."""
-
-    def __init__(self, count: int, elements: int, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(count, elements, dim))
-        self.bias = nn.Parameter(torch.zeros(count, elements, dim))
-
-    def forward(self, x: Tensor, choice: Choice, count: int | None = None) -> Tensor:
-        gain, bias = choice.one_hot @ self.weight[:count], choice.one_hot @ self.bias[:count]
-        return F.layer_norm(x, x.shape[-1:]) * gain + bias
-
-
-@dataclass(frozen=True)
-class Node:
-    """A factor's place in the graph: widths of the layers on its own input, then of the one on [previous node, own]."""
-
-    factor: str
-    own: tuple[int, ...]
-    joint: int | None  # None: the output's
-
-
-GRAPHS = {
-    # Mendez et al. 2022, the order of the multitask TD3+BC baseline.
-    "compositional": (
-        Node("proprioception", (), 76),
-        Node("goal", (76,), 76),
-        Node("object", (38, 38), 38),
-        Node("obstacle", (38, 38, 38), None),
-    ),
-    # The order of CP-BC and CP-IQL (Hussing et al. 2023).
-    "cp": (
-        Node("obstacle", (), 32),
-        Node("object", (32,), 32),
-        Node("goal", (64, 64), 64),
-        Node("proprioception", (64, 64, 64), None),
-    ),
-}
 _ACTION_NODE = "proprioception"
 _HIDDEN_BIAS, _LAST_BOUND = 0.1, 3e-3
 
@@ -137,7 +100,7 @@ class GraphNetwork(nn.Module):
                 else:
                     nn.init.uniform_(layer.weight, -(fan_out**-0.5), fan_out**-0.5)
                     nn.init.constant_(layer.bias, _HIDDEN_BIAS)
-                    self.norms[name] = ElementNorm(count, sizes[factor.axis], fan_out)
+                    self.norms[name] = ElementNorm(sizes[factor.axis], fan_out, count=count)
                 width = fan_out
             before = width
 
@@ -157,7 +120,7 @@ class GraphNetwork(nn.Module):
                 name = f"{node.factor}_{i}"
                 h = self.layers[name](h, choice, count)
                 if name in self.norms:
-                    h = torch.relu(self.norms[name](h, choice, count))
+                    h = torch.relu(self.norms[name](h, choice.one_hot, count))
             before = h
         return before
 
@@ -193,7 +156,7 @@ class PolicyTransformer(nn.Module):
             nn.init.normal_(layer.weight, std=0.02)
         for layer in (self.modulation, self.final_modulation, self.final):
             nn.init.zeros_(layer.weight)
-        self.register_buffer("positions", _position_table(len(self.encoders), hidden), persistent=False)
+        self.register_buffer("positions", position_table(len(self.encoders), hidden), persistent=False)
 
     def forward(self, observations: Tensor, actions: Tensor | None = None, count: int | None = None) -> Tensor:
         layout = self.layout
@@ -212,11 +175,11 @@ class PolicyTransformer(nn.Module):
         x = x + self.positions.to(x.dtype)
         c = F.silu(self.embed_out(F.silu(self.embed_in(ids[None], None, count)), None, count))
         shift1, scale1, gate1, shift2, scale2, gate2 = self._of_condition(self.modulation, c, 6, count)
-        x = x + gate1 * self._attend(_modulate(x, shift1, scale1), count)
-        h = F.gelu(_on_tokens(self.mlp_in, _modulate(x, shift2, scale2), count), approximate="tanh")
+        x = x + gate1 * self._attend(modulate(x, shift1, scale1), count)
+        h = F.gelu(_on_tokens(self.mlp_in, modulate(x, shift2, scale2), count), approximate="tanh")
         x = x + gate2 * _on_tokens(self.mlp_out, h, count)
         shift, scale = self._of_condition(self.final_modulation, c, 2, count)
-        return self.final(_modulate(x, shift, scale).mean(dim=2), None, count)
+        return self.final(modulate(x, shift, scale).mean(dim=2), None, count)
 
     @staticmethod
     def _of_condition(layer: ElementLayer, c: Tensor, parts: int, count: int | None) -> tuple[Tensor, ...]:
@@ -226,24 +189,13 @@ class PolicyTransformer(nn.Module):
         members, batch, tokens, hidden = x.shape
         parts = _on_tokens(self.qkv, x, count).view(members * batch, tokens, 3, self.HEADS, hidden // self.HEADS)
         q, k, v = parts.permute(2, 0, 3, 1, 4)
-        mixed = ((q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5).softmax(dim=-1) @ v
+        mixed = attend(q, k, v)
         return _on_tokens(self.attention_out, mixed.transpose(1, 2).reshape(x.shape), count)
 
 
 def _on_tokens(layer: ElementLayer, x: Tensor, count: int | None) -> Tensor:
     """A layer on every token: (C, B, T, in) to (C, B, T, out)."""
     return layer(x.flatten(1, 2), None, count).unflatten(1, x.shape[1:3])
-
-
-def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
-
-
-def _position_table(tokens: int, hidden: int) -> Tensor:
-    """(T, D): [sin, cos] of p 10000^(-i/(D/2))."""
-    rates = 10_000.0 ** (-torch.arange(hidden // 2, dtype=torch.float64) / (hidden / 2))
-    angles = torch.arange(tokens, dtype=torch.float64)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=1).float()
 
 
 FACTORED = (*GRAPHS, "transformer")

@@ -17,14 +17,9 @@ from diffusion.denoiser import Denoiser, NetworkSizes
 from diffusion.elements import TokenMap, one_hots_of, token_sizes
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.errors import ConfigError
+from runtime.layers import attend, modulate, position_table
 
 TIME_FEATURES = 256
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v written out: for 11 tokens it is three times as fast on a CPU as the fused kernel."""
-    scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
-    return scores.softmax(-1).to(v.dtype) @ v
 
 
 class Attention(nn.Module):
@@ -57,12 +52,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x (B, T, D), conditioning c after its SiLU (B or 1, D)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)[:, None].chunk(6, dim=-1)
-        x = x + gate1 * self.attention(_modulate(x, shift1, scale1))
-        return x + gate2 * self.mlp(_modulate(x, shift2, scale2))
-
-
-def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+        x = x + gate1 * self.attention(modulate(x, shift1, scale1))
+        return x + gate2 * self.mlp(modulate(x, shift2, scale2))
 
 
 class Transformer(Denoiser):
@@ -84,7 +75,7 @@ class Transformer(Denoiser):
         self.blocks = nn.ModuleList(Block(hidden, config.heads, config.mlp_ratio) for _ in range(config.depth))
         self.final_modulation = nn.Linear(hidden, 2 * hidden)
         self.final = nn.Linear(hidden, fan_out)
-        self.register_buffer("positions", _position_table(tokens, hidden), persistent=False)
+        self.register_buffer("positions", position_table(tokens, hidden), persistent=False)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -113,7 +104,7 @@ class Transformer(Denoiser):
         for block in self.blocks:
             hidden = block(hidden, c)
         shift, scale = self.final_modulation(c)[:, None].chunk(2, dim=-1)
-        return self.final(_modulate(hidden, shift, scale))
+        return self.final(modulate(hidden, shift, scale))
 
 
 class SemanticDiT(Transformer):
@@ -164,10 +155,3 @@ def _time_features(t: Tensor) -> Tensor:
     frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10_000.0) / half))
     angles = t[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
-
-
-def _position_table(tokens: int, hidden: int) -> Tensor:
-    """(T, D): [sin, cos] of p 10000^(-i/(D/2))."""
-    rates = 10_000.0 ** (-torch.arange(hidden // 2, dtype=torch.float64) / (hidden / 2))
-    angles = torch.arange(tokens, dtype=torch.float64)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=1).float()

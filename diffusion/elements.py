@@ -34,20 +34,6 @@ class ElementLinear(nn.Module):
         return torch.einsum("beto,be->bto", every, one_hot)
 
 
-class ElementNorm(nn.Module):
-    """One LayerNorm per element of an axis: the same normalisation, a gain and a bias of the element's own."""
-
-    def __init__(self, elements: int, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(elements, dim))
-        self.bias = nn.Parameter(torch.zeros(elements, dim))
-
-    def forward(self, x: Tensor, one_hot: Tensor) -> Tensor:
-        """x (B, T, dim) and one-hot (B or 1, E) to (B, T, dim)."""
-        gain, bias = (one_hot @ self.weight)[:, None], (one_hot @ self.bias)[:, None]
-        return F.layer_norm(x, x.shape[-1:]) * gain + bias
-
-
 class TokenMap(nn.ModuleDict):
     """An `ElementLinear` per kind of token, from the token's numbers to features or back.
 

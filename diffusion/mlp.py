@@ -13,19 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.denoiser import Denoiser, NetworkSizes
-from diffusion.elements import ElementLinear, ElementNorm, TokenMap, one_hots_of, token_sizes
+from diffusion.elements import ElementLinear, TokenMap, one_hots_of, token_sizes
+from offline_compositional_rl_datasets.graphs import GRAPHS
 from offline_compositional_rl_datasets.layout import FactoredLayout
+from runtime.layers import ElementNorm
 
 TIME_FREQUENCIES = 8
 
-# The graph of Mendez et al. 2022: obstacle -> object -> goal -> robot. (factor, widths before the message of the
-# previous node joins, widths after); the last node's output, the whole state, is added by the network.
-GRAPH: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = (
-    ("obstacle", (), (32,)),
-    ("object", (32,), (32,)),
-    ("goal", (64, 64), (64,)),
-    ("proprioception", (64, 64, 64), ()),
-)
+GRAPH = GRAPHS["cp"]
+"""Obstacle -> object -> goal -> robot; the last node's output, the whole state, is the network's."""
 
 
 class TimeEmbedding(nn.Module):
@@ -103,20 +99,20 @@ class GraphBlock(nn.Module):
         self.layout = layout
         elements = {axis: len(names) for axis, names in layout.axes}
         factors = {factor.name: factor for factor in layout.factors}
-        self.axes = [factors[name].axis for name, _, _ in GRAPH]
+        self.axes = [factors[node.factor].axis for node in GRAPH]
         self.before, self.after = nn.ModuleList(), nn.ModuleList()
         message = 0
-        for i, (name, before, after) in enumerate(GRAPH):
-            own, count = factors[name].dim * projection, elements[factors[name].axis]
-            self.before.append(ElementMLP(count, (own, *before)))
-            last = i == len(GRAPH) - 1
-            widths = (message + (own, *before)[-1], *after, *([layout.state_dim * projection] if last else []))
+        for node in GRAPH:
+            own, count = factors[node.factor].dim * projection, elements[factors[node.factor].axis]
+            self.before.append(ElementMLP(count, (own, *node.own)))
+            last = node.joint is None
+            widths = (message + (own, *node.own)[-1], node.joint or layout.state_dim * projection)
             self.after.append(ElementMLP(count, widths, linear_end=last))
             message = widths[-1]
         width = layout.transition_dim * projection
         self.mix = nn.Linear(width, width)
         names = [factor.name for factor in layout.factors]
-        self.positions = [names.index(name) for name, _, _ in GRAPH]
+        self.positions = [names.index(node.factor) for node in GRAPH]
 
     def forward(self, parts: list[Tensor], one_hots: dict[str, Tensor]) -> list[Tensor]:
         """Projected tokens (B, d_t projection), in the layout's order, to the same."""

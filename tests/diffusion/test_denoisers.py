@@ -116,7 +116,7 @@ def test_all_parameters_take_part_in_training(kind):
 
 
 def test_the_hard_coded_graph_ends_in_a_plain_layer_as_published():
-    assert [name for name, _, _ in GRAPH] == ["obstacle", "object", "goal", "proprioception"]
+    assert [node.factor for node in GRAPH] == ["obstacle", "object", "goal", "proprioception"]
     mlp = ElementMLP(4, (8, 6, 5), linear_end=True)
     one_hot = torch.eye(4)[[0, 2]]
     out = mlp(torch.randn(2, 3, 8), one_hot)
