@@ -18,7 +18,7 @@ class RestartableEnvironment(VectorEnvironment, Protocol):
     def restart(self, seeds: Sequence[int | None]) -> np.ndarray: ...
 
 
-class Episodes:
+class EpisodeStream:
     """`num_envs` seeded episodes after one another, each environment at its own pace.
 
     The simulator's state is not saved: it follows from an episode's seed and its actions, which are.

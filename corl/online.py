@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from corl.batch import Batch
-from corl.episodes import Episodes, RestartableEnvironment
+from corl.episodes import EpisodeStream, RestartableEnvironment
 from corl.evaluate import Evaluation, finite
 from corl.online_config import OnlineConfig
 from corl.online_replay import OnlineReplay, RowCode
@@ -116,7 +116,7 @@ class OnlineRun(ResumableRun):
         self.policy = OnlinePolicy(agent, code, task, device)
         self.replay = OnlineReplay(config.buffer_size, code.width, device)
         self.random = torch.Generator(device).manual_seed(derive_seed("online", seed))
-        self.episodes = Episodes(environment, seed=seed, action_dim=code.action_dim)
+        self.episodes = EpisodeStream(environment, seed=seed, action_dim=code.action_dim)
         self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, Any]] = []
         self.finished: list[tuple[float, int, bool]] = []

@@ -59,7 +59,7 @@ def _expected(model: DiffusionModel, y: Tensor, task: Tensor, generator: torch.G
     """(B, 164) normalised, of normalised states (B, 77)."""
     if model.parts is not None:
         return state_first.rest_given_state(model.network, y, task, model.parts, state_noise)
-    parts = state_first.Parts.of(model.normalizer.layout, y.device)
+    parts = state_first.TransitionParts.of(model.normalizer.layout, y.device)
     noise = torch.randn((len(y), len(parts.state)), generator=generator, device=y.device)
     x = _SIGMA * noise
     x[:, : parts.state_dim] = torch.where(parts.positions, y, x[:, : parts.state_dim])

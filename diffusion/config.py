@@ -131,7 +131,7 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class QualityConfig:
-    """When a generated set is hopeless (`diffusion.quality.Quality`); with `skip` no policy is trained on it."""
+    """When a generated set is rejected (`diffusion.quality.Quality`); with `skip` no policy is trained on it."""
 
     skip: bool = False
     max_distance: float = 1.0

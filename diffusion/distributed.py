@@ -61,7 +61,7 @@ class World:
     _told: ClassVar[bool] = False
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process writes the files."""
         return self.rank == 0
 
@@ -71,7 +71,7 @@ class World:
             return torch.device("cuda", int(os.environ.get("LOCAL_RANK", self.rank)))
         return device
 
-    def share(self, values: Tensor) -> Tensor:
+    def shard(self, values: Tensor) -> Tensor:
         """This process' part of a batch (B, ...): every `size`-th row."""
         return values if self.size == 1 else values[self.rank :: self.size]
 
@@ -160,8 +160,8 @@ def spawn(function: Callable[..., None], size: int, *arguments: Any) -> None:
 def _enter(rank: int, size: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     global _spawned
     _spawned = True
-    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
-    os.environ |= {key: str(value) for key, value in places.items()} | {"MASTER_ADDR": "127.0.0.1"}
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
+    os.environ |= {key: str(value) for key, value in variables.items()} | {"MASTER_ADDR": "127.0.0.1"}
     # A batch system may signal this process as well as its parent.
     with interrupt.honoured(signal.SIGTERM), contextlib.suppress(interrupt.Interrupted):
         function(*arguments)

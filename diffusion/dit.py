@@ -38,7 +38,7 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(batch, tokens, hidden))
 
 
-class Block(nn.Module):
+class AdaLNBlock(nn.Module):
     """Attention and MLP, each behind a modulated norm and a gate (adaLN-Zero: both gates start closed)."""
 
     def __init__(self, hidden: int, heads: int, mlp_ratio: int) -> None:
@@ -72,7 +72,7 @@ class Transformer(Denoiser):
         if config.order == "state_first":
             self.rest_time_embedding = _embedder(TIME_FEATURES, hidden)
         self.condition_embedding = _embedder(layout.condition_dim, hidden)
-        self.blocks = nn.ModuleList(Block(hidden, config.heads, config.mlp_ratio) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(AdaLNBlock(hidden, config.heads, config.mlp_ratio) for _ in range(config.depth))
         self.final_modulation = nn.Linear(hidden, 2 * hidden)
         self.final = nn.Linear(hidden, fan_out)
         self.register_buffer("positions", position_table(tokens, hidden), persistent=False)

@@ -36,17 +36,17 @@ def loss(
     P_mean: float = -1.2,
     P_std: float = 1.2,
     sigma_data: float | Tensor = 1.0,
-    share: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
 ) -> Tensor:
     """Mean over batch and dimensions of lambda(sigma) (D(y + n; sigma) - y)^2, ln sigma ~ N(P_mean, P_std^2).
 
-    `dim_weights` (d,) with mean 1 weigh the dimensions. With `share` (rank, size) y holds every size-th row of a batch
-    and is given those rows of the whole batch's noise.
+    `dim_weights` (d,) with mean 1 weigh the dimensions. With `shard` (rank, world size) y holds those rows of a
+    batch, every world-size-th, and is given those rows of the whole batch's noise.
     """
-    rank, size = share
-    count = len(y) * size
-    sigma = torch.exp(P_mean + P_std * torch.randn(count, generator=generator, device=y.device))[rank::size]
-    noise = torch.randn((count, y.shape[1]), generator=generator, device=y.device)[rank::size] * sigma[:, None]
+    rank, world_size = shard
+    count = len(y) * world_size
+    sigma = torch.exp(P_mean + P_std * torch.randn(count, generator=generator, device=y.device))[rank::world_size]
+    noise = torch.randn((count, y.shape[1]), generator=generator, device=y.device)[rank::world_size] * sigma[:, None]
     s = sigma[:, None]
     weight = (s**2 + sigma_data**2) / (s * sigma_data) ** 2
     error = weight * (denoise(network, y + noise, sigma, condition, sigma_data) - y).square()

@@ -14,7 +14,7 @@ from diffusion import edm
 from diffusion.config import PRECISIONS
 from diffusion.denoisers import DenoiserConfig, build
 from diffusion.normalizer import Normalizer, scales
-from diffusion.state_first import CLEAN, Parts, denoise_rest
+from diffusion.state_first import CLEAN, TransitionParts, denoise_rest
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.checkpoint import build_within, entry, load_checkpoint, load_weights, vector
 from runtime.config import from_mapping
@@ -32,7 +32,7 @@ class DiffusionModel:
     sigma_data: Tensor
     step: int
     precision: str = "auto"
-    parts: Parts | None = None  # where the state comes first
+    parts: TransitionParts | None = None  # where the state comes first
     reward_range: tuple[float, float] = _ANY  # of what it learned from
     saw_terminals: bool = True
     canonical_quaternions: bool = True  # whether it learned from relative quaternions of one sign
@@ -62,7 +62,7 @@ class DiffusionModel:
             raise DataError(f"{path}: reward_range {list(reward_range)}, expected two numbers")
         saw_terminals = entry(checkpoint, "saw_terminals", bool, path) if "saw_terminals" in checkpoint else True
         network = network.to(device).eval().requires_grad_(False)
-        parts = Parts.of(layout, device) if denoiser.order == "state_first" else None
+        parts = TransitionParts.of(layout, device) if denoiser.order == "state_first" else None
         return cls(
             *(network, normalizer, sigma * scales(layout, follow_scale).to(device), step, precision, parts),
             reward_range=(float(reward_range[0]), float(reward_range[1])),

@@ -69,7 +69,7 @@ class Quality:
     violations: float
     duplicates: float
 
-    def hopeless(self, config: QualityConfig) -> str | None:
+    def rejected(self, config: QualityConfig) -> str | None:
         """Why no policy need try this set; None where one may."""
         for name in ("distance", "violations", "duplicates"):
             value, most = getattr(self, name), getattr(config, f"max_{name}")

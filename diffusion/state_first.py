@@ -27,14 +27,14 @@ CLEAN = 0.05
 
 
 @dataclass(frozen=True)
-class Parts:
+class TransitionParts:
     """Masks of a transition (D,): `state` its state's positions, `rest` all else."""
 
     state: Tensor
     state_dim: int
 
     @classmethod
-    def of(cls, layout: FactoredLayout, device: torch.device | str = "cpu") -> Parts:
+    def of(cls, layout: FactoredLayout, device: torch.device | str = "cpu") -> TransitionParts:
         state = torch.zeros(layout.transition_dim, dtype=torch.bool)
         state[layout.state] = True
         for part in layout.velocities:
@@ -51,7 +51,7 @@ class Parts:
         return self.state[: self.state_dim]
 
 
-def denoise_state(network: Network, x: Tensor, sigma: Tensor, condition: Tensor, parts: Parts) -> Tensor:
+def denoise_state(network: Network, x: Tensor, sigma: Tensor, condition: Tensor, parts: TransitionParts) -> Tensor:
     """Estimate of the state from x (B, S) at sigma (B,) or (1,), nothing being known of the rest; velocities read 0."""
     s = sigma[:, None]
     total = torch.sqrt(s**2 + 1)
@@ -61,7 +61,7 @@ def denoise_state(network: Network, x: Tensor, sigma: Tensor, condition: Tensor,
 
 
 def denoise_rest(
-    network: Network, x: Tensor, state_sigma: Tensor, sigma: Tensor, condition: Tensor, parts: Parts
+    network: Network, x: Tensor, state_sigma: Tensor, sigma: Tensor, condition: Tensor, parts: TransitionParts
 ) -> Tensor:
     """Estimate of the transition from x (B, D), its state's positions at `state_sigma`, the rest at `sigma`.
 
@@ -81,29 +81,29 @@ def loss(
     y: Tensor,
     condition: Tensor,
     generator: torch.Generator,
-    parts: Parts,
+    parts: TransitionParts,
     *,
     dim_weights: Tensor | None = None,
     P_mean: float = -1.2,
     P_std: float = 1.2,
     condition_noise: tuple[float, float] = (-2.0, 1.0),
     unknown_share: float = 0.5,
-    share: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
 ) -> Tensor:
     """EDM's loss of the state in the first half of y (B, D), of the rest given the state in the second; their sum.
 
     ln sigma ~ N(P_mean, P_std^2) for the state alone, N(*condition_noise) where it is given; of the rest nothing is
     known in `unknown_share` of its rows, and ln sigma ~ N(0, 2^2) in the others. `dim_weights` (D,) weigh dimensions.
-    `share` (rank, size): see `edm.loss`.
+    `shard` (rank, world size): see `edm.loss`.
     """
-    rank, size = share
-    count = len(y) * size
+    rank, world_size = shard
+    count = len(y) * world_size
 
     def drawn(*shape: int) -> Tensor:
-        return torch.randn((count, *shape), generator=generator, device=y.device)[rank::size]
+        return torch.randn((count, *shape), generator=generator, device=y.device)[rank::world_size]
 
     noise, level, rest_level = drawn(y.shape[1]), drawn(), drawn()
-    unknown = torch.rand(count, generator=generator, device=y.device)[rank::size] < unknown_share
+    unknown = torch.rand(count, generator=generator, device=y.device)[rank::world_size] < unknown_share
     weights = torch.ones_like(y[0]) if dim_weights is None else dim_weights
 
     half = len(y) // 2
@@ -127,7 +127,9 @@ def loss(
     return state_loss + rest_loss
 
 
-def rest_given_state(network: Network, states: Tensor, condition: Tensor, parts: Parts, state_noise: float) -> Tensor:
+def rest_given_state(
+    network: Network, states: Tensor, condition: Tensor, parts: TransitionParts, state_noise: float
+) -> Tensor:
     """(B, D) E[transition | state], one evaluation, of normalised states (B, S) whose velocities are not read.
 
     The network is told that the state has noise of the level `state_noise`, which it has not: the higher, the smoother

@@ -15,7 +15,7 @@ from diffusion.config import TrainConfig
 from diffusion.denoisers import DenoiserConfig, build
 from diffusion.distributed import World
 from diffusion.ema import EMA
-from diffusion.feed import Feed
+from diffusion.loader import BatchLoader
 from diffusion.normalizer import Normalizer, scales
 from diffusion.pool import Pool
 from offline_compositional_rl_datasets.layout import FactoredLayout
@@ -102,7 +102,7 @@ def train(
         )
         run.restore()
         with progress(config.steps, label, done=run.step) as bar, run:
-            for y, condition in run.feed.batches(run.step, config.steps):
+            for y, condition in run.loader.batches(run.step, config.steps):
                 run.update(y, condition)
                 logged = run.step % config.log_freq == 0
                 if logged:
@@ -117,7 +117,7 @@ def train(
                 # Several processes have losses of their own until they are joined to be logged, and stop together.
                 if logged or world.size == 1:
                     run.between_steps(stop=world.any(interrupt.requested(), device))
-        if world.leads:
+        if world.is_main_process:
             state = run.contents()
             written = {"steps": config.steps, **(info or {})}
             commit_artifact(checkpoint, lambda temporary: save_torch(state, temporary), written)
@@ -144,7 +144,7 @@ class Training(ResumableRun):
         initial: Path | None,
     ) -> None:
         super().__init__(
-            folder, key=key, checkpoint_seconds=config.checkpoint_seconds, writes=world.leads, background=True
+            folder, key=key, checkpoint_seconds=config.checkpoint_seconds, writes=world.is_main_process, background=True
         )
         self.denoiser, self.config, self.seed, self.world = denoiser, config, seed, world
         self.step = 0
@@ -166,16 +166,16 @@ class Training(ResumableRun):
         groups = parameter_groups(self.network, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, fused=True)
         self.generator = torch.Generator(device).manual_seed(derive_seed("noise", seed))
-        self.feed = Feed(pool, self.normalizer, batch_size, device, world, seed=seed)
+        self.loader = BatchLoader(pool, self.normalizer, batch_size, device, world, seed=seed)
         self.trained = world.wrap(torch.compile(self.network) if config.compile else self.network)
         self.autocast = autocast_dtype(device, config.precision)
         weights = dimension_weights(config, layout)
         self.weights = None if weights is None else weights.to(device)
         self.sigma_data = config.sigma_data * scales(layout, config.follow_scale).to(device)
-        self.parts = state_first.Parts.of(layout, device) if denoiser.order == "state_first" else None
+        self.parts = state_first.TransitionParts.of(layout, device) if denoiser.order == "state_first" else None
 
     def update(self, y: Tensor, condition: Tensor) -> None:
-        """The next gradient step, on this process' share of a batch; adds the loss, without synchronising."""
+        """The next gradient step, on this process' rows of a batch; adds the loss, without synchronising."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
         self.total_loss += train_step(
@@ -202,7 +202,7 @@ class Training(ResumableRun):
             "ema": self.ema.model.state_dict(),
             "opt": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
-            "resident": self.feed.resident,
+            "resident": self.loader.resident,
             "total_loss": float(self.total_loss),
             "normalizer.mean": self.normalizer.mean,
             "normalizer.std": self.normalizer.std,
@@ -272,15 +272,15 @@ def train_step(
     autocast: torch.dtype | None,
     sigma_data: Tensor,
     weights: Tensor | None,
-    share: tuple[int, int] = (0, 1),
-    parts: state_first.Parts | None = None,
+    shard: tuple[int, int] = (0, 1),
+    parts: state_first.TransitionParts | None = None,
 ) -> Tensor:
     """One gradient step on normalised transitions y (B, 164); returns the loss without synchronising.
 
-    `share`: see `edm.loss`. With `parts` the state is learned first, and the rest given the state.
+    `shard`: see `edm.loss`. With `parts` the state is learned first, and the rest given the state.
     """
     with torch.autocast(y.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-        levels = {"dim_weights": weights, "P_mean": config.P_mean, "P_std": config.P_std, "share": share}
+        levels = {"dim_weights": weights, "P_mean": config.P_mean, "P_std": config.P_std, "shard": shard}
         if parts is None:
             loss = edm.loss(network, y, condition, generator, sigma_data=sigma_data, **levels)
         else:

@@ -136,7 +136,7 @@ def rejected(run: Run, iteration: Iteration) -> dict[Task, str]:
     if not run.config.quality.skip:
         return {}
     known = {stage.task: stage.quality() for stage in generation_stages(run, iteration)}
-    reasons = {task: quality.hopeless(run.config.quality) for task, quality in known.items() if quality}
+    reasons = {task: quality.rejected(run.config.quality) for task, quality in known.items() if quality}
     return {task: reason for task, reason in reasons.items() if reason}
 
 

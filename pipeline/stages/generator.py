@@ -86,8 +86,8 @@ class TrainGenerator:
         if devices > 1 and world.size == 1 and pick_device(self.device).type == "cuda":
             return spawn(dataclasses.replace(self, devices=1), devices)
         # The first process holds the lock for all.
-        with held(self, self.checkpoint.parent) if world.leads else contextlib.nullcontext(self.key()) as key:
-            self._train(key, leads=world.leads)
+        with held(self, self.checkpoint.parent) if world.is_main_process else contextlib.nullcontext(self.key()) as key:
+            self._train(key, leads=world.is_main_process)
         return None
 
     def _train(self, key: str | None, *, leads: bool) -> None:

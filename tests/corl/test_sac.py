@@ -12,7 +12,7 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from torch.nn import functional as F
 
 from corl.batch import Batch
-from corl.episodes import Episodes
+from corl.episodes import EpisodeStream
 from corl.evaluate import Evaluation, evaluate
 from corl.networks import LOG_STD, CriticEnsemble, SquashedActor
 from corl.online import HISTORY_FILE, OnlineRun, read_history, train_online
@@ -320,7 +320,7 @@ def test_a_ring_is_read_back_from_its_increments_and_forgets_what_is_overwritten
 def test_episodes_come_back_to_the_very_state_they_were_in():
     actions = np.random.default_rng(0).uniform(-1, 1, (9, 2, 8)).astype(np.float32)
     with EnvPool(TASK, 2, horizon=4) as environment:
-        episodes = Episodes(environment, seed=3, action_dim=8)
+        episodes = EpisodeStream(environment, seed=3, action_dim=8)
         episodes.environment.restart([None, 77])  # out of step with one another from here on
         episodes.actions[1] = []
         for k in range(6):
@@ -333,7 +333,7 @@ def test_episodes_come_back_to_the_very_state_they_were_in():
         kept, states = episodes.state_dict(), episodes.states.copy()
         expected = [episodes.step(actions[k])[1] for k in (6, 7, 8)]
     with EnvPool(TASK, 2, horizon=4) as environment:
-        episodes = Episodes(environment, seed=3, action_dim=8)
+        episodes = EpisodeStream(environment, seed=3, action_dim=8)
         episodes.load_state_dict(kept)
         np.testing.assert_array_equal(episodes.states, states)
         for k, following in zip((6, 7, 8), expected, strict=True):

@@ -58,7 +58,7 @@ def test_data_like_the_training_data_has_nothing_against_it(marginals):
     assert quality.distance < 0.05
     assert quality.violations == 0
     assert quality.duplicates == 0
-    assert quality.hopeless(QualityConfig()) is None
+    assert quality.rejected(QualityConfig()) is None
 
 
 def test_a_shift_is_measured_in_standard_deviations(marginals):
@@ -99,7 +99,7 @@ def test_rows_that_cannot_be_real_are_counted_by_kind(kind, part, marginals):
     quality = _assess(matrix, marginals)
     assert getattr(quality, kind) == 0.25
     assert quality.violations == 0.25
-    assert quality.hopeless(QualityConfig(max_violations=0.2)) == "data quality: violations 0.250 above 0.2"
+    assert quality.rejected(QualityConfig(max_violations=0.2)) == "data quality: violations 0.250 above 0.2"
 
 
 def test_joints_beyond_what_the_robot_showed_are_counted(marginals):

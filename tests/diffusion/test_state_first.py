@@ -13,7 +13,7 @@ from diffusion.generate import generate
 from diffusion.model import DiffusionModel
 from diffusion.partial import PartialSamples
 from diffusion.pool import Pool
-from diffusion.state_first import Parts
+from diffusion.state_first import TransitionParts
 from diffusion.train import train
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.transitions import Transitions
@@ -22,7 +22,7 @@ from runtime.errors import ConfigError
 CPU = torch.device("cpu")
 SMALL = DenoiserConfig(hidden=16, depth=1, heads=2, order="state_first")
 TASKS = [CompoSuiteTask.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf")]
-PARTS = Parts.of(COMPOSUITE)
+PARTS = TransitionParts.of(COMPOSUITE)
 
 
 def _lawful(task, rows, seed):

@@ -10,7 +10,7 @@ import torch
 
 from diffusion.config import TrainConfig
 from diffusion.distributed import World, spawn
-from diffusion.feed import Feed
+from diffusion.loader import BatchLoader
 from diffusion.normalizer import Normalizer
 from diffusion.pool import Pool
 from diffusion.train import train
@@ -98,7 +98,7 @@ def test_a_request_to_stop_reaches_every_process(tmp_path):
 
 def test_processes_share_a_batch_without_overlap_and_must_divide_it(pool, tmp_path, monkeypatch):
     values = torch.arange(12)
-    parts = [World(rank, 3).share(values) for rank in range(3)]
+    parts = [World(rank, 3).shard(values) for rank in range(3)]
     assert sorted(torch.cat(parts).tolist()) == list(range(12))
     monkeypatch.setattr(World, "of_environment", classmethod(lambda cls: World(0, 3)))
     monkeypatch.setattr(World, "joined", lambda self, device: __import__("contextlib").nullcontext())
@@ -108,7 +108,9 @@ def test_processes_share_a_batch_without_overlap_and_must_divide_it(pool, tmp_pa
 
 def test_streamed_batches_are_those_of_a_resident_pool_and_go_on_where_they_were(pool):
     normalizer = Normalizer.fit(torch.from_numpy(pool.matrix), COMPOSUITE, delta_next=True)
-    resident, streamed = (Feed(pool, normalizer, 8, CPU, seed=3, resident=resident) for resident in (True, False))
+    resident, streamed = (
+        BatchLoader(pool, normalizer, 8, CPU, seed=3, resident=resident) for resident in (True, False)
+    )
     whole = [(y.clone(), c.clone()) for y, c in resident.batches(0, 10)]
     everything = normalizer.normalize(torch.from_numpy(pool.matrix))
     conditions = torch.from_numpy(pool.conditions)[torch.from_numpy(pool.task_index)]
@@ -123,13 +125,13 @@ def test_streamed_batches_are_those_of_a_resident_pool_and_go_on_where_they_were
     stream.close()
     for batch, expected in zip(streamed.batches(4, 10), whole[4:], strict=True):
         assert all(map(torch.equal, batch, expected))
-    other = next(Feed(pool, normalizer, 8, CPU, seed=4).batches(0, 1))
+    other = next(BatchLoader(pool, normalizer, 8, CPU, seed=4).batches(0, 1))
     assert not torch.equal(other[0], whole[0][0])
 
 
 def test_the_network_is_the_same_whether_the_pool_is_on_the_device_or_streamed(pool, tmp_path, monkeypatch):
     _run(pool, tmp_path / "resident")
-    monkeypatch.setattr("diffusion.feed.fits", lambda size, device: False)
+    monkeypatch.setattr("diffusion.loader.fits", lambda size, device: False)
     _run(pool, tmp_path / "streamed")
     assert _losses(tmp_path / "streamed") == _losses(tmp_path / "resident")
     one, two = (torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("resident", "streamed"))

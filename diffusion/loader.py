@@ -18,7 +18,7 @@ _SHARE = 0.5  # of the device's free memory that a pool may take
 _AHEAD = 4  # batches that are prefetched
 
 
-class Feed:
+class BatchLoader:
     """Random batches of a pool: transitions (B / size, 164), normalised, and conditions (B / size, 16).
 
     The rows of a step follow from `seed` and the step alone: they are the same wherever the pool is, and in a run that
@@ -56,7 +56,7 @@ class Feed:
     def rows(self, step: int) -> Tensor:
         """(B / size,) this process' rows of a step, on the CPU."""
         self._rows.manual_seed(derive_seed("rows", self.seed, step))
-        return self.world.share(torch.randint(len(self.data), (self.batch_size,), generator=self._rows))
+        return self.world.shard(torch.randint(len(self.data), (self.batch_size,), generator=self._rows))
 
     def _resident(self, first: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
         for step in range(first, stop):
