@@ -40,8 +40,11 @@ def settings_of(
     for other, settings in {name: {}, **given}.items():
         config = learner_named(other).Config
         if isinstance(settings, Mapping):
-            values = {**(defaults or {}).get(other, {}), **settings}
-            settings = from_mapping(config, values, source=f"learners.{other}")
+            under = (defaults or {}).get(other, {})
+            # What is not read from a file needs no reader, which a benchmark on a bare machine may not have.
+            settings = (
+                from_mapping(config, {**under, **settings}, source=f"learners.{other}") if settings else config(**under)
+            )
         if not isinstance(settings, config):
             raise ConfigError(f"learners.{other} {settings!r}: expected a mapping of its settings")
         built[other] = settings
