@@ -8,6 +8,7 @@ from pathlib import Path
 
 from offline_compositional_rl_datasets.composuite import AXES, CompoSuiteTask, all_tasks, tasks_of
 from offline_compositional_rl_datasets.splits import Split, load_split, split_file
+from offline_compositional_rl_datasets.task import Task
 from runtime.errors import ConfigError
 
 KINDS = ("default", "compositional", "holdout", "component-wise")
@@ -93,9 +94,9 @@ def _default(seed: int) -> Split:
 def _compositional(seed: int) -> Split:
     split = _default(seed)
     generator = random.Random(f"expert {seed}")
-    expert: list[CompoSuiteTask] = []
+    expert: list[Task] = []
     for robot in AXES["robot"]:
-        expert += generator.sample([task for task in split.train if task.robot == robot], _EXPERT_PER_ROBOT)
+        expert += generator.sample([task for task in split.train if robot in task.elements], _EXPERT_PER_ROBOT)
     return Split(split.train, split.test, tuple(expert))
 
 
@@ -125,7 +126,7 @@ def find_split(tasks_path: Path, kind: str, seed: int, holdout_elem: str | None 
 
 def get_task_list(
     base_path: Path, dataset_type: str, split: str, holdout_elem: str | None, seed: int
-) -> tuple[str, list[CompoSuiteTask], list[CompoSuiteTask] | None, list[CompoSuiteTask]]:
+) -> tuple[str, list[Task], list[Task] | None, list[Task]]:
     """(name, train, expert or None, test) under the data sets' authors' name; expert tasks are taken out of train."""
     found = find_split(Path(base_path), split, seed, holdout_elem)
     parts = [dataset_type, *([holdout_elem] if holdout_elem else []), split, str(seed)]

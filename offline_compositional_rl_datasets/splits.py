@@ -63,10 +63,10 @@ def load_split(
             raise DataError(f"{path}: {key} lists a task twice")
     both = set(lists["train"]) & set(lists["test"])
     if both:
-        raise DataError(f"{path}: {min(both)} is in train and in test")
+        raise DataError(f"{path}: {min(both, key=lambda task: task.elements)} is in train and in test")
     both = set(lists["expert"]) & set(lists["test"])
     if both:
-        raise DataError(f"{path}: {min(both)} is in expert and in test")
+        raise DataError(f"{path}: {min(both, key=lambda task: task.elements)} is in expert and in test")
     return Split(**lists)
 
 

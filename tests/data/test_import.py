@@ -1,5 +1,6 @@
 """Data sets of others as task files: read back to the bit what was exported, and one line for what is damaged."""
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -24,9 +25,11 @@ from offline_compositional_rl_datasets.import_lerobot import lerobot_trajectorie
 from offline_compositional_rl_datasets.import_minari import open_minari
 from offline_compositional_rl_datasets.importing import write_tasks
 from offline_compositional_rl_datasets.lerobot import write_lerobot
+from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import ConfigError, DataError, StateError, TaskError
 from scripts.import_data import main as import_data
+from tests.data.test_layout import layouts
 
 TASKS = [CompoSuiteTask.parse("IIWA_Box_None_Push"), CompoSuiteTask.parse("IIWA_Plate_None_Shelf")]
 KEYS = ("object", "obstacle", "goal", "robot")
@@ -146,6 +149,26 @@ def test_episodes_of_any_length_and_end_survive_both_ways(tmp_path_factory, leng
         write_tasks(find_trajectories(format, source, parse=CompoSuiteTask.parse), folder / format, "expert")
         back = read_expert(task_file(folder / format, "expert", TASKS[0]), TASKS[0])
         _same(back, read_expert(task_file(folder / "data", "expert", TASKS[0]), TASKS[0]))
+    shutil.rmtree(folder)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(layouts(), st.integers(2, 6), st.booleans())
+def test_tasks_of_any_layout_survive_both_ways(tmp_path_factory, layout, steps, end):
+    fields = [(axis, str) for axis, _ in layout.axes]
+    of_family = {"layout": layout, "family": "tests:FAMILY"}
+    kind = dataclasses.make_dataclass("AnyTask", fields, bases=(Task,), namespace=of_family, frozen=True, order=True)
+    task, folder = kind(*(elements[-1] for _, elements in layout.axes)), tmp_path_factory.mktemp("way")
+    states = np.random.default_rng(steps).standard_normal((steps, layout.state_dim)).astype(np.float32)
+    zeros = np.zeros((steps, layout.action_dim), np.float32)
+    path = task_file(folder / "data", "expert", task)
+    write_expert(path, [Episode(states, zeros, zeros[:, 0], zeros[:, 0], end)], task)
+    lerobot = write_lerobot([(path, _card(task))], folder / "lerobot", fps=20, robot="any")
+    write_minari(path, "any/data-v0", folder / "minari", _card(task))
+    for format, source in (("lerobot", lerobot), ("minari", folder / "minari/any/data-v0")):
+        found = find_trajectories(format, source, task=task.name, parse=kind.parse)
+        write_tasks(found, folder / format, "expert")
+        _same(read_expert(task_file(folder / format, "expert", task), task), read_expert(path, task))
     shutil.rmtree(folder)
 
 
