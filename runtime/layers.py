@@ -15,7 +15,8 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v written out: for 11 tokens it is three times as fast on a CPU as the fused kernel."""
     scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
-    return scores.softmax(-1).to(v.dtype) @ v
+    attended: Tensor = scores.softmax(-1).to(v.dtype) @ v
+    return attended
 
 
 def position_table(tokens: int, hidden: int) -> Tensor:
