@@ -21,7 +21,7 @@ from typing import Any, ClassVar, TypeVar
 
 import tyro
 
-from runtime.config import from_mapping, merge, read_yaml
+from runtime.config import from_mapping, merge, read_yaml, to_yaml
 
 T = TypeVar("T")
 F = TypeVar("F", bound="Overrides")
@@ -98,3 +98,9 @@ class ConfigFlags(Overrides):
         values = merge(merge(under or {}, self.defaults()), read_yaml(self.config) if self.config else {})
         source = str(self.config) if self.config else "flags"
         return from_mapping(cls, merge(values, self.overrides()), source=source)
+
+    def prints(self, configuration: Any) -> bool:
+        """Print it, where --print_config asks for that; whether it did."""
+        if self.print_config:
+            print(to_yaml(configuration), end="")
+        return self.print_config

@@ -58,15 +58,14 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
         from pipeline.stages.multitask import TrainMultitask
         from pipeline.sweeps.multitask import write_baseline_tables
         from pipeline.sweeps.sweep import run_sweep
-        from runtime.config import dict_without, to_yaml
+        from runtime.config import dict_without
         from runtime.errors import distinct
         from runtime.logs import configure_logging
         from runtime.paths import machine_settings
 
         distinct("--seeds", seeds)
         settings = agent.load(MultitaskConfig, {"algorithm": f"{network}_td3_bc"})
-        if agent.print_config:
-            print(to_yaml(settings), end="")
+        if agent.prints(settings):
             return
         machine = machine_settings()
         data, held_out = experts.files(), experts.split().test

@@ -83,6 +83,20 @@ class RetryFlags(Overrides):
 
 
 @dataclass(frozen=True)
+class LoopRetryFlags(RetryFlags):
+    """How often a job is tried, and how much more it then asks for."""
+
+    retry_memory_multiplier: float = setting(1.5)
+    """more memory after a job ran out of it"""
+    retry_time_multiplier: float = setting(1.5)
+    """more time after a job ran out of it"""
+    max_memory_gb: int = setting(400)
+    """cap on a job's memory"""
+    max_time_hours: float = setting(72.0)
+    """cap on a job's time"""
+
+
+@dataclass(frozen=True)
 class JobFlags(RetryFlags):
     """What each job asks for, and how often it is tried."""
 

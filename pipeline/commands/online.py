@@ -206,14 +206,12 @@ def sac_command(variant: Variant) -> Callable[..., None]:
         from pipeline.report.pictures import film_best
         from pipeline.stages.online import LearnOnline, synthetic_prior
         from runtime import interrupt
-        from runtime.config import to_yaml
         from runtime.logs import configure_logging
 
         if not use_composuite:
             raise ConfigError("--no-use_composuite: CompoSuite's tasks are the only ones here")
         config = agent.online_config(variant)
-        if agent.print_config:
-            print(to_yaml(config), end="")
+        if agent.prints(config):
             return
         task, generated = chosen.task(), prior.generated(variant)
         stage = LearnOnline(

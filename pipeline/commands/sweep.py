@@ -43,7 +43,7 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
         from pipeline.stages.online import LearnOnline, run_name, synthetic_prior
         from pipeline.sweeps.online import write_online_table
         from pipeline.sweeps.sweep import run_sweep
-        from runtime.config import dict_without, to_yaml
+        from runtime.config import dict_without
         from runtime.errors import distinct
         from runtime.logs import configure_logging
         from runtime.paths import machine_settings
@@ -51,8 +51,7 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
         distinct("--seeds", seeds)
         machine = machine_settings()
         config = agent.online_config(variant)
-        if agent.print_config:
-            print(to_yaml(config), end="")
+        if agent.prints(config):
             return
         chosen = [find_family(prior.family).parse(name) for name in tasks] if tasks else list(prior.split().test)
         distinct("--tasks", chosen)

@@ -15,10 +15,14 @@ import yaml
 from corl.multitask_config import MultitaskConfig
 from corl.online_config import OnlineConfig
 from pipeline.commands.baseline import BaselineFlags, baseline_command
-from pipeline.commands.job_flags import ClusterFlags, RetryFlags
+from pipeline.commands.by_hand import generate, practise, train_generator, train_policy
+from pipeline.commands.iterate import loop_command
+from pipeline.commands.job_flags import ClusterFlags, JobFlags, LoopRetryFlags
 from pipeline.commands.online import VARIANTS, AgentFlags, sac_command
+from pipeline.commands.pipeline_flags import LoopFlags, PractiseFlags, TrainGeneratorFlags, TrainPolicyFlags
 from pipeline.commands.sweep import sweep_command
 from pipeline.jobs.resources import ClusterConfig, RetryConfig
+from pipeline.loop.config import PipelineConfig
 from runtime.cli import parse_flags
 from runtime.config import from_mapping, to_dict
 from runtime.errors import ConfigError
@@ -30,6 +34,16 @@ COMMANDS = {
     "sweep": (sweep_command(VARIANTS["rlpd_14realdata"], "x"), OnlineConfig),
     "transformer": (baseline_command("transformer"), MultitaskConfig),
     "compositional": (baseline_command("compositional"), MultitaskConfig),
+    "loop": (loop_command(num_train=56, experiment_type="default"), PipelineConfig),
+    "loop with perceptrons": (loop_command("monolithic"), PipelineConfig),
+    "train the generator": (train_generator, PipelineConfig),
+    "generate": (generate, PipelineConfig),
+    "practise": (practise, PipelineConfig),
+    "train a policy": (train_policy, PipelineConfig),
+}
+REQUIRED = {
+    "practise": ["--target_task", "IIWA_Box_None_Push"],
+    "train a policy": ["--robot", "IIWA", "--obj", "Box", "--obst", "None", "--subtask", "Push"],
 }
 
 
@@ -43,7 +57,12 @@ def _at(values: Any, key: str) -> Any:
         (AgentFlags(), OnlineConfig()),
         (BaselineFlags(), MultitaskConfig()),
         (ClusterFlags(), ClusterConfig()),
-        (RetryFlags(), RetryConfig()),
+        (LoopRetryFlags(), RetryConfig()),
+        (JobFlags(), RetryConfig()),
+        (LoopFlags(), PipelineConfig()),
+        (TrainGeneratorFlags(), PipelineConfig()),
+        (PractiseFlags(), PipelineConfig()),
+        (TrainPolicyFlags(), PipelineConfig()),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -65,19 +84,20 @@ def _help(main, capsys) -> dict[str, str]:
 def test_help_shows_the_defaults_that_hold_and_the_printed_configuration_loads_again(name, capsys, tmp_path):
     main, cls = COMMANDS[name]
     shown = _help(main, capsys)
-    parse_flags(main, ["--print_config"])
+    parse_flags(main, [*REQUIRED.get(name, ()), "--print_config"])
     text = capsys.readouterr().out
     settings = yaml.safe_load(text)
     flags = next(kind for kind in _groups(main) if issubclass(kind, ConfigFlags))
     compared = 0
     for field, key in flags.setting_keys().items():
         if field in shown:
-            assert yaml.safe_load(shown[field]) == _at(settings, key), field
+            value = None if shown[field] == "None" else yaml.safe_load(shown[field])
+            assert value == _at(settings, key), field
             compared += 1
     assert compared >= 4
     (tmp_path / "c.yaml").write_text(text)
-    parse_flags(main, ["--config", str(tmp_path / "c.yaml"), "--print_config"])
-    assert capsys.readouterr().out == text
+    parse_flags(main, [*REQUIRED.get(name, ()), "--config", str(tmp_path / "c.yaml"), "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out) == settings
     assert to_dict(from_mapping(cls, settings, source="printed")) == settings
 
 
