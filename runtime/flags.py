@@ -90,14 +90,16 @@ class ConfigFlags(Overrides):
     print_config: bool = False
     """print all settings as such a file, and do nothing else"""
 
-    def load(self, cls: type[T], under: Mapping[str, Any] | None = None) -> T:
-        """The configuration `cls`: the flags that were given, over the file, over the flags' defaults, over `under`.
+    def load(self, cls: type[T], under: Mapping[str, Any] | None = None, over: Mapping[str, Any] | None = None) -> T:
+        """The configuration `cls`: flags that were given, over the file, over the flags' defaults.
+
+        What else its command sets lies under all of them, or over them.
 
         Raises `ConfigError` naming the file, or flags, and the key that cannot be used.
         """
         values = merge(merge(under or {}, self.defaults()), read_yaml(self.config) if self.config else {})
         source = str(self.config) if self.config else "flags"
-        return from_mapping(cls, merge(values, self.overrides()), source=source)
+        return from_mapping(cls, merge(merge(values, self.overrides()), over or {}), source=source)
 
     def prints(self, configuration: Any) -> bool:
         """Print it, where --print_config asks for that; whether it did."""

@@ -27,9 +27,11 @@ def train_generator(which: TrainGeneratorFlags, metrics: WandbFlags, source_task
         return
     configure_logging()
     metrics.use()
-    iteration = Iteration(which.diffusion_training_run, targets=(), sources=parse_sources(source_tasks), phase=None)
+    run = Run.of(config)
+    sources = parse_sources(source_tasks, run.family.parse)
+    iteration = Iteration(which.diffusion_training_run, targets=(), sources=sources, phase=None)
     with interrupt.honoured():
-        generator_stage(Run.of(config), iteration)()
+        generator_stage(run, iteration)()
 
 
 def generate(which: GeneratorFlags, target_task: str | None = None) -> None:
@@ -38,7 +40,6 @@ def generate(which: GeneratorFlags, target_task: str | None = None) -> None:
     Args:
         target_task: e.g. IIWA_Box_None_PickPlace; default: all held-out tasks
     """
-    from offline_compositional_rl_datasets.task import Task
     from pipeline.loop.plan import generation_stages
     from pipeline.loop.run import Run
     from pipeline.loop.state import Iteration
@@ -49,7 +50,7 @@ def generate(which: GeneratorFlags, target_task: str | None = None) -> None:
         return
     configure_logging()
     run = Run.of(config)
-    targets = (Task.parse(target_task),) if target_task else run.tasks.test
+    targets = (run.family.parse(target_task),) if target_task else run.tasks.test
     for stage in generation_stages(run, Iteration(which.diffusion_training_run, targets, sources={}, phase=None)):
         stage()
 
@@ -62,7 +63,6 @@ def practise(target_task: str, which: PractiseFlags) -> None:
     Args:
         target_task: e.g. IIWA_Box_None_PickPlace
     """
-    from offline_compositional_rl_datasets.task import Task
     from pipeline.loop.plan import practice_stages
     from pipeline.loop.run import Run
     from pipeline.loop.state import Iteration
@@ -72,24 +72,35 @@ def practise(target_task: str, which: PractiseFlags) -> None:
     if which.prints(config):
         return
     configure_logging()
-    iteration = Iteration(which.diffusion_training_run, (Task.parse(target_task),), sources={}, phase=None)
-    for stage in practice_stages(Run.of(config), iteration, iteration.targets):
+    run = Run.of(config)
+    iteration = Iteration(which.diffusion_training_run, (run.family.parse(target_task),), sources={}, phase=None)
+    for stage in practice_stages(run, iteration, iteration.targets):
         stage()
 
 
+_NO_PARTS = TaskFlags("", "", "", "")
+
+
 def train_policy(
-    task: TaskFlags, which: TrainPolicyFlags, metrics: WandbFlags, dataset_type: str = "synthetic", seed: int = 0
+    which: TrainPolicyFlags,
+    metrics: WandbFlags,
+    parts: TaskFlags = _NO_PARTS,
+    task: str = "",
+    dataset_type: str = "synthetic",
+    seed: int = 0,
 ) -> None:
     """Train on generated data (`--dataset_type synthetic`), a practised set or a task's recorded data, and evaluate.
 
     Args:
+        task: or the task's name; of a family of one's own, which --config names, in this way alone
         dataset_type: synthetic, practised, or the first part of the data folder's name such as expert
         seed: the RL seed
     """
-    from offline_compositional_rl_datasets.hdf5 import find_task_file
+    from envs.family import find_family
     from pipeline.stages.paths import policy_folder, practised_file, samples_file
     from pipeline.stages.policy import TrainPolicy
     from runtime import interrupt
+    from runtime.errors import ConfigError
     from runtime.logs import configure_logging
 
     config = which.pipeline_config()
@@ -97,7 +108,10 @@ def train_policy(
         return
     configure_logging()
     metrics.use()
-    chosen = task.task()
+    family, names = find_family(config.family), (parts.robot, parts.obj, parts.obst, parts.subtask)
+    if bool(task) == any(names) or (any(names) and not all(names)):
+        raise ConfigError("expected --robot, --obj, --obst and --subtask, or --task alone")
+    chosen = family.parse(task or "_".join(names))
     where = config.paths.resolved()
     practised = dataset_type == "practised"
     synthetic = practised or dataset_type == "synthetic"
@@ -108,7 +122,7 @@ def train_policy(
         data = practised_file(data) if practised else data
         folder = policy_folder(where.results_path, iteration, model, chosen, seed, practised=practised)
     else:
-        data = find_task_file(where.data_path, dataset_type, chosen)
+        data = family.data_file(where.data_path, dataset_type, chosen)
         folder = where.results_path / dataset_type / f"seed_{config.task_list_seed}" / f"{chosen.name}_RLseed{seed}"
     stage = TrainPolicy(
         task=chosen,
@@ -125,8 +139,9 @@ def train_policy(
         stage()
     scores = stage.scores()
     print(
-        f"{chosen}: best evaluation {scores.best_solved}/{scores.episodes} solved, best return {scores.best_return:.1f}; "
-        f"last {scores.last_solved}/{scores.episodes}, return {scores.last_return:.1f}"
+        f"{chosen}: best evaluation {scores.best_solved}/{scores.episodes} solved, "
+        f"best return {scores.best_return:.1f}; last {scores.last_solved}/{scores.episodes}, "
+        f"return {scores.last_return:.1f}"
         + (f"; fresh episodes {scores.fresh_solved}/{scores.fresh_episodes}" if scores.fresh_episodes else "")
     )
     print(f"checkpoints and metrics: {folder}")

@@ -77,7 +77,7 @@ class EvaluatedFlags(ConfigFlags):
 
 
 @dataclass(frozen=True)
-class AgentFlags(EvaluatedFlags):
+class SACFlags(EvaluatedFlags):
     """How an agent learns."""
 
     buffer_size: int = setting(1_000_000)
@@ -180,7 +180,7 @@ def sac_command(variant: Variant) -> Callable[..., None]:
     published_run = RunFlags(variant.exp_name, variant.exp_name)
 
     def main(
-        agent: AgentFlags,
+        agent: SACFlags,
         prior: PriorFlags,
         chosen: TaskFlags = published_task,
         run: RunFlags = published_run,

@@ -183,23 +183,5 @@ class FineTune:
             finish(self, learn(self, agent, code, None, key=key, device=device), key)
 
 
-def key_values(arguments: Sequence[str]) -> list[str]:
-    """`key=value` of the authors' programs as flags: `dataset.type=expert` is `--dataset_type expert`."""
-    flags: list[str] = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if argument.startswith("-") or not equals:
-            flags.append(argument)
-            continue
-        name = key.replace(".", "_")
-        if value in ("True", "true", "False", "false"):
-            flags.append(f"--{name}" if value.lower() == "true" else f"--no-{name}")
-        elif value.startswith("["):
-            flags += [f"--{name}", *[item.strip() for item in value.strip("[]").split(",") if item.strip()]]
-        elif value not in ("None", "null"):
-            flags += [f"--{name}", value]
-    return flags
-
-
 def newest_checkpoint(folder: Path, seed: int) -> Path:
     return folder / checkpoint_name("last", seed)

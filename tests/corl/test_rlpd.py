@@ -22,7 +22,7 @@ from diffusion.model import DiffusionModel
 from diffusion.pool import Pool
 from diffusion.train import train
 from offline_compositional_rl_datasets.composuite import COMPOSUITE
-from pipeline.commands.online import VARIANTS, AgentFlags
+from pipeline.commands.online import VARIANTS, SACFlags
 from runtime.program import PROJECT_ROOT
 from runtime.seeds import derive_seed
 from tests.corl.test_corl import CPU, TASK, _transitions
@@ -30,8 +30,8 @@ from tests.corl.test_sac import _batch
 
 
 def test_rlpds_file_aims_at_half_the_actions_dimension_and_the_published_code_at_all_of_it():
-    published = AgentFlags().online_config(VARIANTS["rlpd_synthdata"]).sac
-    rlpd = AgentFlags(PROJECT_ROOT / "config" / "online" / "rlpd.yaml").online_config(VARIANTS["rlpd_synthdata"]).sac
+    published = SACFlags().online_config(VARIANTS["rlpd_synthdata"]).sac
+    rlpd = SACFlags(PROJECT_ROOT / "config" / "online" / "rlpd.yaml").online_config(VARIANTS["rlpd_synthdata"]).sac
     assert [config.entropy_per_action * COMPOSUITE.action_dim for config in (published, rlpd)] == [-8.0, -4.0]
 
 

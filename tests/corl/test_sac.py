@@ -25,7 +25,7 @@ from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteT
 from offline_compositional_rl_datasets.samples import write_samples
 from offline_compositional_rl_datasets.state_transform import EXPLORERS_LEAST_STD, StateTransform
 from offline_compositional_rl_datasets.transitions import Transitions
-from pipeline.commands.online import VARIANTS, AgentFlags, sac_command
+from pipeline.commands.online import VARIANTS, SACFlags, sac_command
 from pipeline.stages.online import LearnOnline, random_states, run_name, synthetic_prior
 from runtime.cli import parse_flags
 from runtime.config import from_mapping, read_yaml
@@ -422,24 +422,24 @@ def test_a_run_may_end_at_the_success_that_is_wanted(tmp_path):
 
 
 def test_the_published_defaults_and_flags_are_there():
-    config = AgentFlags().online_config(VARIANTS["rlpd_synthdata"])
+    config = SACFlags().online_config(VARIANTS["rlpd_synthdata"])
     assert (config.max_timesteps, config.learning_starts, config.eval_freq) == (1_000_000, 5_000, 100_000)
     assert (config.sac.q_lr, config.sac.policy_lr, config.batch_size) == (1e-3, 3e-4, 256)
     assert not config.task_ids
-    assert AgentFlags().online_config(VARIANTS["original"]).task_ids
+    assert SACFlags().online_config(VARIANTS["original"]).task_ids
     with pytest.raises(ConfigError, match="target_critics"):
-        AgentFlags(target_critics=5).online_config(VARIANTS["original"])
+        SACFlags(target_critics=5).online_config(VARIANTS["original"])
     with pytest.raises(ConfigError, match=r"alpha 0\.0: .* above 0"):
-        AgentFlags(autotune=False, alpha=0.0).online_config(VARIANTS["original"])
+        SACFlags(autotune=False, alpha=0.0).online_config(VARIANTS["original"])
     with pytest.raises(ConfigError, match=r"buffer_size 3: expected at least 4 \(num_envs\)"):
-        AgentFlags(buffer_size=3, num_envs=4).online_config(VARIANTS["original"])
+        SACFlags(buffer_size=3, num_envs=4).online_config(VARIANTS["original"])
 
 
 @pytest.mark.parametrize("file", ["rlpd.yaml", "laptop.yaml", "bootstrap.yaml"])
 def test_the_configurations_of_online_learning_are_valid(file):
     from runtime.program import PROJECT_ROOT
 
-    AgentFlags(PROJECT_ROOT / "config" / "online" / file).online_config(VARIANTS["rlpd_synthdata"])
+    SACFlags(PROJECT_ROOT / "config" / "online" / file).online_config(VARIANTS["rlpd_synthdata"])
 
 
 def test_the_script_with_synthetic_data_runs_and_names_what_is_missing(tmp_path, monkeypatch):
@@ -457,7 +457,7 @@ def test_the_script_with_synthetic_data_runs_and_names_what_is_missing(tmp_path,
     assert history[0]["mix_ratio"] == 0.5
     assert (folder / "checkpoints" / "sac_policy_model.pt").exists()
     assert not (folder / RESUME_FILE).exists()
-    config = AgentFlags(learning_starts=10, horizon=5, batch_size=8).online_config(VARIANTS["rlpd_synthdata"])
+    config = SACFlags(learning_starts=10, horizon=5, batch_size=8).online_config(VARIANTS["rlpd_synthdata"])
     policy = LearnOnline(TASK, config, 0, folder, device="cpu").best_policy()
     assert np.abs(policy(_transitions().states)).max() <= 1
     with pytest.raises(DataError, match="has sets of IIWA_Box_None_Push"):

@@ -13,9 +13,10 @@ from dsrl.inspect_data import describe
 from dsrl.tasks import standard_task, task_of
 from envs.chunked_env import ChunkedEnv
 from envs.gymnasium_task import GymnasiumTask, gymnasium_names
+from pipeline.commands.gymnasium_sac import train_sac_gymnasium
 from runtime.atomic import read_json
+from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError, TaskError
-from scripts import train_sac_gymnasium
 
 HOPPER = GymnasiumTask.standard("Hopper-v5", 20.0)
 
@@ -28,8 +29,8 @@ def expert(tmp_path_factory):
     config.write_text(
         "learning_starts: 20\nhorizon: 60\nbatch_size: 16\nsac: {hidden_dims: [16, 16], layer_norm: none}\n"
     )
-    sizes = {"total_timesteps": 60, "eval_freq": 60, "n_eval_episodes": 1, "success_return": 20.0, "cuda": False}
-    train_sac_gymnasium.main(config=config, runs_path=folder, seed=0, **sizes)
+    sizes = ["--total_timesteps=60", "--eval_freq=60", "--n_eval_episodes=1", "--success_return=20", "--seed=0"]
+    parse_flags(train_sac_gymnasium, ["--config", str(config), "--runs_path", str(folder), *sizes, "--no_cuda"])
     return folder / "Hopper-v5__sac__0" / "checkpoints" / "sac_policy_model.pt"
 
 

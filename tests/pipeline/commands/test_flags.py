@@ -16,9 +16,11 @@ from corl.multitask_config import MultitaskConfig
 from corl.online_config import OnlineConfig
 from pipeline.commands.baseline import BaselineFlags, baseline_command
 from pipeline.commands.by_hand import generate, practise, train_generator, train_policy
+from pipeline.commands.gymnasium_sac import train_sac_gymnasium
 from pipeline.commands.iterate import loop_command
 from pipeline.commands.job_flags import ClusterFlags, JobFlags, LoopRetryFlags
-from pipeline.commands.online import VARIANTS, AgentFlags, sac_command
+from pipeline.commands.offline import finetune
+from pipeline.commands.online import VARIANTS, SACFlags, sac_command
 from pipeline.commands.pipeline_flags import LoopFlags, PractiseFlags, TrainGeneratorFlags, TrainPolicyFlags
 from pipeline.commands.sweep import sweep_command
 from pipeline.jobs.resources import ClusterConfig, RetryConfig
@@ -34,6 +36,8 @@ COMMANDS = {
     "sweep": (sweep_command(VARIANTS["rlpd_14realdata"], "x"), OnlineConfig),
     "transformer": (baseline_command("transformer"), MultitaskConfig),
     "compositional": (baseline_command("compositional"), MultitaskConfig),
+    "gymnasium": (train_sac_gymnasium, OnlineConfig),
+    "fine-tune": (finetune, OnlineConfig),
     "loop": (loop_command(num_train=56, experiment_type="default"), PipelineConfig),
     "loop with perceptrons": (loop_command("monolithic"), PipelineConfig),
     "train the generator": (train_generator, PipelineConfig),
@@ -54,7 +58,7 @@ def _at(values: Any, key: str) -> Any:
 @pytest.mark.parametrize(
     ("flags", "config"),
     [
-        (AgentFlags(), OnlineConfig()),
+        (SACFlags(), OnlineConfig()),
         (BaselineFlags(), MultitaskConfig()),
         (ClusterFlags(), ClusterConfig()),
         (LoopRetryFlags(), RetryConfig()),

@@ -8,10 +8,11 @@ import pytest
 from corl.online import read_history
 from corl.sac import SACConfig
 from envs.gymnasium_task import GymnasiumTask
+from pipeline.commands.gymnasium_sac import train_sac_gymnasium
 from pipeline.stages.gymnasium_sac import in_units_of
 from runtime import interrupt
+from runtime.cli import parse_flags
 from runtime.errors import ConfigError, TaskError
-from scripts import train_sac_gymnasium
 from tests.resuming import stopped
 
 
@@ -28,8 +29,9 @@ def _train(folder, **options):
     config.write_text(
         "learning_starts: 20\nhorizon: 30\nbatch_size: 16\nsac: {hidden_dims: [16, 16], layer_norm: none}\n"
     )
-    sizes = {"total_timesteps": 80, "eval_freq": 40, "n_eval_episodes": 2, "seed": 3, "cuda": False}
-    train_sac_gymnasium.main(config=config, runs_path=folder, **{**sizes, **options})
+    sizes = ["--total_timesteps", "80", "--eval_freq", "40", "--n_eval_episodes", "2", "--seed", "3", "--no_cuda"]
+    options = [f"--{name}={value}" for name, value in options.items()]
+    parse_flags(train_sac_gymnasium, [f"--config={config}", f"--runs_path={folder}", *sizes, *options])
     rows = read_history(folder / "Hopper-v5__sac__3")
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
@@ -54,6 +56,6 @@ def test_the_target_entropy_is_that_of_the_environment_s_own_actions():
 
 def test_a_task_that_is_none_is_named(tmp_path):
     with pytest.raises(TaskError, match="'CartPole-v1'"):
-        train_sac_gymnasium.main(env_id="CartPole-v1", runs_path=tmp_path)
+        parse_flags(train_sac_gymnasium, ["--env_id", "CartPole-v1", "--runs_path", str(tmp_path)])
     with pytest.raises(ConfigError, match="learning_starts"):
-        train_sac_gymnasium.main(learning_starts=-1, runs_path=tmp_path)
+        parse_flags(train_sac_gymnasium, ["--learning_starts", "-1", "--runs_path", str(tmp_path)])

@@ -30,12 +30,11 @@ from offline_compositional_rl_datasets.composuite_splits import (
 )
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
 from offline_compositional_rl_datasets.splits import Split, load_split, save_split, split_file
-from pipeline.stages.offline import key_values, newest_checkpoint
+from pipeline.commands.offline import evaluate_offline, finetune, key_values, parse_authors_flags, train_offline
+from pipeline.stages.offline import newest_checkpoint
 from pipeline.stages.score_table import SCORES_FILE, read_score_table
-from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError
 from runtime.paths import machine_settings
-from scripts import evaluate_offline, train_finetune, train_offline
 from tests.benchmark_axes import benchmark_axes
 
 SEEDS = st.integers(0, 10_000)
@@ -149,7 +148,7 @@ def _prepare(root):
 def _train(root, algo, steps=6):
     flags = [f"algo={algo}", "dataset.type=expert", f"dataset.dir={root / 'data'}", "--train_steps", str(steps)]
     flags += ["--batch_per_task", "8", f"dataset.task_list_path={root / 'splits'}", "--results_path", str(root)]
-    parse_flags(train_offline.main, key_values(flags))
+    parse_authors_flags(train_offline, flags)
     return root / "_offline_training" / "expert" / "default" / "full" / algo / "0"
 
 
@@ -160,7 +159,7 @@ def test_an_agent_is_trained_offline_evaluated_and_fine_tuned(tmp_path, monkeypa
     folder = _train(tmp_path, "cp_iql")
     assert load_config(newest_checkpoint(folder, 0))[0].batch_size == 16
     where = [f"dataset.task_list_path={tmp_path / 'splits'}", "algo=cp_iql", "--results_path", str(tmp_path)]
-    parse_flags(evaluate_offline.main, key_values([*where, "--n_steps", "4", "--n_trajs", "2"]))
+    parse_authors_flags(evaluate_offline, [*where, "--n_steps", "4", "--n_trajs", "2"])
     evaluated = tmp_path / "_evaluation" / "_offline_training" / "expert" / "default" / "full" / "cp_iql" / "0"
     with (evaluated / "task_-1" / "train_returns.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -172,7 +171,7 @@ def test_an_agent_is_trained_offline_evaluated_and_fine_tuned(tmp_path, monkeypa
     ]  # fmt: skip
     assert {(row.step, row.trials) for row in scores} == {(6, 2)}
     sizes = ["--n_steps", "30", "--update_start_step", "10", "--batch_size", "8", "--eval_freq", "15", "--horizon", "5"]
-    parse_flags(train_finetune.main, key_values([*where, *sizes, "--n_eval_episodes", "1"]))
+    parse_authors_flags(finetune, [*where, *sizes, "--n_eval_episodes", "1"])
     run = tmp_path / "_finetune_training" / "expert" / "default" / "full" / "cp_iql" / "0" / "10" / "task_0"
     assert [row["global_step"] for row in read_history(run)] == [15, 30]
     assert [(row.method, row.step) for row in read_score_table(run / SCORES_FILE)] == [
@@ -180,16 +179,16 @@ def test_an_agent_is_trained_offline_evaluated_and_fine_tuned(tmp_path, monkeypa
         ("finetune", 30),
     ]
     with pytest.raises(ConfigError, match="has 1 test tasks"):
-        parse_flags(train_finetune.main, key_values([*where, "--task_id", "1"]))
+        parse_authors_flags(finetune, [*where, "--task_id", "1"])
 
 
 def test_what_cannot_be_evaluated_or_trained_on_is_refused(tmp_path):
     _prepare(tmp_path)
     where = [f"dataset.task_list_path={tmp_path / 'splits'}", "--results_path", str(tmp_path)]
-    evaluation, training = evaluate_offline.main, train_offline.main
+    evaluation, training = evaluate_offline, train_offline
     for main, flags, message in (
-        (evaluation, ["--n_steps", "0"], "--n_steps 0: expected at least 1"),
-        (evaluation, ["--n_trajs", "-1"], "--n_trajs -1: expected at least 1"),
+        (evaluation, ["--n_steps", "0"], "--horizon 0: expected at least 1"),
+        (evaluation, ["--n_trajs", "-1"], "--n_episodes -1: expected at least 1"),
         (evaluation, ["--task_id", "-2"], "--task_id -2: expected at least -1"),
         (training, ["dataset.holdout_elem=IIWA"], "a split of the kind default holds out no element"),
         (training, ["--dataset_partial_use", "--dataset_partial_n_tasks", "0"], "partial_n_tasks 0"),
@@ -197,10 +196,10 @@ def test_what_cannot_be_evaluated_or_trained_on_is_refused(tmp_path):
         (training, ["dataset.partial.use=True", "dataset.dir=x"], "no training task is left"),
     ):
         with pytest.raises(ConfigError, match=message):
-            parse_flags(main, key_values([*where, *flags]))
+            parse_authors_flags(main, [*where, *flags])
     save_split(split_file(tmp_path / "splits", "default", 0), Split(tuple(TASKS), ()))
     with pytest.raises(ConfigError, match="--no_get_train_results: the split has no other tasks"):
-        parse_flags(evaluation, key_values([*where, "--no_get_train_results"]))
+        parse_authors_flags(evaluation, [*where, "--no_get_train_results"])
 
 
 def test_a_checkpoint_of_another_kind_is_not_fine_tuned(tmp_path):
