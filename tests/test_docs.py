@@ -198,7 +198,7 @@ def _prose(page):
     return [" ".join(paragraph.split()) for paragraph in text.split("\n\n") if paragraph.strip()]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ("online.md", "robomimic.md")], ids=_name)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_a_page_is_for_tired_readers(page):
     """Short paragraphs, and none of the words that readers stumbled over."""
     for paragraph in _prose(page):
@@ -217,3 +217,41 @@ def test_the_environment_of_the_front_page_runs():
     [code] = [block for block in _blocks((ROOT / "README.md").read_text()) if block.startswith("import envs")]
     code += "\nassert observation.shape == env.observation_space.shape"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+
+
+SMALL = ["--episodes", "2", "--horizon", "120", "--workers", "1"]
+
+
+def test_commands_of_the_pages_run(tmp_path):
+    """From recording to exporting, as the pages write it, with less of everything."""
+    text = {" ".join(command[1:]): command for _, command in COMMANDS}
+    here = ["--data_path", str(tmp_path / "data")]
+
+    def run(start, *less):
+        [found] = [command for written, command in text.items() if written == start]
+        return subprocess.run(
+            [sys.executable, *found[1:], *less], cwd=ROOT, check=False, capture_output=True, text=True, timeout=300
+        )
+
+    one = ["--tasks", "IIWA_Box_None_PickPlace"]
+    recorded = run(
+        "-m scripts.collect_expert_data --robot IIWA --episodes 20 --workers 8", *here, *SMALL, "--robot", "", *one
+    )
+    assert recorded.returncode == 0, recorded.stderr
+    checked = run("-m scripts.check_data --robot IIWA", *here)
+    assert (checked.returncode, "63 missing" in checked.stdout) == (1, True)
+    exported = run(
+        "-m scripts.export_data --out exported --tasks IIWA_Box_None_PickPlace", *here, "--out", str(tmp_path / "out")
+    )
+    assert exported.returncode == 0, exported.stderr
+    status = run("-m scripts.status", "--results_path", str(tmp_path))  # there is no run: one line
+    assert (status.returncode, status.stderr.count("\n")) == (2, 1)
+    dry = run(
+        "-m scripts.automated_iterative_diffusion_dits_iiwa --config config/pipeline/published_data.yaml "
+        "--data_path PATH_OF_THE_DATA",
+        *here,
+        "--results_path",
+        str(tmp_path / "results"),
+        "--dry_run",
+    )
+    assert "next: the next iteration begins" in dry.stdout
