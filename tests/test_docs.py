@@ -255,3 +255,30 @@ def test_commands_of_the_pages_run(tmp_path):
         "--dry_run",
     )
     assert "next: the next iteration begins" in dry.stdout
+
+
+def _held():
+    """(row, file, what the row calls a test of it) of the last table of docs/reliability.md."""
+    text = (ROOT / "docs" / "reliability.md").read_text().partition("## What is held")[2]
+    for line in text.splitlines():
+        if not line.startswith("|") or line.startswith(("| situation", "| ---")):
+            continue
+        row, cell = line.strip("| ").split(" | ")[0], line.strip("| ").split(" | ")[-1]
+        for file, names in re.findall(r"`([\w/]+)\.py`(?::([^;|]*?))?(?=; |$|, `[\w/]+\.py`| \(|; on)", cell):
+            yield row, file, [re.sub(r"[` ]", "_", name.strip("` ")) for name in names.split(",") if name.strip()]
+
+
+@pytest.mark.parametrize(
+    ("row", "file", "names"), [pytest.param(*held, id=f"{held[1]}-{held[0][:40]}") for held in _held()]
+)
+def test_what_is_held_is_held_by_a_test_that_exists(row, file, names):
+    found = [path for path in (ROOT / "tests").rglob("*.py") if str(path.relative_to(ROOT)).endswith(f"{file}.py")]
+    found = [path for path in found if path.stem == file.split("/")[-1]]
+    assert found, f"{file}.py: {row}"
+    tests = [name for path in found for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)]
+    for name in names:
+        assert any(name in test for test in tests), f"{file}.py has no test named {name}: {row}"
+
+
+def test_the_table_of_what_is_held_is_read():
+    assert len(list(_held())) > 90
