@@ -73,7 +73,7 @@ def main(
         _write_picture(out, picture)
         return
     chosen = CompoSuiteTask.parse(task)
-    actor = Policy.load(checkpoint) if checkpoint else expert_for(chosen, policy)
+    actor = Policy.load(checkpoint, chosen.layout) if checkpoint else expert_for(chosen, policy)
     film = out.suffix in VIDEOS
     every = 2 if film else 10
     frames, success = episode_frames(

@@ -106,13 +106,14 @@ def roll_out(
     authors' program leaves out: `scores.csv`, where the method is the algorithm for the held-out tasks (`test`) and
     the algorithm and the group for the others.
     """
-    policy, (config, contents) = load_policy(checkpoint), load_config(checkpoint)
+    config, contents = load_config(checkpoint)
     step = entry(contents, "total_it", int, checkpoint)
     scores: list[ScoreRow] = []
     cores = cpu_count()
     groups = {group: list(members) for group, members in tasks.items() if members}
     rates: dict[str, float] = {}
     first = next(iter(groups.values()))[0]
+    policy = load_policy(checkpoint, first.layout)
     with EnvPool(first, n_trajs, workers=cores if cores > 1 else 0, horizon=n_steps) as environment:
         for group, members in groups.items():
             columns: dict[str, np.ndarray] = {}

@@ -97,6 +97,7 @@ class TrainPolicy:
                     self.folder,
                     seed=self.seed,
                     device=device,
+                    layout=self.task.layout,
                     label=self.name,
                     key=key,
                 )
