@@ -34,7 +34,6 @@ class LearnGymnasium:
     method: str = "SAC"  # its name in tables of scores
     device: str = "auto"
     threads: int = 0
-    method: str = "SAC"  # its name in tables of scores
 
     @property
     def name(self) -> str:
