@@ -134,7 +134,7 @@ def test_sites_can_be_told_to_sweeps_and_baselines_as_to_the_loop(command, tmp_p
     )
     flags = ["--cluster_config", str(file), "--partition", "long", "--qos", "high", "--gres", "gpu:a100:1"]
     flags += ["--constraint", "a100", "--exclude", "n1", "--sbatch", "mem=null", "exclusive", "time-min=1:00:00"]
-    monkeypatch.setattr("offline_compositional_rl_datasets.hdf5.find_task_file", lambda *_: tmp_path / "data")
+    monkeypatch.setattr("envs.family.find_task_file", lambda *_: tmp_path / "data")
     parse_flags(command, flags)
     (cluster,) = asked
     sbatch = {"nice": 5, "mem": None, "exclusive": True, "time-min": "1:00:00"}
