@@ -1,5 +1,6 @@
 """What README and docs say can be done can be done: every command is parsed, links and pictures are there."""
 
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -8,10 +9,12 @@ import re
 import shlex
 import subprocess
 import sys
+import typing
 from urllib.parse import unquote
 
 import pytest
 
+from pipeline.loop.config import PipelineConfig
 from runtime import cli
 from tests.conftest import ROOT
 from tests.test_import_order import LEVEL
@@ -285,3 +288,24 @@ def test_what_is_held_is_held_by_a_test_that_exists(row, file, names):
 
 def test_the_table_of_what_is_held_is_read():
     assert len(list(_held())) > 90
+
+
+def _is_an_option(path):
+    kind = PipelineConfig
+    for part in path.split("."):
+        if not dataclasses.is_dataclass(kind):
+            return True  # within a free-form mapping
+        kind = typing.get_type_hints(kind).get(part)
+        if kind is None:
+            return False
+        kind = next(filter(dataclasses.is_dataclass, typing.get_args(kind)), kind)
+    return True
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "docs" in page.relative_to(ROOT).parts], ids=_name)
+def test_options_that_a_page_names_exist(page):
+    """Dotted keys of the loop's configuration, such as `policy.group`."""
+    parts = set(typing.get_type_hints(PipelineConfig))
+    for option in re.findall(r"`([a-z_0-9]+(?:\.[a-z_0-9]+)+)", page.read_text()):
+        if option.split(".")[0] in parts and not option.endswith((".json", ".csv", ".py", ".yaml")):
+            assert _is_an_option(option), f"{_name(page)}: {option}"
