@@ -86,7 +86,9 @@ def quality(
 ) -> list[dict[str, object]]:
     """Distance and reward agreement of every solver, and of a half of the real data against the other."""
     model = DiffusionModel.load(checkpoint, COMPOSUITE, device)
-    real = read_expert(find_task_file(data_path, "expert", task), task).to_matrix(timeouts_as_terminals=False)
+    real = read_expert(find_task_file(data_path, "expert", task), task).to_matrix(
+        COMPOSUITE, timeouts_as_terminals=False
+    )
     canonicalise_transitions(real, COMPOSUITE)
     shuffled = real[np.random.default_rng(0).permutation(len(real))]
     half = len(real) // 2

@@ -26,5 +26,5 @@ def loop_rows(run: Run, iterations: Sequence[Iteration]) -> list[ScoreRow]:
         for word, part in (((), "scores"), ((PRACTISED,), "practised"))
         for iteration in iterations
         for task in tasks
-        for seed, score in getattr(iteration, part).get(task, {}).items()
+        for seed, score in sorted(getattr(iteration, part).get(task, {}).items())
     ]

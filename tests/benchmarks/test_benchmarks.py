@@ -39,7 +39,7 @@ def test_the_naive_network_computes_what_the_fast_one_does():
 def test_recorded_rewards_agree_with_their_states_and_altered_ones_do_not(shared, name):
     task = CompoSuiteTask.parse(name)
     matrix = read_expert(find_task_file(shared / "expert_data", "expert", task), task).to_matrix(
-        timeouts_as_terminals=False
+        COMPOSUITE, timeouts_as_terminals=False
     )[::20]
     assert sample.reward_agreement(matrix, task) == 1.0
     matrix[:, COMPOSUITE.reward] += 0.2

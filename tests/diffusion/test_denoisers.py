@@ -20,6 +20,7 @@ from diffusion.train import train
 from offline_compositional_rl_datasets.composuite import AXES, COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.splits import load_split
 from pipeline.loop.config import PipelineConfig, load_pipeline_config
+from runtime.cli import parse_flags
 from runtime.errors import ConfigError
 from runtime.program import PROJECT_ROOT
 from tests.benchmark_axes import benchmark_axes
@@ -168,17 +169,19 @@ def test_a_file_overrides_a_part_of_the_names_network(tmp_path):
     ],
     ids=["dits_iiwa", "iiwa", "dits", "all"],
 )
-def test_the_entry_points_are_one_program_with_other_defaults(script, denoiser, num_train, split, monkeypatch):
+def test_the_entry_points_are_one_program_with_other_defaults(script, denoiser, num_train, split, monkeypatch, capsys):
     opened = []
 
     monkeypatch.setattr("pipeline.loop.runner.carry_out", lambda run, observers: opened.append(run.config))
-    script.main()
-    script.main(denoiser="compositional", num_train=3)
+    parse_flags(script.main, [])
+    parse_flags(script.main, ["--denoiser", "compositional", "--num_train", "3"])
     assert (opened[0].denoiser, opened[0].num_train, opened[0].experiment_type) == (denoiser, num_train, split)
     assert opened[0].network == DENOISERS[denoiser].network
     assert (opened[1].denoiser, opened[1].num_train, opened[1].network.kind) == ("compositional", 3, "compositional")
-    assert inspect.signature(script.main) == inspect.signature(iiwa_dit.main)
-    assert f"[{denoiser}]" in script.main.__doc__
+    assert list(inspect.signature(script.main).parameters) == list(inspect.signature(iiwa_dit.main).parameters)
+    with pytest.raises(SystemExit):
+        parse_flags(script.main, ["--help"])
+    assert f"(default: {denoiser})" in " ".join(capsys.readouterr().out.split())
     folder = PROJECT_ROOT / "offline_compositional_rl_datasets" / "_train_test_splits"
     tasks = load_split(CompoSuiteTask, folder, split, 0)
     assert len(tasks.train) >= num_train

@@ -134,7 +134,7 @@ def test_the_marginals_travel_beside_the_generator(tmp_path, marginals):
 def test_real_expert_data_break_no_rule(shared):
     task = CompoSuiteTask.parse("IIWA_Box_None_Push")
     matrix = read_expert(find_task_file(shared / "expert_data", "expert", task), task).to_matrix(
-        timeouts_as_terminals=False
+        COMPOSUITE, timeouts_as_terminals=False
     )
     marginals = Marginals.of(matrix, np.zeros(len(matrix), int), task.one_hot[None])
     quality = assess(matrix, task.one_hot, COMPOSUITE, marginals, RNG)

@@ -1,5 +1,6 @@
 """What docs/own_family.md says it takes to add an element to an axis is all it takes: its own examples, as written."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ from envs.compiled import cache_folder
 from envs.composuite.env import CompoSuiteEnv
 from envs.composuite.robots import RobotSpec, robot_model
 from envs.experts import expert_for
-from offline_compositional_rl_datasets.composuite import AXES, COMPOSUITE, CompoSuiteTask
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from runtime.errors import TaskError
 from tests.conftest import ROOT
 
@@ -108,10 +109,10 @@ def test_a_new_element_works_as_the_page_writes_it(axis, element, name, tmp_path
     ],
 )
 def test_the_file_that_says_nothing_of_an_element_is_named(axis, lacking, use, monkeypatch):
-    monkeypatch.setitem(AXES, axis, (*AXES[axis], "Novel"))
-    task = CompoSuiteTask(
-        **{"robot": "IIWA", "object": "Box", "obstacle": "None", "objective": "PickPlace", axis: "Novel"}
-    )
+    axes = tuple((name, (*elements, *["Novel"] * (name == axis))) for name, elements in COMPOSUITE.axes)
+    monkeypatch.setattr(CompoSuiteTask, "layout", dataclasses.replace(COMPOSUITE, axes=axes))
+    elements = {"robot": "IIWA", "object": "Box", "obstacle": "None", "objective": "PickPlace", axis: "Novel"}
+    task = CompoSuiteTask(**elements)
     with pytest.raises(TaskError, match=rf"^{task}: {lacking} .* {axis} 'Novel'"):
         use(task)
 

@@ -40,9 +40,14 @@ def _run(arguments, folder):
     return subprocess.run(command, cwd=ROOT, env=_environment(folder), capture_output=True, text=True, timeout=600)
 
 
+def _csv_files(folder):
+    """Contents by name; what a killed process had begun to write has a name of its own, with a dot before it."""
+    return {path.name: path.read_text() for path in folder.rglob("[!.]*.csv")}
+
+
 def _tables(folder):
     """All CSV tables of a run by name, and the scores in its state."""
-    tables = {path.name: path.read_text() for path in (folder / "logs" / "policies_slurm_logs").rglob("*.csv")}
+    tables = _csv_files(folder / "logs" / "policies_slurm_logs")
     state = load_state(folder / "results" / "loops" / RUN / "state.json", CompoSuiteTask.parse)
     return tables, [it.scores for it in state.iterations]
 
@@ -188,7 +193,7 @@ def test_two_seeds_side_by_side_on_one_results_root_do_not_touch_each_other(fini
 
     def tables(folder, seed):
         logs = folder / "logs" / "policies_slurm_logs" / f"policies_slurm_diffusionseed{seed}"
-        return {path.name: path.read_text() for path in logs.rglob("*.csv")}
+        return _csv_files(logs)
 
     assert tables(tmp_path, 0) == tables(finished[0], 0)
     assert tables(tmp_path, 1).keys() == {name.replace("seed0", "seed1") for name in tables(tmp_path, 0)}

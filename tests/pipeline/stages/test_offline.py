@@ -1,6 +1,7 @@
 """Split families, and offline training, evaluation and fine-tuning as one would run them."""
 
 import csv
+import dataclasses
 import math
 
 import numpy as np
@@ -98,6 +99,8 @@ def test_a_file_goes_before_the_drawn_split_and_an_unknown_family_is_named(tmp_p
 
 def test_an_axis_of_more_elements_than_a_component_wise_split_can_show_is_refused(monkeypatch):
     monkeypatch.setitem(AXES, "object", (*AXES["object"], *(f"Other{i}" for i in range(15 - len(AXES["object"])))))
+    layout = dataclasses.replace(COMPOSUITE, axes=tuple(AXES.items()))
+    monkeypatch.setattr(CompoSuiteTask, "layout", layout)
     with pytest.raises(ConfigError, match="14 tasks cannot show 15 of the axis object"):
         draw_split("component-wise", 0)
 
