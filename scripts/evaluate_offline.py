@@ -9,5 +9,7 @@ from __future__ import annotations
 from pipeline.commands.offline import evaluate_offline, parse_authors_flags
 from runtime.errors import run_main
 
+main = evaluate_offline
+
 if __name__ == "__main__":
-    run_main(lambda: parse_authors_flags(evaluate_offline))
+    run_main(lambda: parse_authors_flags(main))

@@ -10,5 +10,7 @@ from pipeline.commands.by_hand import generate
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 
+main = generate
+
 if __name__ == "__main__":
-    run_main(lambda: parse_flags(generate))
+    run_main(lambda: parse_flags(main))

@@ -11,5 +11,7 @@ from pipeline.commands.by_hand import train_generator
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 
+main = train_generator
+
 if __name__ == "__main__":
-    run_main(lambda: parse_flags(train_generator))
+    run_main(lambda: parse_flags(main))

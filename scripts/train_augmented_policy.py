@@ -13,5 +13,7 @@ from pipeline.commands.by_hand import train_policy
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 
+main = train_policy
+
 if __name__ == "__main__":
-    run_main(lambda: parse_flags(train_policy))
+    run_main(lambda: parse_flags(main))

@@ -11,5 +11,7 @@ from __future__ import annotations
 from pipeline.commands.offline import finetune, parse_authors_flags
 from runtime.errors import run_main
 
+main = finetune
+
 if __name__ == "__main__":
-    run_main(lambda: parse_authors_flags(finetune))
+    run_main(lambda: parse_authors_flags(main))

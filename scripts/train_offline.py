@@ -12,5 +12,7 @@ from __future__ import annotations
 from pipeline.commands.offline import parse_authors_flags, train_offline
 from runtime.errors import run_main
 
+main = train_offline
+
 if __name__ == "__main__":
-    run_main(lambda: parse_authors_flags(train_offline))
+    run_main(lambda: parse_authors_flags(main))

@@ -13,5 +13,7 @@ from pipeline.commands.gymnasium_sac import train_sac_gymnasium
 from runtime.cli import parse_flags
 from runtime.errors import run_main
 
+main = train_sac_gymnasium
+
 if __name__ == "__main__":
-    run_main(lambda: parse_flags(train_sac_gymnasium))
+    run_main(lambda: parse_flags(main))

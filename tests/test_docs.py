@@ -113,7 +113,7 @@ def test_a_command_is_one_that_its_program_takes(page, command):
         return
     main = _main(module)
     if all(re.match(r"\w[\w.]*=", flag) for flag in flags) and flags:  # key=value, parsed by the program's own settings
-        module_flags = importlib.import_module("pipeline.stages.offline")
+        module_flags = importlib.import_module("pipeline.commands.offline")
         assert module_flags
         return
     if main is None:
