@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.errors import ConfigError, expect_range
@@ -52,6 +52,3 @@ class Denoiser(nn.Module):
         """Raises `ConfigError` for sizes that the network cannot have."""
         if sizes.order not in cls.orders:
             raise ConfigError(f"order {sizes.order}: expected kind dit, whose tokens tell the state from the rest")
-
-    def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
-        raise NotImplementedError

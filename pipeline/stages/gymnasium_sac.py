@@ -8,22 +8,20 @@ from pathlib import Path
 
 import gymnasium
 import numpy as np
+import torch
 
 from corl.online import OnlineScores
 from corl.online_config import RUNTIME_SETTINGS, OnlineConfig
 from corl.online_replay import RowCode
 from corl.sac import SAC, SACConfig
 from envs.gymnasium_task import GymnasiumTask
-from pipeline.jobs.stage import StageProgress, held, read_scores
-from pipeline.stages.online import Tracking, finish, learn, online_progress
-from pipeline.stages.paths import RESULT_FILE
+from pipeline.stages.online import OnlineStage, Tracking
 from runtime.config import config_hash, dict_without
-from runtime.cpus import use_threads
-from runtime.device import autocast_dtype, pick_device
+from runtime.device import autocast_dtype
 
 
 @dataclass(frozen=True)
-class LearnGymnasium:
+class LearnGymnasium(OnlineStage):
     """SAC from scratch. An episode counts as solved where its return reaches the task's `success_return`."""
 
     task: GymnasiumTask
@@ -35,40 +33,20 @@ class LearnGymnasium:
     device: str = "auto"
     threads: int = 0
 
-    @property
-    def name(self) -> str:
-        return f"online {self.task.name} seed {self.seed}"
-
-    @property
-    def output(self) -> Path:
-        return self.folder / RESULT_FILE
-
     def key(self) -> str:
         return config_hash([self.task.env_args, dict_without(self.config, RUNTIME_SETTINGS), self.seed])
 
-    def progress(self) -> StageProgress:
-        return online_progress(self.folder, self.config.max_timesteps)
-
-    def scores(self) -> OnlineScores:
-        """The result of a finished run."""
-        return read_scores(OnlineScores, self.output)
-
-    def __call__(self) -> None:
-        with held(self, self.folder) as key:
-            if key is None:
-                return
-            use_threads(self.threads)
-            device = pick_device(self.device)
-            code = RowCode(self.task.observation_dim(), self.task.action_dim)
-            agent = SAC.build(
-                code.dim,
-                code.action_dim,
-                in_units_of(self.task, self.config.sac),
-                seed=self.seed,
-                device=device,
-                dtype=autocast_dtype(device, self.config.precision),
-            )
-            finish(self, learn(self, agent, code, None, key=key, device=device), key)
+    def _learn(self, key: str, device: torch.device) -> OnlineScores:
+        code = RowCode(self.task.observation_dim(), self.task.action_dim)
+        agent = SAC.build(
+            code.dim,
+            code.action_dim,
+            in_units_of(self.task, self.config.sac),
+            seed=self.seed,
+            device=device,
+            dtype=autocast_dtype(device, self.config.precision),
+        )
+        return self._train(agent, code, None, key=key, device=device)
 
 
 def in_units_of(task: GymnasiumTask, config: SACConfig) -> SACConfig:

@@ -6,8 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import torch
 
 from corl.evaluate import VectorEnvironment, evaluate
 from corl.finetune import load_agent
@@ -19,14 +21,12 @@ from envs.pool import EnvPool
 from offline_compositional_rl_datasets.composuite import AXES
 from offline_compositional_rl_datasets.composuite_splits import get_partial_task_list, get_task_list
 from offline_compositional_rl_datasets.task import Task
-from pipeline.jobs.stage import StageProgress, held, key_of, read_scores
-from pipeline.stages.online import Tracking, finish, learn, online_progress
-from pipeline.stages.paths import RESULT_FILE
+from pipeline.jobs.stage import key_of
+from pipeline.stages.online import OnlineStage, Tracking
 from pipeline.stages.score_table import SCORES_FILE, ScoreRow, mean_rate, write_score_table
 from runtime.checkpoint import entry
 from runtime.config import config_hash, dict_without
-from runtime.cpus import cpu_count, use_threads
-from runtime.device import pick_device
+from runtime.cpus import cpu_count
 from runtime.errors import ConfigError
 from runtime.metrics import write_csv
 from runtime.paths import path_part
@@ -143,7 +143,7 @@ def roll_out(
 
 
 @dataclass(frozen=True)
-class FineTune:
+class FineTune(OnlineStage):
     """Go on with an offline agent in one task online."""
 
     task: Task
@@ -156,32 +156,15 @@ class FineTune:
     device: str = "auto"
     threads: int = 0
 
-    @property
-    def name(self) -> str:
-        return f"finetune {self.task.name} seed {self.seed}"
-
-    @property
-    def output(self) -> Path:
-        return self.folder / RESULT_FILE
+    verb: ClassVar[str] = "finetune"
 
     def key(self) -> str:
         settings = dict_without(self.config, RUNTIME_SETTINGS)
         return config_hash([self.task.name, key_of(self.checkpoint), settings, self.seed])
 
-    def progress(self) -> StageProgress:
-        return online_progress(self.folder, self.config.max_timesteps)
-
-    def scores(self) -> OnlineScores:
-        return read_scores(OnlineScores, self.output)
-
-    def __call__(self) -> None:
-        with held(self, self.folder) as key:
-            if key is None:
-                return
-            use_threads(self.threads)
-            device = pick_device(self.device)
-            agent, code = load_agent(self.checkpoint, self.task.layout, seed=self.seed, device=device)
-            finish(self, learn(self, agent, code, None, key=key, device=device), key)
+    def _learn(self, key: str, device: torch.device) -> OnlineScores:
+        agent, code = load_agent(self.checkpoint, self.task.layout, seed=self.seed, device=device)
+        return self._train(agent, code, None, key=key, device=device)
 
 
 def newest_checkpoint(folder: Path, seed: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import logging
 import re
@@ -9,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -59,8 +60,120 @@ class Tracking:
     tensorboard: bool = False
 
 
+class OnlineStage(abc.ABC):
+    """What every stage that learns online in one task does, whichever agent it has.
+
+    A subclass is a frozen dataclass with these fields; it writes `key` and `_learn`.
+    """
+
+    task: Any  # with a name, and one that `EnvPool` makes environments of
+    config: OnlineConfig
+    seed: int
+    folder: Path
+    tracking: Tracking
+    method: str  # its name in tables of scores
+    device: str
+    threads: int
+
+    verb: ClassVar[str] = "online"
+
+    @property
+    def name(self) -> str:
+        return f"{self.verb} {self.task.name} seed {self.seed}"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / RESULT_FILE
+
+    @abc.abstractmethod
+    def key(self) -> str:
+        """Hash of what the result follows from."""
+
+    def progress(self) -> StageProgress:
+        return online_progress(self.folder, self.config.max_timesteps)
+
+    def scores(self) -> OnlineScores:
+        """The result of a finished run."""
+        return read_scores(OnlineScores, self.output)
+
+    def score_rows(self) -> list[ScoreRow]:
+        """Every evaluation so far; `step` is the environment's."""
+        return [
+            ScoreRow(
+                self.task.name,
+                self.method,
+                self.seed,
+                int(row["global_step"]),
+                int(row["solved"]),
+                int(row["episodes"]),
+                row["episodic_return"],
+            )
+            for row in read_history(self.folder)
+        ]
+
+    def summary(self) -> str:
+        scores = self.scores()
+        return f"{scores.last_solved}/{scores.episodes} solved, best {scores.best_solved}/{scores.episodes}"
+
+    def __call__(self) -> None:
+        with held(self, self.folder) as key:
+            if key is None:
+                return
+            use_threads(self.threads)
+            self._finish(self._learn(key, pick_device(self.device)), key)
+
+    @abc.abstractmethod
+    def _learn(self, key: str, device: torch.device) -> OnlineScores:
+        """Build the agent and `_train` it."""
+
+    def _train(
+        self, agent: Agent, code: Any, prior: PriorData | None, *, key: str, device: torch.device
+    ) -> OnlineScores:
+        """Carry the run to its end."""
+        config, tracking, cores = self.config, self.tracking, self.threads or cpu_count()
+        # On a CPU one core learns while the others step.
+        workers = cores - 1 if device.type == "cpu" else cores
+        options = {"horizon": config.horizon}
+        settings = {"task": self.task.name, "seed": self.seed, **to_dict(config)}
+        sinks = trackers(
+            self.folder,
+            settings,
+            name=self.folder.name,
+            project=tracking.project,
+            tensorboard=tracking.tensorboard,
+        )
+        with (
+            EnvPool(self.task, config.num_envs, workers=workers, **options) as environment,
+            EnvPool(self.task, config.n_episodes, workers=cores if cores > 1 else 0, **options) as judge,
+            sinks as sink,
+        ):
+            run = OnlineRun(
+                agent,
+                environment,
+                self.task,
+                code,
+                config,
+                self.folder,
+                seed=self.seed,
+                device=device,
+                prior=prior,
+                key=key,
+                sink=sink,
+            )
+            return train_online(run, lambda policy, seeds: evaluate(policy, judge, seeds), label=self.name)
+
+    def _finish(self, scores: OnlineScores, key: str) -> None:
+        """Write the result and `scores.csv`; what was kept to continue from is no longer needed."""
+        write_score_table(self.folder / SCORES_FILE, self.score_rows())
+        record = {"task": self.task.name, "seed": self.seed, "scores": asdict(scores)}
+        commit_record(self, record, key)
+        discard(self.folder)
+        shutil.rmtree(self.folder / "replay", ignore_errors=True)
+        log.info("%s: %d/%d solved after %d steps", self.name, scores.last_solved, scores.episodes, scores.steps)
+
+
 @dataclass(frozen=True)
-class LearnOnline:
+class LearnOnline(OnlineStage):
     """SAC in one task, with prior data (sample files, or expert data where not `synthetic`) or without any."""
 
     task: Task
@@ -74,39 +187,10 @@ class LearnOnline:
     device: str = "auto"
     threads: int = 0
 
-    @property
-    def name(self) -> str:
-        return f"online {self.task.name} seed {self.seed}"
-
-    @property
-    def output(self) -> Path:
-        return self.folder / RESULT_FILE
-
     def key(self) -> str:
         settings = dict_without(self.config, RUNTIME_SETTINGS)
         prior = [(task.name, key_of(path)) for task, path in self.prior]
         return config_hash([self.task.name, settings, self.seed, prior, self.synthetic])
-
-    def progress(self) -> StageProgress:
-        return online_progress(self.folder, self.config.max_timesteps)
-
-    def scores(self) -> OnlineScores:
-        """The result of a finished run."""
-        return read_scores(OnlineScores, self.output)
-
-    def score_rows(self) -> list[ScoreRow]:
-        return online_score_rows(self)
-
-    def summary(self) -> str:
-        scores = self.scores()
-        return f"{scores.last_solved}/{scores.episodes} solved, best {scores.best_solved}/{scores.episodes}"
-
-    def __call__(self) -> None:
-        with held(self, self.folder) as key:
-            if key is None:
-                return
-            use_threads(self.threads)
-            finish(self, self._run(key), key)
 
     def _code(self, prior: Sequence[Transitions]) -> ObservationCode:
         config = self.config
@@ -131,12 +215,11 @@ class LearnOnline:
         agent.load_state_dict(load_checkpoint(self.folder / CHECKPOINT_FILE)["agent"])
         return OnlinePolicy(agent, code, self.task, cpu)
 
-    def _run(self, key: str) -> OnlineScores:
-        device = pick_device(self.device)
+    def _learn(self, key: str, device: torch.device) -> OnlineScores:
         parts = self._prior_parts()
         code = self._code(parts)
         agent, prior = self._agent(code, device), PriorData(parts, code, device) if parts else None
-        return learn(self, agent, code, prior, key=key, device=device)
+        return self._train(agent, code, prior, key=key, device=device)
 
     def _prior_parts(self) -> list[Transitions]:
         if self.synthetic:
@@ -154,43 +237,6 @@ def random_states(task: Task, seed: int, steps: int = 50, count: int = 8) -> np.
     return np.concatenate(states)
 
 
-def learn(
-    stage: Any, agent: Agent, code: ObservationCode, prior: PriorData | None, *, key: str, device: torch.device
-) -> OnlineScores:
-    """Carry a stage's run to its end: `stage` has task, config, seed, folder, tracking, threads and a name."""
-    config, tracking, cores = stage.config, stage.tracking, stage.threads or cpu_count()
-    # On a CPU one core learns while the others step.
-    workers = cores - 1 if device.type == "cpu" else cores
-    options = {"horizon": config.horizon}
-    settings = {"task": stage.task.name, "seed": stage.seed, **to_dict(config)}
-    sinks = trackers(
-        stage.folder,
-        settings,
-        name=stage.folder.name,
-        project=tracking.project,
-        tensorboard=tracking.tensorboard,
-    )
-    with (
-        EnvPool(stage.task, config.num_envs, workers=workers, **options) as environment,
-        EnvPool(stage.task, config.n_episodes, workers=cores if cores > 1 else 0, **options) as judge,
-        sinks as sink,
-    ):
-        run = OnlineRun(
-            agent,
-            environment,
-            stage.task,
-            code,
-            config,
-            stage.folder,
-            seed=stage.seed,
-            device=device,
-            prior=prior,
-            key=key,
-            sink=sink,
-        )
-        return train_online(run, lambda policy, seeds: evaluate(policy, judge, seeds), label=stage.name)
-
-
 def online_progress(folder: Path, steps: int) -> StageProgress:
     row = last_metrics(folder)
     if row is None:
@@ -200,32 +246,6 @@ def online_progress(folder: Path, steps: int) -> StageProgress:
         history = read_history(folder)
     success = f", success {history[-1]['success_rate']:.2f}" if history else ""
     return StageProgress(f"step {row['step']:,}/{steps:,}{success}", row["step"] / steps)
-
-
-def online_score_rows(stage: Any) -> list[ScoreRow]:
-    """Every evaluation so far of a stage with task, method, seed and folder; `step` is the environment's."""
-    return [
-        ScoreRow(
-            stage.task.name,
-            stage.method,
-            stage.seed,
-            int(row["global_step"]),
-            int(row["solved"]),
-            int(row["episodes"]),
-            row["episodic_return"],
-        )
-        for row in read_history(stage.folder)
-    ]
-
-
-def finish(stage: Any, scores: OnlineScores, key: str) -> None:
-    """Write the result and `scores.csv`; what was kept to continue from is no longer needed."""
-    write_score_table(stage.folder / SCORES_FILE, online_score_rows(stage))
-    record = {"task": stage.task.name, "seed": stage.seed, "scores": asdict(scores)}
-    commit_record(stage, record, key)
-    discard(stage.folder)
-    shutil.rmtree(stage.folder / "replay", ignore_errors=True)
-    log.info("%s: %d/%d solved after %d steps", stage.name, scores.last_solved, scores.episodes, scores.steps)
 
 
 def synthetic_prior(root: Path, task: Task) -> tuple[tuple[Task, Path], ...]:
