@@ -14,7 +14,6 @@ from corl.learners import LEARNERS
 from corl.multitask import TaskData, TaskPolicy
 from corl.multitask_config import MultitaskConfig
 from corl.multitask_learner import make_learner, make_network
-from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.task import Task
@@ -58,7 +57,7 @@ class MultitaskRun(ResumableRun):
         *,
         seed: int,
         device: torch.device,
-        layout: FactoredLayout = COMPOSUITE,
+        layout: FactoredLayout,
         key: str | None = None,
     ) -> None:
         super().__init__(folder, key=key, checkpoint_seconds=config.checkpoint_seconds)
@@ -141,7 +140,7 @@ class MultitaskRun(ResumableRun):
         self.best = dict(state["best"])
 
 
-def load_policy(path: Path, layout: FactoredLayout = COMPOSUITE) -> PolicyOf:
+def load_policy(path: Path, layout: FactoredLayout) -> PolicyOf:
     """The policies (one per task, on the CPU) of a checkpoint. Raises `DataError` where it is not one."""
     config, checkpoint = load_config(path)
     acting = LEARNERS[config.kind].acting

@@ -15,7 +15,6 @@ from corl.config import PolicyConfig
 from corl.evaluate import finite
 from corl.learners import LEARNERS
 from corl.replay import ReplayData
-from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.state_transform import StateTransform
 from runtime.checkpoint import entry, expect_finite, load_checkpoint, replace_torch
@@ -53,7 +52,7 @@ class Policy:
         return torch.from_numpy(self.transform.apply(states)).to(self.device)
 
     @classmethod
-    def load(cls, path: Path, layout: FactoredLayout = COMPOSUITE) -> Policy:
+    def load(cls, path: Path, layout: FactoredLayout) -> Policy:
         """A policy from a checkpoint of `save_checkpoint`. Raises `DataError` where it is not one."""
         checkpoint = load_checkpoint(path)
         missing = [key for key in ("algorithm", "learner", "states") if key not in checkpoint]

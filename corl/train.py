@@ -14,7 +14,6 @@ from corl.policy import Policy
 from corl.replay import ReplayData
 from corl.run import PolicyRun
 from corl.scores import PolicyScores
-from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.logs import progress
@@ -30,7 +29,7 @@ def train_policy(
     *,
     seed: int,
     device: torch.device,
-    layout: FactoredLayout = COMPOSUITE,
+    layout: FactoredLayout,
     label: str = "policy",
     key: str | None = None,
 ) -> PolicyScores:

@@ -51,7 +51,8 @@ def _submit(position, policy, seeds):
 
 def _alone(config, folder, pairs=PAIRS):
     return [
-        train_policy(SETS[d], config, _evaluate, folder / f"{d}_{seed}", seed=seed, device=CPU) for d, seed in pairs
+        train_policy(SETS[d], config, _evaluate, folder / f"{d}_{seed}", seed=seed, device=CPU, layout=COMPOSUITE)
+        for d, seed in pairs
     ]
 
 
@@ -170,7 +171,7 @@ def test_an_evaluation_sees_the_policy_of_its_step_though_training_goes_on(tmp_p
     train_policies(_runs(config, tmp_path, PAIRS[:1]), config, submit)
     assert len(seen) == 3
     assert np.abs(seen[0] - seen[2]).max() > 1e-4
-    kept = Policy.load(checkpoint_file(tmp_path / "0_3", "td3_bc", "best_eval"))
+    kept = Policy.load(checkpoint_file(tmp_path / "0_3", "td3_bc", "best_eval"), COMPOSUITE)
     np.testing.assert_allclose(kept(states), seen[2], atol=1e-6)
 
 

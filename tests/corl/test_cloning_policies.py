@@ -87,7 +87,7 @@ def test_the_policy_that_acts_has_the_averaged_weights(tmp_path):
     (run, *_) = _runs(config, tmp_path, PAIRS[:1])
     train_policies([run], config, _submit)
     path = checkpoint_file(run.folder, "bc", "best_successrate")
-    policy, saved = Policy.load(path), torch.load(path, weights_only=True)
+    policy, saved = Policy.load(path, COMPOSUITE), torch.load(path, weights_only=True)
     assert policy.act_noise == 0.25
     actor = EnsembleActor(77, 8, (16, 16), range(3))
     actor.load_state_dict(saved["actor_target"])

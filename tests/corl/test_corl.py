@@ -167,7 +167,7 @@ CONFIG = PolicyConfig(
 def _train(folder, evaluate_policy=None):
     environment = LineWorld()
     run = evaluate_policy or (lambda policy, seeds: evaluate(policy, environment, seeds))
-    return train_policy(_transitions(), CONFIG, run, folder, seed=3, device=CPU)
+    return train_policy(_transitions(), CONFIG, run, folder, seed=3, device=CPU, layout=COMPOSUITE)
 
 
 def test_a_policy_that_was_killed_ends_like_one_that_was_not(tmp_path):
@@ -218,7 +218,7 @@ def test_a_saved_policy_acts_as_the_trained_one_without_the_data(tmp_path):
     _train(tmp_path, record)
     assert len(acted) == 40 // 10 + 1, "four evaluations, and the kept policy on fresh episodes"
     for which in ("best_successrate", "best_eval"):
-        policy = Policy.load(checkpoint_file(tmp_path, "td3_bc", which))
+        policy = Policy.load(checkpoint_file(tmp_path, "td3_bc", which), COMPOSUITE)
         np.testing.assert_allclose(policy(states), acted[3], atol=1e-6)
     assert np.abs(acted[3] - acted[0]).max() > 1e-4
     assert np.abs(acted[3]).max() <= 1.0
@@ -226,7 +226,7 @@ def test_a_saved_policy_acts_as_the_trained_one_without_the_data(tmp_path):
 
 def test_a_policy_does_not_care_about_the_sign_of_relative_quaternions(tmp_path):
     _train(tmp_path)
-    policy = Policy.load(checkpoint_file(tmp_path, "td3_bc", "best_eval"))
+    policy = Policy.load(checkpoint_file(tmp_path, "td3_bc", "best_eval"), COMPOSUITE)
     states = np.random.default_rng(1).normal(size=(4, 77)).astype(np.float32)
     flipped = states.copy()
     for part in COMPOSUITE.relative_quaternions:
@@ -239,12 +239,12 @@ def test_an_unknown_algorithm_or_a_foreign_checkpoint_is_refused(tmp_path):
         PolicyConfig(algorithm="ppo")
     (tmp_path / "x.pt").write_text("no")
     with pytest.raises(DataError, match=r"x\.pt: not a readable checkpoint"):
-        Policy.load(tmp_path / "x.pt")
+        Policy.load(tmp_path / "x.pt", COMPOSUITE)
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
     with pytest.raises(DataError, match=r"tensor\.pt: holds a Tensor, expected the mapping of a checkpoint"):
-        Policy.load(tmp_path / "tensor.pt")
+        Policy.load(tmp_path / "tensor.pt", COMPOSUITE)
     _train(tmp_path)
     path = checkpoint_file(tmp_path, "td3_bc", "best_eval")
     torch.save(torch.load(path, weights_only=True) | {"learner": {"hidden_dims": [5]}}, path)
     with pytest.raises(DataError, match=r"best_eval\.pt: actor has a tensor of shape"):
-        Policy.load(path)
+        Policy.load(path, COMPOSUITE)

@@ -74,9 +74,9 @@ def _evaluate(policy, seeds):
 
 def test_a_learner_of_ones_own_trains_is_saved_loaded_and_evaluated(config, tmp_path):
     transitions = _transitions()
-    scores = train_policy(transitions, config, _evaluate, tmp_path, seed=1, device=CPU)
+    scores = train_policy(transitions, config, _evaluate, tmp_path, seed=1, device=CPU, layout=COMPOSUITE)
     path = checkpoint_file(tmp_path, "steered", "best_eval")
-    policy = Policy.load(path)
+    policy = Policy.load(path, COMPOSUITE)
     assert isinstance(policy.actor, SteeredActor) and policy.actor.scale == 0.5
     run = PolicyRun(
         ReplayData.of(transitions, config, COMPOSUITE, CPU), config, tmp_path, seed=1, device=CPU, layout=COMPOSUITE
@@ -126,10 +126,10 @@ def test_settings_are_those_of_the_algorithm_and_others_are_checked_and_left_out
 
 
 def test_a_checkpoint_of_an_algorithm_that_there_is_not_is_named(config, tmp_path, monkeypatch):
-    train_policy(_transitions(), config, _evaluate, tmp_path, seed=1, device=CPU)
+    train_policy(_transitions(), config, _evaluate, tmp_path, seed=1, device=CPU, layout=COMPOSUITE)
     monkeypatch.delitem(LEARNERS, "steered")
     with pytest.raises(DataError, match=r"best_eval\.pt: algorithm 'steered', expected one of td3_bc, iql, bc, sac"):
-        Policy.load(checkpoint_file(tmp_path, "steered", "best_eval"))
+        Policy.load(checkpoint_file(tmp_path, "steered", "best_eval"), COMPOSUITE)
 
 
 def test_a_learner_is_a_copyable_value_of_its_networks_and_settings():

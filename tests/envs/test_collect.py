@@ -321,7 +321,7 @@ def test_a_published_policy_acts_through_the_modules_of_its_task(tmp_path):
 def test_a_published_policy_is_no_checkpoint_of_a_trained_one(tmp_path):
     _network(tmp_path / "published.pt")
     with pytest.raises(DataError, match=r"lacks algorithm, .* expected a checkpoint of a trained policy"):
-        Policy.load(tmp_path / "published.pt")
+        Policy.load(tmp_path / "published.pt", COMPOSUITE)
 
 
 def test_a_file_that_is_no_published_policy_is_refused(tmp_path):

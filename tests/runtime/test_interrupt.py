@@ -81,7 +81,9 @@ def test_an_interrupted_policy_ends_with_the_curve_of_one_that_was_not(tmp_path,
         return Evaluation(returns=np.full(len(seeds), weight), successes=np.zeros(len(seeds), bool))
 
     def run(folder):
-        return train_policy(_transitions(), config, evaluate, folder, seed=0, device=torch.device("cpu"))
+        return train_policy(
+            _transitions(), config, evaluate, folder, seed=0, device=torch.device("cpu"), layout=COMPOSUITE
+        )
 
     monkeypatch.setattr(corl.run, "_BLOCK", 2)
     whole = run(tmp_path / "whole")
@@ -140,7 +142,9 @@ def test_a_policy_in_training_goes_on_on_another_kind_of_device(algorithm, tmp_p
         return Evaluation(returns=np.zeros(len(seeds)), successes=np.zeros(len(seeds), bool))
 
     def run():
-        return train_policy(_transitions(), config, evaluate, tmp_path, seed=0, device=torch.device("cpu"))
+        return train_policy(
+            _transitions(), config, evaluate, tmp_path, seed=0, device=torch.device("cpu"), layout=COMPOSUITE
+        )
 
     with pytest.raises(interrupt.Interrupted):
         run()
@@ -234,7 +238,9 @@ def test_a_killed_policy_goes_on_from_between_two_evaluations(tmp_path, monkeypa
         return Evaluation(returns=np.full(len(seeds), weight), successes=np.zeros(len(seeds), bool))
 
     def run(folder):
-        return train_policy(_transitions(), config, evaluate, folder, seed=0, device=torch.device("cpu"))
+        return train_policy(
+            _transitions(), config, evaluate, folder, seed=0, device=torch.device("cpu"), layout=COMPOSUITE
+        )
 
     def update(self, *args):
         taken.append(1)

@@ -120,7 +120,7 @@ def policy(folder, config=POLICY):
     def evaluated(policy, seeds):
         return Evaluation(np.full(len(seeds), _weight(policy)), np.zeros(len(seeds), bool))
 
-    scores = train_policy(_transitions(), config, evaluated, folder, seed=0, device=CPU, key="k")
+    scores = train_policy(_transitions(), config, evaluated, folder, seed=0, device=CPU, key="k", layout=COMPOSUITE)
     return [scores, load_checkpoint(checkpoint_file(folder, "td3_bc", "best_eval"))["critic"], _figures(folder)]
 
 
@@ -141,7 +141,7 @@ def group(folder, config=POLICY):
 
 def open_multitask(folder, config=MULTITASK):
     data = TaskData([_transitions(), _transitions(seed=1)], config, COMPOSUITE, CPU)
-    return MultitaskRun(data, config, folder, seed=1, device=CPU, key="k")
+    return MultitaskRun(data, config, folder, seed=1, device=CPU, key="k", layout=COMPOSUITE)
 
 
 def multitask(folder, config=MULTITASK):

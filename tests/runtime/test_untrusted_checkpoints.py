@@ -113,7 +113,7 @@ def test_a_network_that_is_larger_than_its_file_is_refused_before_room_is_made_f
 def test_a_policy_that_is_larger_than_its_file_is_refused_before_room_is_made_for_it(tmp_path, hidden):
     path = _changed(_policy(), tmp_path / "policy.pt", ("learner", "hidden_dims", hidden))
     with pytest.raises((DataError, ConfigError), match=r"policy\.pt: (claims|learner|actor)"):
-        Policy.load(path)
+        Policy.load(path, COMPOSUITE)
 
 
 @pytest.mark.parametrize("key", ["normalizer.mean", "ema", "train", "denoiser"])
@@ -130,7 +130,7 @@ def test_a_policy_with_another_part_is_refused_when_it_is_loaded(tmp_path, key, 
     change = ("actor", _first(contents["actor"])) if key == "weight" else (key,)
     path = _changed(contents, tmp_path / "policy.pt", (*change, value))
     with pytest.raises((DataError, ConfigError), match=f"^{re.escape(str(path))}: "):
-        Policy.load(path)
+        Policy.load(path, COMPOSUITE)
 
 
 @pytest.mark.parametrize("members", [2, 10**12])
@@ -139,12 +139,12 @@ def test_an_ensemble_that_has_not_the_members_that_it_claims_is_refused(tmp_path
     contents = {**_policy(), "algorithm": "bc", "actor_target": actor.state_dict()}
     path = _changed(contents, tmp_path / "policy.pt", ("learner", "members", members))
     with pytest.raises(DataError, match=r"policy\.pt: actor_target has not the .* members that it claims"):
-        Policy.load(path)
+        Policy.load(path, COMPOSUITE)
 
 
 def test_a_good_policy_is_loaded_with_its_hidden_velocities(tmp_path):
     torch.save(_policy(), tmp_path / "policy.pt")
-    assert Policy.load(tmp_path / "policy.pt")(torch.zeros(2, 77).numpy()).shape == (2, 8)
+    assert Policy.load(tmp_path / "policy.pt", COMPOSUITE)(torch.zeros(2, 77).numpy()).shape == (2, 8)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from corl.multitask_learner import make_learner
 from corl.multitask_run import MultitaskRun, checkpoint_name, load_policy, train_multitask
 from corl.td3_bc import TD3BCConfig, actor_loss, critic_loss, target_values
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
-from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
 from offline_compositional_rl_datasets.splits import Split, save_split
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.commands.baseline import baseline_command
@@ -25,6 +24,7 @@ from runtime.cli import parse_flags
 from runtime.errors import ConfigError
 from runtime.metrics import read_metrics
 from tests.benchmark_axes import benchmark_axes
+from tests.recordings import write_random_recordings
 
 CPU = torch.device("cpu")
 NAMES = ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf", "IIWA_Box_None_Trashcan")
@@ -245,7 +245,7 @@ def _pretend(policy_of, tasks):
 def _train(folder, evaluate=_pretend):
     config = _config(algorithm="compositional_td3_bc")
     data = TaskData([_transitions(task, seed=i) for i, task in enumerate(TASKS)], config, COMPOSUITE, CPU)
-    run = MultitaskRun(data, config, folder, seed=1, device=CPU, key="k")
+    run = MultitaskRun(data, config, folder, seed=1, device=CPU, key="k", layout=COMPOSUITE)
     return train_multitask(run, evaluate, TASKS[2:], TASKS[:2], "test")
 
 
@@ -263,26 +263,12 @@ def test_a_run_that_was_killed_ends_with_the_numbers_of_one_that_was_not(tmp_pat
     assert resumed == whole
     logs = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "cut")]
     assert logs[0] == logs[1]
-    a, b = (load_policy(tmp_path / name / checkpoint_name("last", 1))(TASKS[0]) for name in ("whole", "cut"))
+    a, b = (
+        load_policy(tmp_path / name / checkpoint_name("last", 1), COMPOSUITE)(TASKS[0]) for name in ("whole", "cut")
+    )
     states = np.random.default_rng(0).normal(size=(4, 77)).astype(np.float32)
     np.testing.assert_array_equal(a(states), b(states))
     assert whole["best_score_checkpoint"]["avg_score"] >= whole["final_eval_avg_score"]
-
-
-def _write_data(root, tasks):
-    random = np.random.default_rng(0)
-    for task in tasks:
-        episodes = [
-            Episode(
-                random.normal(size=(20, 77)).astype(np.float32),
-                random.uniform(-1, 1, (20, 8)).astype(np.float32),
-                random.random(20, np.float32),
-                np.zeros(20, np.float32),
-                False,
-            )
-            for _ in range(2)
-        ]
-        write_expert(task_file(root, "expert", task), episodes, task)
 
 
 def _rows(path):
@@ -291,7 +277,7 @@ def _rows(path):
 
 
 def test_the_baseline_from_the_command_line_writes_the_published_files_and_does_nothing_twice(tmp_path):
-    _write_data(tmp_path / "data", TASKS[:2])
+    write_random_recordings(tmp_path / "data", TASKS[:2])
     save_split(tmp_path / "splits" / "mini" / "split_0.json", Split(tuple(TASKS[:2]), tuple(TASKS[2:])))
     (tmp_path / "config.yaml").write_text("{horizon: 4, n_episodes: 2, log_freq: 2}\n")
     flags = f"--config {tmp_path / 'config.yaml'} --num_train 2 --seeds 10 --max_timesteps 4 --batch_size 8 "

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,7 +28,6 @@ from offline_compositional_rl_datasets.composuite_splits import (
     get_partial_task_list,
     get_task_list,
 )
-from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
 from offline_compositional_rl_datasets.splits import Split, load_split, save_split, split_file
 from pipeline.commands.offline import evaluate_offline, finetune, key_values, parse_authors_flags, train_offline
 from pipeline.stages.offline import newest_checkpoint
@@ -37,6 +35,7 @@ from pipeline.stages.score_table import SCORES_FILE, read_score_table
 from runtime.errors import ConfigError, DataError
 from runtime.paths import machine_settings
 from tests.benchmark_axes import benchmark_axes
+from tests.recordings import write_random_recordings
 
 SEEDS = st.integers(0, 10_000)
 NAMES = ("IIWA_Box_None_Push", "IIWA_Box_None_Trashcan", "IIWA_Plate_None_Push")
@@ -132,19 +131,7 @@ def test_keys_and_values_are_flags_too():
 
 
 def _prepare(root):
-    random = np.random.default_rng(0)
-    for task in TASKS[:2]:
-        episodes = [
-            Episode(
-                random.normal(size=(20, 77)).astype(np.float32),
-                random.uniform(-1, 1, (20, 8)).astype(np.float32),
-                random.random(20, np.float32),
-                np.zeros(20, np.float32),
-                False,
-            )
-            for _ in range(2)
-        ]
-        write_expert(task_file(root / "data", "expert", task), episodes, task)
+    write_random_recordings(root / "data", TASKS[:2])
     save_split(split_file(root / "splits", "default", 0), Split(tuple(TASKS[:2]), tuple(TASKS[2:])))
 
 
