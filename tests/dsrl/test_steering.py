@@ -6,7 +6,6 @@ import pytest
 import torch
 from stable_baselines3 import SAC
 
-from dsrl.critics import stacked
 from dsrl.noise_env import load_actor
 from dsrl.rollout import Episodes
 from dsrl.steering import BEST, Steering, steer
@@ -17,6 +16,7 @@ from runtime.errors import DataError, StateError
 from runtime.metrics import read_metrics
 from runtime.seeds import rng
 from tests.dsrl.conftest import tiny_steering
+from tests.dsrl.stacked_critics import expect_stacked_like
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "na"])
@@ -46,14 +46,7 @@ def test_the_stacked_critics_are_the_single_ones_and_so_are_their_gradients(poli
     critic = Steering(policy, tiny_steering(tmp_path)).model.critic
     states, actions = torch.randn(5, 19), torch.randn(5, 28)
     plain = torch.cat(critic(states, actions), dim=1).T
-    plain.square().sum().backward()
-    expected = [value.grad.clone() for value in critic.parameters()]
-    critic.zero_grad()
-    fast = stacked(critic.q_networks)(states, actions)
-    fast.square().sum().backward()
-    torch.testing.assert_close(fast, plain)
-    for value, grad in zip(critic.parameters(), expected, strict=True):
-        torch.testing.assert_close(value.grad, grad)
+    expect_stacked_like(critic, plain, states, actions)
 
 
 def test_an_update_follows_the_equations_of_sac(policy, tmp_path):

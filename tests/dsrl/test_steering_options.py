@@ -9,7 +9,7 @@ from scipy.stats import truncnorm
 
 from dsrl import train_bc, train_dsrl
 from dsrl.config import DSRLConfig
-from dsrl.critics import BACKUPS, LayerNormCritic, backed_up, stacked
+from dsrl.critics import BACKUPS, LayerNormCritic, backed_up
 from dsrl.demos import read_demonstrations
 from dsrl.noise_aliasing import Distillation
 from dsrl.noise_sac import BUFFER
@@ -21,6 +21,7 @@ from runtime import interrupt
 from runtime.errors import ConfigError, DataError, StateError
 from tests.dsrl.conftest import tiny_steering
 from tests.dsrl.foreign import Throw
+from tests.dsrl.stacked_critics import expect_stacked_like
 from tests.resuming import expect_equal, stopped
 
 CPU = torch.device("cpu")
@@ -62,14 +63,7 @@ def test_critics_of_any_number_are_as_many_single_networks_and_so_are_their_grad
             value.add_(0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(1)))
     states, actions = torch.randn(5, 2), torch.randn(5, 3)
     plain = _plain_values(critic, states, actions)
-    plain.square().sum().backward()
-    expected = [value.grad.clone() for value in critic.parameters()]
-    critic.zero_grad()
-    fast = stacked(critic.q_networks)(states, actions)
-    fast.square().sum().backward()
-    torch.testing.assert_close(fast, plain)
-    for value, grad in zip(critic.parameters(), expected, strict=True):
-        torch.testing.assert_close(value.grad, grad)
+    expect_stacked_like(critic, plain, states, actions)
 
 
 def test_a_backup_is_the_minimum_the_mean_or_the_minimum_of_a_random_few(tmp_path):
