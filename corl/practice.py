@@ -97,8 +97,8 @@ class Practised:
 
 
 def best_round(rounds: tuple[Round, ...]) -> int:
-    """The round with the highest share of solved episodes; of equal ones the first, which took the fewest steps."""
-    return max(range(len(rounds)), key=lambda k: (rounds[k].solved / rounds[k].episodes, -k))
+    """The round with the highest share of solved episodes; of equal ones the last, whose set has the most labels."""
+    return max(range(len(rounds)), key=lambda k: (rounds[k].solved / rounds[k].episodes, k))
 
 
 def spaced(states: np.ndarray, spacing: float) -> np.ndarray:
