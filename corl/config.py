@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from corl.acting import Acting
 from corl.learner import Learner
 from corl.learners import learner_named, settings_of
 from offline_compositional_rl_datasets.layout import FactoredLayout
@@ -29,7 +30,8 @@ class PolicyConfig:
     over noisy evaluations. `hide_velocities`, `canonical_quaternions`: see
     `StateTransform`; `timeouts_as_terminals`: see `ReplayData`.
     `act_noise` is the standard deviation of normal noise on every action when the policy acts: without it a policy
-    without memory that presses against an obstacle presses on for ever.
+    without memory that presses against an obstacle presses on for ever. `binary_hold`: for so many steps a command of
+    which only the sign counts keeps one draw of it (`Acting`); 0: it is taken as the policy gives it.
     `precision` is that of matrix products (float32, bfloat16, or auto: bfloat16 where the device has it); parameters
     and losses are float32. `group` policies are trained by one job in one process, 1: each by a job of its own.
     Where to continue is written after every evaluation and, by a job that trains one policy, every
@@ -47,6 +49,7 @@ class PolicyConfig:
     canonical_quaternions: bool = True
     timeouts_as_terminals: bool = False
     act_noise: float = 0.0
+    binary_hold: int = 0
     precision: str = "float32"
     checkpoint_seconds: float = 25.0
     group: int = 1
@@ -55,7 +58,7 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "learners", settings_of(self.algorithm, self.learners))
         expect_range(self, "max_timesteps", "batch_size", "eval_freq", "n_episodes", "horizon", "group", least=1)
-        expect_range(self, "fresh_episodes", "checkpoint_seconds", "act_noise")
+        expect_range(self, "fresh_episodes", "checkpoint_seconds", "act_noise", "binary_hold")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision {self.precision!r}: expected auto, float32 or bfloat16")
 
@@ -75,6 +78,9 @@ class PolicyConfig:
             dtype=autocast_dtype(device, self.precision),
             max_steps=self.max_timesteps,
         )
+
+    def acting(self, layout: FactoredLayout) -> Acting:
+        return Acting(self.act_noise, self.binary_hold, layout.binary_actions)
 
     def actor(self, layout: FactoredLayout) -> nn.Module:
         """The network that acts, untrained."""

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from corl.acting import AS_IT_IS
 from runtime.errors import DataError
-from runtime.seeds import rng
 
 
 class VectorEnvironment(Protocol):
@@ -47,27 +47,6 @@ class Evaluation:
         return float(self.returns.mean())
 
 
-class ActionNoise:
-    """Normal noise on actions (K, A), from a generator per episode."""
-
-    _BLOCK = 256  # steps that are drawn together
-
-    def __init__(self, scale: float, seeds: Sequence[int]) -> None:
-        self.scale = scale
-        self._generators = [rng("act", seed) for seed in seeds]
-        self._block: np.ndarray | None = None
-        self._step = 0
-
-    def on(self, actions: np.ndarray) -> np.ndarray:
-        """The actions with this step's noise, within [-1, 1]."""
-        at = self._step % self._BLOCK
-        if at == 0:
-            shape = (self._BLOCK, actions.shape[1])
-            self._block = np.stack([generator.standard_normal(shape, np.float32) for generator in self._generators], 1)
-        self._step += 1
-        return np.clip(actions + self.scale * self._block[at], -1.0, 1.0)
-
-
 def finite(actions: np.ndarray, whose: str) -> np.ndarray:
     """The actions. Raises `DataError` where some are not numbers: learning has diverged, or weights are damaged."""
     if not np.isfinite(actions).all():
@@ -80,21 +59,21 @@ def evaluate(
 ) -> Evaluation:
     """Run one episode per seed, `environment.num_envs` at a time. Success is that of an episode's last step.
 
-    A policy with `act_noise` acts with it; an episode's noise depends on its seed alone.
+    A policy with `acting` acts so; how an episode's actions vary depends on its seed alone.
     """
-    scale = getattr(policy, "act_noise", 0.0)
+    acting = getattr(policy, "acting", AS_IT_IS)
     returns, successes = [], []
     for start in range(0, len(seeds), environment.num_envs):
         chunk = list(seeds[start : start + environment.num_envs])
         observations = environment.reset(chunk)
-        noise = ActionNoise(scale, chunk) if scale else None
+        variation = acting.begin(chunk)
         total = np.zeros(len(chunk))
         success = np.zeros(len(chunk), dtype=bool)
         running = np.ones(len(chunk), dtype=bool)
         while running.any():
             actions = policy(observations)
-            if noise:
-                actions = noise.on(actions)
+            if variation:
+                actions = variation.on(actions)
             observations, rewards, terminated, truncated, succeeded = environment.step(actions)
             total[running] += rewards[running]
             success[running] = succeeded[running]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from corl.acting import AS_IT_IS, Acting
 from corl.config import PolicyConfig
 from corl.evaluate import finite
 from corl.learners import LEARNERS
@@ -25,8 +26,8 @@ from runtime.errors import DataError
 class Policy:
     """Raw states (B, 77) float32 to actions (B, 8) float32 in [-1, 1].
 
-    `transform` gives what the actor sees. `act_noise`: the standard deviation of the noise with which the policy is to
-    act, which `evaluate` adds. Raises `DataError` for actions that are not finite.
+    `transform` gives what the actor sees. `acting`: how the policy is to act, which `evaluate` does. Raises `DataError`
+    for actions that are not finite.
     """
 
     def __init__(
@@ -35,9 +36,9 @@ class Policy:
         transform: StateTransform,
         device: torch.device | str = "cpu",
         *,
-        act_noise: float = 0.0,
+        acting: Acting = AS_IT_IS,
     ) -> None:
-        self.actor, self.transform, self.device, self.act_noise = actor, transform, torch.device(device), act_noise
+        self.actor, self.transform, self.device, self.acting = actor, transform, torch.device(device), acting
 
     @torch.no_grad()
     def __call__(self, states: np.ndarray) -> np.ndarray:
@@ -69,7 +70,10 @@ class Policy:
         act_noise = entry({"act_noise": 0.0, **checkpoint}, "act_noise", (float, int), path)
         if not 0 <= act_noise < math.inf:
             raise DataError(f"{path}: act_noise {act_noise}, expected at least 0")
-        return cls(actor, transform, act_noise=act_noise)
+        binary_hold = entry({"binary_hold": 0, **checkpoint}, "binary_hold", int, path)
+        if binary_hold < 0:
+            raise DataError(f"{path}: binary_hold {binary_hold}, expected at least 0")
+        return cls(actor, transform, acting=Acting(act_noise, binary_hold, layout.binary_actions))
 
 
 def checkpoint_file(folder: Path, algorithm: str, which: str) -> Path:
@@ -88,6 +92,7 @@ def save_checkpoint(path: Path, values: Mapping[str, Any], config: PolicyConfig,
         "algorithm": config.algorithm,
         "learner": to_dict(config.learner),
         "act_noise": config.act_noise,
+        "binary_hold": config.binary_hold,
         "states": data.transform.state_dict(),
     }
     replace_torch(checkpoint, path)

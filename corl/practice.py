@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from corl.acting import Acting
 from corl.bc import BC, BCConfig
-from corl.evaluate import ActionNoise, VectorEnvironment
+from corl.evaluate import VectorEnvironment
 from corl.policy import Policy
 from corl.replay import ReplayData
 from offline_compositional_rl_datasets.layout import FactoredLayout
@@ -39,8 +40,8 @@ class PracticeConfig:
     """`rounds` of `episodes` episodes each, 0: the published method, which does not practise.
 
     Practice ends early when the next round would exceed `control_steps` in the simulator, or when a round solved at
-    least the share `enough` of its episodes. `noise` is the standard deviation of what is added to the actions. An
-    ensemble of `members` is cloned with `first_steps` gradient steps before the first round and `steps` before each
+    least the share `enough` of its episodes. `noise` and `binary_hold` are how the policy acts (`Acting`).
+    An ensemble of `members` is cloned with `first_steps` gradient steps before the first round and `steps` before each
     other one, `batch_size` rows each. Of states whose every number lies in the same interval of `spacing` standard
     deviations one is kept: where an arm is stuck it is the same for hundreds of steps. An episode ends when it has been
     solved for `linger` steps.
@@ -51,6 +52,7 @@ class PracticeConfig:
     control_steps: int = 100_000
     enough: float = 1.0
     noise: float = 0.15
+    binary_hold: int = 0
     members: int = 4
     hidden_dims: tuple[int, ...] = (256, 256)
     learning_rate: float = 1e-3
@@ -61,7 +63,7 @@ class PracticeConfig:
     linger: int = 20
 
     def __post_init__(self) -> None:
-        expect_range(self, "rounds", "noise", "control_steps")
+        expect_range(self, "rounds", "noise", "binary_hold", "control_steps")
         expect_range(
             self, "episodes", "members", "hidden_dims", "first_steps", "steps", "batch_size", "linger", least=1
         )
@@ -213,7 +215,8 @@ class Practice(ResumableRun):
 
     def _act(self) -> Visited:
         config, environment = self.config, self.environment
-        policy = Policy(self.learner.actor, self.transform, self.device)
+        acting = Acting(config.noise, config.binary_hold, self.layout.binary_actions)
+        policy = Policy(self.learner.actor, self.transform, self.device, acting=acting)
         parts = []
         for start in range(0, config.episodes, environment.num_envs):
             numbers = np.arange(start, min(start + environment.num_envs, config.episodes))
@@ -260,11 +263,12 @@ def _roll_out(
 ) -> Visited:
     """One episode per seed, each by its member of the policy's ensemble, with noise."""
     count = len(seeds)
-    states, noise = environment.reset(seeds), ActionNoise(config.noise, seeds)
+    states, variation = environment.reset(seeds), policy.acting.begin(seeds)
     running, solved_for, solved = np.ones(count, bool), np.zeros(count, int), np.zeros(count, bool)
     columns: list[tuple[np.ndarray, ...]] = []
     while running.any():
-        actions = noise.on(policy.each(states)[members, np.arange(count)])
+        actions = policy.each(states)[members, np.arange(count)]
+        actions = variation.on(actions) if variation else actions
         next_states, rewards, terminated, truncated, success = environment.step(actions)
         step = (states, actions, rewards, next_states, terminated, truncated, np.arange(count))
         columns.append(tuple(column[running] for column in step))

@@ -102,7 +102,7 @@ class PolicyRun(ResumableRun):
         return self._policy(self.learner.actor, self.device)
 
     def _policy(self, actor: torch.nn.Module, device: torch.device | str = "cpu") -> Policy:
-        return Policy(actor, self.data.transform, device, act_noise=self.config.act_noise)
+        return Policy(actor, self.data.transform, device, acting=self.config.acting(self.layout))
 
     def evaluation_seeds(self) -> list[int]:
         return [derive_seed("evaluation", self.seed, episode) for episode in range(self.config.n_episodes)]

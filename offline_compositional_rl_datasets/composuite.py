@@ -70,6 +70,7 @@ COMPOSUITE = FactoredLayout(
     velocities=(slice(59, 66), slice(75, 77)),
     quaternions=tuple(slice(i, i + 4) for i in (3, 10, 17, 24, 31, 38, 69)),
     angles=((slice(45, 52), slice(52, 59)),),
+    binary_actions=(7,),
 )
 
 

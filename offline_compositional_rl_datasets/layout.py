@@ -48,7 +48,8 @@ class FactoredLayout:
     `axes` gives each axis' elements in one-hot order; `ids_after` names the factor after which the id block stands in
     an observation with ids. `relative_quaternions` are the slices of the state whose sign carries no meaning,
     `velocities` those that mostly tell what the last action was; `quaternions` those of unit length (all zero where
-    there is no such body) and `angles` the cosines and sines of the same angles.
+    there is no such body) and `angles` the cosines and sines of the same angles. `binary_actions` are the numbers of an
+    action of which only the sign counts (a gripper that opens or closes).
     """
 
     factors: tuple[Factor, ...]
@@ -59,6 +60,7 @@ class FactoredLayout:
     velocities: tuple[slice, ...] = ()
     quaternions: tuple[slice, ...] = ()
     angles: tuple[tuple[slice, slice], ...] = ()
+    binary_actions: tuple[int, ...] = ()
 
     @cached_property
     def state_dim(self) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from corl.acting import AS_IT_IS
 from corl.config import PolicyConfig
-from corl.evaluate import ActionNoise
 from corl.policy import Policy, checkpoint_file
 from envs.composuite.simulation import CONTROL_FREQUENCY
 from envs.family import family_of
@@ -57,11 +57,10 @@ def episode_frames(
 ) -> tuple[list[np.ndarray], bool]:
     """Every `every`-th frame (height, width, 3) uint8 of an episode, which ends a second after its first success.
 
-    `size` is (width, height). A policy with `act_noise` acts with it. Also tells whether it succeeded. Raises
+    `size` is (width, height). A policy with `acting` acts so. Also tells whether it succeeded. Raises
     `RenderError` where the machine cannot draw.
     """
-    scale = getattr(policy, "act_noise", 0.0)
-    noise = ActionNoise(scale, [seed]) if scale else None
+    variation = getattr(policy, "acting", AS_IT_IS).begin([seed])
     environment = family_of(task).drawn_environment(task, horizon=horizon, size=size, camera=camera)
     try:
         observation, _ = environment.reset(seed=seed)
@@ -70,7 +69,7 @@ def episode_frames(
             if step % every == 0:
                 frames.append(environment.render())
             actions = policy(observation[None])
-            actions = noise.on(actions) if noise else actions
+            actions = variation.on(actions) if variation else actions
             observation, _, terminated, truncated, info = environment.step(actions[0])
             success = info["success"]
             since = since + 1 if success else 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from corl.acting import Acting
 from corl.bc import BC, BCConfig
 from corl.bulk import train_policies
 from corl.config import PolicyConfig
@@ -83,12 +84,12 @@ def test_policies_cloned_together_equal_each_alone(tmp_path):
 
 
 def test_the_policy_that_acts_has_the_averaged_weights(tmp_path):
-    config = _config(act_noise=0.25)
+    config = _config(act_noise=0.25, binary_hold=10)
     (run, *_) = _runs(config, tmp_path, PAIRS[:1])
     train_policies([run], config, _submit)
     path = checkpoint_file(run.folder, "bc", "best_successrate")
     policy, saved = Policy.load(path, COMPOSUITE), torch.load(path, weights_only=True)
-    assert policy.act_noise == 0.25
+    assert policy.acting == Acting(0.25, 10, (7,))
     actor = EnsembleActor(77, 8, (16, 16), range(3))
     actor.load_state_dict(saved["actor_target"])
     states = SETS[0].states[:5]
@@ -110,7 +111,7 @@ class _Recorder(LineWorld):
 
 
 class _Still:
-    act_noise = 0.2
+    acting = Acting(noise=0.2)
 
     def __call__(self, observations):
         return np.full((len(observations), 8), 0.5, np.float32)
@@ -131,12 +132,12 @@ def test_an_episodes_noise_follows_from_its_seed_alone():
 
 def test_noise_stays_within_the_actions_range_and_none_changes_nothing():
     loud = _Still()
-    loud.act_noise = 5.0
+    loud.acting = Acting(noise=5.0)
     recorder = _Recorder()
     evaluate(loud, recorder, [0, 1])
     assert np.abs(np.concatenate(list(recorder.seen.values()))).max() == 1.0
     quiet = _Still()
-    quiet.act_noise = 0.0
+    quiet.acting = Acting()
     recorder = _Recorder()
     evaluate(quiet, recorder, [0, 1])
     assert (np.concatenate(list(recorder.seen.values())) == 0.5).all()
@@ -148,6 +149,23 @@ def test_settings_out_of_range_are_refused(name, value):
         BCConfig(**{name: value})
 
 
-def test_negative_noise_is_refused():
-    with pytest.raises(ConfigError, match="act_noise"):
-        PolicyConfig(act_noise=-0.1)
+@pytest.mark.parametrize("value", [{"act_noise": -0.1}, {"binary_hold": -1}])
+def test_acting_out_of_range_is_refused(value):
+    with pytest.raises(ConfigError, match=next(iter(value))):
+        PolicyConfig(**value)
+
+
+@pytest.mark.parametrize("expected", [-1.0, -0.5, 0.0, 0.8, 1.0])
+def test_the_sign_of_a_binary_command_is_drawn_by_its_expectation_and_held(expected):
+    count, steps, hold = 400, 20, 5
+    variation = Acting(binary_hold=hold, binary=(1,)).begin(range(count))
+    actions = np.full((count, 3), expected, np.float32)
+    done = np.stack([variation.on(actions) for _ in range(steps)])
+    signs = done[..., 1]
+    assert set(np.unique(signs)) <= {-1.0, 1.0}
+    assert (signs.reshape(-1, hold, count) == signs[::hold][:, None]).all()  # one draw for so many steps
+    assert (signs[0][:, None] != signs[::hold].T).any() or abs(expected) == 1  # and then another
+    spread = 4 * np.sqrt((1 - expected**2) / signs[::hold].size)
+    assert abs(signs.mean() - expected) <= spread
+    np.testing.assert_array_equal(done[..., [0, 2]], np.broadcast_to(actions[:, [0, 2]], (steps, count, 2)))
+    assert (actions == np.float32(expected)).all()  # the policy's own array is left as it is

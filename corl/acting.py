@@ -1,0 +1,63 @@
+"""How a policy acts: its actions as they are, or varied so that it does not stand still for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.seeds import rng
+
+
+@dataclass(frozen=True)
+class Acting:
+    """By default as the policy says. `noise` is the standard deviation of normal noise on every action.
+
+    What a policy expects of a command of which only the sign counts (`binary`: the numbers of an action) is twice the
+    probability of + less one: where it expects -0.5, the demonstrations had + in one of four cases, and a policy that
+    takes it as it is has - for ever. With `binary_hold` the sign is drawn by that probability, by one uniform number
+    for so many steps, since a gripper needs some to close.
+    """
+
+    noise: float = 0.0
+    binary_hold: int = 0
+    binary: tuple[int, ...] = ()
+
+    def begin(self, seeds: Sequence[int]) -> Variation | None:
+        """For an episode of each seed; None where actions are taken as they are."""
+        return Variation(self, seeds) if self.noise or (self.binary_hold and self.binary) else None
+
+
+AS_IT_IS = Acting()
+
+
+class Variation:
+    """Of the actions (K, A) of K episodes under way, each from generators of its own."""
+
+    _BLOCK = 256  # steps whose noise is drawn together
+
+    def __init__(self, acting: Acting, seeds: Sequence[int]) -> None:
+        self.acting = acting
+        self._noises = [rng("act", seed) for seed in seeds]
+        self._signs = [rng("act, binary", seed) for seed in seeds]
+        self._block = self._bounds = np.empty(0, np.float32)
+        self._step = 0
+
+    def on(self, actions: np.ndarray) -> np.ndarray:
+        """What is done in this step, within [-1, 1]."""
+        varied = np.clip(actions + self.acting.noise * self._noise(actions.shape[1]), -1.0, 1.0)
+        hold, binary = self.acting.binary_hold, list(self.acting.binary)
+        if hold and binary:
+            if self._step % hold == 0:
+                self._bounds = np.stack([signs.uniform(-1.0, 1.0, len(binary)) for signs in self._signs])
+            varied[:, binary] = np.where(actions[:, binary] > self._bounds, 1.0, -1.0)
+        self._step += 1
+        return varied
+
+    def _noise(self, width: int) -> np.ndarray:
+        at = self._step % self._BLOCK
+        if at == 0:
+            shape = (self._BLOCK, width)
+            self._block = np.stack([noise.standard_normal(shape, np.float32) for noise in self._noises], 1)
+        return self._block[at]
