@@ -25,7 +25,7 @@ from typing import Any
 
 import submitit
 
-from pipeline.jobs.stage import Stage, is_done
+from pipeline.jobs.stage import Stage
 from runtime import interrupt
 from runtime.atomic import write_json
 from runtime.device import DeviceError, expect_gpus
@@ -108,7 +108,7 @@ class JobCall:
         _honour_signals(max(1, round(self.signal_seconds * _GRACE_SHARE)))
         failed: BaseException | None = None
         for stage, name, link in zip(self.stages, self.names, self.logs, strict=True):
-            if len(self.stages) > 1 and is_done(stage):
+            if len(self.stages) > 1 and stage.is_done():
                 continue
             _link_log(link.with_name(f"{environment.job_id}_{link.name}"), environment.paths.stdout)
             _rename_job(name)

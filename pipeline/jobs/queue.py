@@ -18,7 +18,7 @@ from pipeline.jobs.failures import Decision, Failure, classify, decide
 from pipeline.jobs.local import LocalSite
 from pipeline.jobs.resources import ClusterConfig, Resources, RetryConfig
 from pipeline.jobs.slurm import SlurmSite, expect_cluster
-from pipeline.jobs.stage import Stage, is_done
+from pipeline.jobs.stage import Stage
 from runtime.errors import JobError
 from runtime.logs import Progress, duration, progress
 
@@ -100,7 +100,7 @@ class _Round:
         self.failed: dict[str, str] = {}
         self.waiting: list[Attempt] = []
         for stage in stages:
-            if is_done(stage):
+            if stage.is_done():
                 self.done += 1
                 on_done(stage)
                 continue
@@ -130,7 +130,7 @@ class _Round:
             time.sleep(self.site.poll_seconds)
             for attempt, evidence in self.site.over(self.running):
                 self.running.remove(attempt)
-                if is_done(attempt.stage):
+                if attempt.stage.is_done():
                     self._finish(attempt)
                 else:
                     self._settle(attempt, classify(evidence))

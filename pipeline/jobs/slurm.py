@@ -32,7 +32,6 @@ from pipeline.jobs.failures import Cause, Evidence, Failure
 from pipeline.jobs.local import tail
 from pipeline.jobs.memory_request import MemoryRequest, memory_request
 from pipeline.jobs.resources import ClusterConfig, Resources
-from pipeline.jobs.stage import is_done
 from pipeline.jobs.submit_limits import SubmitLimits, limit_in
 from runtime import surroundings
 from runtime.atomic import atomic_path
@@ -417,11 +416,11 @@ class SlurmSite:
         if note.get("outcome") in ("done", "error"):
             return "COMPLETED" if note["outcome"] == "done" else "FAILED"
         if jobs is None:
-            return "COMPLETED" if is_done(attempt.stage) else None
+            return "COMPLETED" if attempt.stage.is_done() else None
         info = jobs.get(attempt.job_id)
         if info is None:
             attempt.missed += 1
-            return "VANISHED" if attempt.missed >= _MISSES or is_done(attempt.stage) else None
+            return "VANISHED" if attempt.missed >= _MISSES or attempt.stage.is_done() else None
         attempt.missed = 0
         held = info.state == "PENDING" and ("held" in info.reason.lower())
         if held and not attempt.held:

@@ -6,6 +6,7 @@ there with the same key is done; one that was made otherwise is refused, not ove
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import hashlib
 import logging
@@ -13,9 +14,10 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from runtime.atomic import artifact_info, commit_artifact, is_intact, json_text, read_json
+from runtime.cpus import use_threads
 from runtime.errors import DataError, StateError
 from runtime.lease import waiting_lock
 from runtime.provenance import provenance
@@ -28,22 +30,6 @@ log = logging.getLogger(__name__)
 _END_BYTES = 1 << 20
 
 
-class Stage(Protocol):
-    """What the job layer asks of a stage."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def output(self) -> Path: ...
-
-    def key(self) -> str: ...
-
-    def progress(self) -> StageProgress: ...
-
-    def __call__(self) -> None: ...
-
-
 @dataclass(frozen=True)
 class StageProgress:
     """How far a running stage is: for people, and as a fraction (0 while nothing is known)."""
@@ -52,48 +38,82 @@ class StageProgress:
     fraction: float = 0.0
 
 
-def is_done(stage: Stage) -> bool:
-    """Whether the stage's artifact is there, complete and made from the same inputs.
+class Stage(abc.ABC):
+    """One artifact and how it is made. A subclass is a frozen dataclass; it says the five things that are abstract."""
 
-    A damaged record counts as none; larger artifacts are looked through when they are used. Raises `StateError` where
-    it was made from others.
-    """
-    info = artifact_info(stage.output)
-    if info is None:
-        return False
-    if stage.output.suffix == ".json" and not is_intact(stage.output):
-        log.warning("%s: damaged; it is made again", stage.output)
-        return False
-    if info.get("key") != stage.key():
-        raise StateError(
-            f"{stage.output}: made by another configuration or from other inputs; "
-            "choose another results folder or move it away"
-        )
-    return True
+    threads: int
+    """Cores that torch computes with; 0: those that it takes by itself. A field of every stage."""
 
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """In logs and messages; no other stage of a run has it."""
 
-@contextlib.contextmanager
-def held(stage: Stage, folder: Path) -> Iterator[str | None]:
-    """Hold the stage's lock; gives its key, or None where it is done already.
+    @property
+    @abc.abstractmethod
+    def output(self) -> Path:
+        """The artifact. What the stage keeps to continue from, and its lock, are in its folder."""
 
-    The lock goes with the process, so a job left over by a killed loop and its successor never write side by side.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with waiting_lock(folder):
-        done = is_done(stage)
-        if done:
-            log.info("%s: finished before", stage.name)
-        yield None if done else stage.key()
+    @abc.abstractmethod
+    def key(self) -> str:
+        """Hash of all that the artifact follows from. Raises `DataError` where an input is missing."""
 
+    @abc.abstractmethod
+    def progress(self) -> StageProgress:
+        """How far it is, by what it has written so far."""
 
-def commit_record(stage: Stage, record: Mapping[str, Any], key: str) -> None:
-    """Write `record` as the stage's artifact, a JSON file, with its key."""
-    text = json_text(record, source=stage.output)
-    commit_artifact(stage.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
+    @abc.abstractmethod
+    def work(self, key: str) -> None:
+        """Make the artifact and its side file with this key; what an earlier call left behind is gone on from."""
+
+    def __call__(self) -> None:
+        """Make the artifact, unless it is there already. Raises `StateError` where it was made from other inputs."""
+        with self.held() as key:
+            if key is not None:
+                use_threads(self.threads)
+                self.work(key)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[str | None]:
+        """Hold the stage's lock; gives its key, or None where it is done already.
+
+        The lock goes with the process, so a job left over by a killed loop and its successor never write side by side.
+        """
+        folder = self.output.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with waiting_lock(folder):
+            done = self.is_done()
+            if done:
+                log.info("%s: finished before", self.name)
+            yield None if done else self.key()
+
+    def is_done(self) -> bool:
+        """Whether the artifact is there, complete and made from the same inputs.
+
+        A damaged record counts as none; larger artifacts are looked through when they are used. Raises `StateError`
+        where it was made from others.
+        """
+        info = artifact_info(self.output)
+        if info is None:
+            return False
+        if self.output.suffix == ".json" and not is_intact(self.output):
+            log.warning("%s: damaged; it is made again", self.output)
+            return False
+        if info.get("key") != self.key():
+            raise StateError(
+                f"{self.output}: made by another configuration or from other inputs; "
+                "choose another results folder or move it away"
+            )
+        return True
+
+    def commit(self, record: Mapping[str, Any], key: str) -> None:
+        """Write `record` as the artifact, a JSON file, with its key."""
+        text = json_text(record, source=self.output)
+        commit_artifact(self.output, lambda temporary: temporary.write_text(text), {"key": key, **provenance()})
 
 
 def read_scores(cls: type[T], path: Path) -> T:
-    """The `scores` of a record that `commit_record` wrote. Raises `DataError` naming the file where it has none."""
+    """The `scores` of a record that a stage committed. Raises `DataError` naming the file where it has none."""
     record = read_json(path)
     return decode(cls, record.get("scores") if isinstance(record, Mapping) else None, source=f"{path}: scores")
 
@@ -105,7 +125,7 @@ def key_of(artifact: Path) -> str:
     """
     info = artifact_info(artifact)
     if info and "key" in info:
-        return info["key"]
+        return str(info["key"])
     try:
         with artifact.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.jobs.attempts import Group, Ledger
 from pipeline.jobs.queue import Site, run_jobs
-from pipeline.jobs.stage import Stage, is_done
+from pipeline.jobs.stage import Stage
 from pipeline.jobs.usage import ask_accounting
 from pipeline.loop.observer import Observer
 from pipeline.loop.plan import (
@@ -138,7 +138,7 @@ class Steps:
 
         def on_done(stage: TrainPolicy | TrainPolicies) -> str:
             scores = {task: dict(seeds) for task, seeds in getattr(self.state.current, where).items()}
-            for member in filter(is_done, stage.members):
+            for member in (member for member in stage.members if member.is_done()):
                 result = member.scores()
                 score = Score(result.solved, result.trials, round(result.score, 3))
                 scores.setdefault(member.task, {})[member.seed] = score
@@ -147,7 +147,7 @@ class Steps:
 
         failed = self._run(stages, "policy" if where == "scores" else "practised_policy", on_done)
         for stage in stages:
-            if stage.name in failed and any(map(is_done, stage.members)):
+            if stage.name in failed and any(member.is_done() for member in stage.members):
                 on_done(stage)
         return failed
 

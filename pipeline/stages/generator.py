@@ -20,11 +20,10 @@ from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples, write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
-from pipeline.jobs.stage import StageProgress, held, key_of
+from pipeline.jobs.stage import Stage, StageProgress, key_of
 from pipeline.stages.paths import QUALITY_FILE, marginals_file
 from runtime.atomic import write_json
 from runtime.config import config_hash, dict_without, to_dict
-from runtime.cpus import use_threads
 from runtime.device import pick_device
 from runtime.errors import DataError, one_line
 from runtime.metrics import read_metrics
@@ -39,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrainGenerator:
+class TrainGenerator(Stage):
     """Stage 1: train the generator on the expert sets of `expert_tasks` and the accepted sample files `sources`."""
 
     data_path: Path
@@ -81,23 +80,24 @@ class TrainGenerator:
         """With several GPUs one process each trains; under torchrun this is one of them already."""
         from diffusion.distributed import World, spawn
 
-        world = World.of_environment()
         devices = min(self.devices, torch.cuda.device_count())
-        if devices > 1 and world.size == 1 and pick_device(self.device).type == "cuda":
-            return spawn(dataclasses.replace(self, devices=1), devices)
-        # The first process holds the lock for all.
-        with held(self, self.checkpoint.parent) if world.is_main_process else contextlib.nullcontext(self.key()) as key:
-            self._train(key, leads=world.is_main_process)
-        return None
+        if devices > 1 and World.of_environment().size == 1 and pick_device(self.device).type == "cuda":
+            spawn(dataclasses.replace(self, devices=1), devices)
+        else:
+            super().__call__()
 
-    def _train(self, key: str | None, *, leads: bool) -> None:
+    def held(self) -> contextlib.AbstractContextManager[str | None]:
+        """The first process holds the lock for all."""
+        from diffusion.distributed import World
+
+        return super().held() if World.of_environment().is_main_process else contextlib.nullcontext(self.key())
+
+    def work(self, key: str) -> None:
+        from diffusion.distributed import World
         from diffusion.pool import Pool
         from diffusion.quality import Marginals, save_marginals
         from diffusion.train import train
 
-        if key is None:
-            return
-        use_threads(self.threads)
         device, layout = pick_device(self.device), self.expert_tasks[0].layout
         parts = [self._expert(task) for task in self.expert_tasks]
         parts += [read_samples(path, task, task.layout) for task, path in self.sources]
@@ -110,7 +110,7 @@ class TrainGenerator:
             canonical_quaternions=training.canonical_quaternions,
             timeouts_as_terminals=training.timeouts_as_terminals,
         )
-        if leads:
+        if World.of_environment().is_main_process:
             save_marginals(marginals_file(self.checkpoint), Marginals.of(pool.matrix, pool.task_index, pool.conditions))
         started = time.monotonic()
         train(
@@ -140,7 +140,7 @@ def _given_up(parts: list[Transitions]) -> Iterator[Transitions]:
 
 
 @dataclass(frozen=True)
-class Generate:
+class Generate(Stage):
     """Stage 2: draw the sample file of one task from a generator. Needs nothing of the task but its name."""
 
     task: Task
@@ -176,38 +176,34 @@ class Generate:
     def progress(self) -> StageProgress:
         return StageProgress(f"{self.sampling.num_samples:,} samples")
 
-    def __call__(self) -> None:
+    def work(self, key: str) -> None:
         from diffusion.generate import generate, keep_in_range
         from diffusion.model import DiffusionModel
         from diffusion.partial import PartialSamples
         from diffusion.quality import assess
 
-        with held(self, self.output.parent) as key:
-            if key is None:
-                return
-            use_threads(self.threads)
-            layout = self.task.layout
-            model = DiffusionModel.load(self.checkpoint, layout, pick_device(self.device))
-            # Every task of every iteration has noise of its own: equal noise would tie the sets together.
-            seed = derive_seed("generate", self.seed, self.task.name, self.checkpoint.parent.name)
-            seed = self.seed if self.sampling.shared_noise else seed
-            partial = PartialSamples(self.output.with_name("partial"), key)
-            matrix = generate(model, self.task.one_hot, self.sampling, seed=seed, label=self.name, partial=partial)
-            marginals = known_marginals(self.checkpoint, layout)
-            quality = assess(matrix, self.task.one_hot, layout, marginals, rng("quality", self.seed))
-            write_json(self.quality_file, asdict(quality))
-            log.info("%s: %s", self.name, quality)
-            keep_in_range(matrix, model, self.sampling)
-            info = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
-            transitions = Transitions.from_matrix(matrix, self.task, layout)
-            if self.ground:
-                from pipeline.stages.grounding import ground
+        layout = self.task.layout
+        model = DiffusionModel.load(self.checkpoint, layout, pick_device(self.device))
+        # Every task of every iteration has noise of its own: equal noise would tie the sets together.
+        seed = derive_seed("generate", self.seed, self.task.name, self.checkpoint.parent.name)
+        seed = self.seed if self.sampling.shared_noise else seed
+        partial = PartialSamples(self.output.with_name("partial"), key)
+        matrix = generate(model, self.task.one_hot, self.sampling, seed=seed, label=self.name, partial=partial)
+        marginals = known_marginals(self.checkpoint, layout)
+        quality = assess(matrix, self.task.one_hot, layout, marginals, rng("quality", self.seed))
+        write_json(self.quality_file, asdict(quality))
+        log.info("%s: %s", self.name, quality)
+        keep_in_range(matrix, model, self.sampling)
+        info = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
+        transitions = Transitions.from_matrix(matrix, self.task, layout)
+        if self.ground:
+            from pipeline.stages.grounding import ground
 
-                transitions = ground(transitions, self.task)
-                info["grounded"] = {"rows": len(transitions), "of": len(matrix)}
-                log.info("%s: %d of %d rows grounded by the simulator", self.name, len(transitions), len(matrix))
-            write_samples(self.output, transitions, layout, info)
-            partial.discard()
+            transitions = ground(transitions, self.task)
+            info["grounded"] = {"rows": len(transitions), "of": len(matrix)}
+            log.info("%s: %d of %d rows grounded by the simulator", self.name, len(transitions), len(matrix))
+        write_samples(self.output, transitions, layout, info)
+        partial.discard()
 
 
 def known_marginals(checkpoint: Path, layout: FactoredLayout) -> Marginals | None:

@@ -15,11 +15,12 @@ from corl.multitask_run import EvaluateTasks, MultitaskRun, PolicyOf, train_mult
 from envs.family import family_of
 from envs.pool import EnvPool
 from offline_compositional_rl_datasets.task import Task
-from pipeline.jobs.stage import StageProgress, commit_record, held, key_of
+from pipeline.jobs.stage import StageProgress, key_of
 from pipeline.stages.score_table import ScoreRow, mean_rate
+from pipeline.stages.scored import ScoredStage
 from runtime.atomic import read_json
 from runtime.config import config_hash, dict_without
-from runtime.cpus import cpu_count, use_threads
+from runtime.cpus import cpu_count
 from runtime.device import pick_device
 from runtime.errors import DataError
 from runtime.metrics import read_metrics
@@ -34,7 +35,7 @@ LAST, TRAINED = "last", "train"
 
 
 @dataclass(frozen=True)
-class TrainMultitask:
+class TrainMultitask(ScoredStage):
     """One agent on the expert sets of many tasks; evaluated on held-out and on training tasks."""
 
     data: tuple[tuple[Task, Path], ...]
@@ -100,23 +101,19 @@ class TrainMultitask:
         rows = [row for row in self.score_rows() if row.method == self.config.algorithm]
         return f"success {float(mean_rate(rows)):.2f} over {len(rows)} held-out tasks" if rows else "trained"
 
-    def __call__(self) -> None:
-        with held(self, self.folder) as key:
-            if key is None:
-                return
-            use_threads(self.threads)
-            config, device = self.config, pick_device(self.device)
-            family, layout = family_of(self.data[0][0]), self.data[0][0].layout
-            parts = [family.read_data(path, task, episode_ends=config.episode_ends) for task, path in self.data]
-            data = TaskData(parts, config, layout, device)
-            log.info("%s: %d rows of %d tasks", self.name, len(data), len(parts))
-            del parts
-            run = MultitaskRun(data, config, self.folder, seed=self.seed, device=device, layout=layout, key=key)
-            with TaskEvaluator(config, self.seed, self.threads) as evaluator:
-                train_tasks = tuple(task for task, _ in self.data)
-                results = train_multitask(run, evaluator, self.test_tasks, train_tasks, self.name)
-            commit_record(self, results, key)
-            discard(self.folder)
+    def work(self, key: str) -> None:
+        config, device = self.config, pick_device(self.device)
+        family, layout = family_of(self.data[0][0]), self.data[0][0].layout
+        parts = [family.read_data(path, task, episode_ends=config.episode_ends) for task, path in self.data]
+        data = TaskData(parts, config, layout, device)
+        log.info("%s: %d rows of %d tasks", self.name, len(data), len(parts))
+        del parts
+        run = MultitaskRun(data, config, self.folder, seed=self.seed, device=device, layout=layout, key=key)
+        with TaskEvaluator(config, self.seed, self.threads) as evaluator:
+            train_tasks = tuple(task for task, _ in self.data)
+            results = train_multitask(run, evaluator, self.test_tasks, train_tasks, self.name)
+        self.commit(results, key)
+        discard(self.folder)
 
 
 def _counts(result: Mapping[str, Any]) -> tuple[int, int, float]:

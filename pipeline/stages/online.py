@@ -36,12 +36,13 @@ from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples
 from offline_compositional_rl_datasets.state_transform import EXPLORERS_LEAST_STD, StateTransform
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
-from pipeline.jobs.stage import StageProgress, commit_record, held, key_of, read_scores
+from pipeline.jobs.stage import StageProgress, key_of, read_scores
 from pipeline.stages.paths import RESULT_FILE
 from pipeline.stages.score_table import SCORES_FILE, ScoreRow, write_score_table
+from pipeline.stages.scored import ScoredStage
 from runtime.checkpoint import load_checkpoint
 from runtime.config import config_hash, dict_without, to_dict
-from runtime.cpus import cpu_count, use_threads
+from runtime.cpus import cpu_count
 from runtime.device import autocast_dtype, pick_device
 from runtime.errors import DataError
 from runtime.paths import path_part
@@ -60,7 +61,7 @@ class Tracking:
     tensorboard: bool = False
 
 
-class OnlineStage(abc.ABC):
+class OnlineStage(ScoredStage):
     """What every stage that learns online in one task does, whichever agent it has.
 
     A subclass is a frozen dataclass with these fields; it writes `key` and `_learn`.
@@ -73,7 +74,6 @@ class OnlineStage(abc.ABC):
     tracking: Tracking
     method: str  # its name in tables of scores
     device: str
-    threads: int
 
     verb: ClassVar[str] = "online"
 
@@ -84,10 +84,6 @@ class OnlineStage(abc.ABC):
     @property
     def output(self) -> Path:
         return self.folder / RESULT_FILE
-
-    @abc.abstractmethod
-    def key(self) -> str:
-        """Hash of what the result follows from."""
 
     def progress(self) -> StageProgress:
         return online_progress(self.folder, self.config.max_timesteps)
@@ -115,12 +111,14 @@ class OnlineStage(abc.ABC):
         scores = self.scores()
         return f"{scores.last_solved}/{scores.episodes} solved, best {scores.best_solved}/{scores.episodes}"
 
-    def __call__(self) -> None:
-        with held(self, self.folder) as key:
-            if key is None:
-                return
-            use_threads(self.threads)
-            self._finish(self._learn(key, pick_device(self.device)), key)
+    def work(self, key: str) -> None:
+        """Learn, and write the result and `scores.csv`; what was kept to continue from is no longer needed."""
+        scores = self._learn(key, pick_device(self.device))
+        write_score_table(self.folder / SCORES_FILE, self.score_rows())
+        self.commit({"task": self.task.name, "seed": self.seed, "scores": asdict(scores)}, key)
+        discard(self.folder)
+        shutil.rmtree(self.folder / "replay", ignore_errors=True)
+        log.info("%s: %d/%d solved after %d steps", self.name, scores.last_solved, scores.episodes, scores.steps)
 
     @abc.abstractmethod
     def _learn(self, key: str, device: torch.device) -> OnlineScores:
@@ -161,15 +159,6 @@ class OnlineStage(abc.ABC):
                 sink=sink,
             )
             return train_online(run, lambda policy, seeds: evaluate(policy, judge, seeds), label=self.name)
-
-    def _finish(self, scores: OnlineScores, key: str) -> None:
-        """Write the result and `scores.csv`; what was kept to continue from is no longer needed."""
-        write_score_table(self.folder / SCORES_FILE, self.score_rows())
-        record = {"task": self.task.name, "seed": self.seed, "scores": asdict(scores)}
-        commit_record(self, record, key)
-        discard(self.folder)
-        shutil.rmtree(self.folder / "replay", ignore_errors=True)
-        log.info("%s: %d/%d solved after %d steps", self.name, scores.last_solved, scores.episodes, scores.steps)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from offline_compositional_rl_datasets.hdf5 import EpisodeEnds
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
-from pipeline.jobs.stage import StageProgress, commit_record, held, key_of, read_scores
+from pipeline.jobs.stage import Stage, StageProgress, key_of, read_scores
 from pipeline.stages.paths import RESULT_FILE
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrainPolicy:
+class TrainPolicy(Stage):
     """Stage 3: train a policy on one set alone (a sample file, or expert data) and measure it in the simulator."""
 
     task: Task
@@ -76,32 +76,28 @@ class TrainPolicy:
         """The result of a finished job."""
         return read_scores(PolicyScores, self.output)
 
-    def __call__(self) -> None:
+    def work(self, key: str) -> None:
         from corl.evaluate import evaluate
         from envs.pool import EnvPool
         from pipeline.stages.evaluators import environments_for
 
-        with held(self, self.folder) as key:
-            if key is None:
-                return
-            use_threads(self.threads)
-            device = pick_device(self.device)
-            environments = environments_for(self.policy.n_episodes, self.policy.fresh_episodes)
-            cores = self.threads or cpu_count()
-            workers = cores if cores > 1 else 0
-            with EnvPool(self.task, environments, workers=workers, horizon=self.policy.horizon) as environment:
-                scores = train_policy(
-                    self.transitions(),
-                    self.policy,
-                    lambda policy, seeds: evaluate(policy, environment, seeds),
-                    self.folder,
-                    seed=self.seed,
-                    device=device,
-                    layout=self.task.layout,
-                    label=self.name,
-                    key=key,
-                )
-            self.finish(scores, key)
+        device = pick_device(self.device)
+        environments = environments_for(self.policy.n_episodes, self.policy.fresh_episodes)
+        cores = self.threads or cpu_count()
+        workers = cores if cores > 1 else 0
+        with EnvPool(self.task, environments, workers=workers, horizon=self.policy.horizon) as environment:
+            scores = train_policy(
+                self.transitions(),
+                self.policy,
+                lambda policy, seeds: evaluate(policy, environment, seeds),
+                self.folder,
+                seed=self.seed,
+                device=device,
+                layout=self.task.layout,
+                label=self.name,
+                key=key,
+            )
+        self.finish(scores, key)
 
     def transitions(self) -> Transitions:
         if self.synthetic:
@@ -111,7 +107,7 @@ class TrainPolicy:
     def finish(self, scores: PolicyScores, key: str) -> None:
         """Write the result; what was kept to continue from is no longer needed."""
         record = {"task": self.task.name, "seed": self.seed, "scores": asdict(scores), "data": str(self.data)}
-        commit_record(self, record, key)
+        self.commit(record, key)
         discard(self.folder)
         log.info(
             "%s: %d/%d solved (best evaluation %d/%d), return %.0f",
@@ -125,7 +121,7 @@ class TrainPolicy:
 
 
 @dataclass(frozen=True)
-class TrainPolicies:
+class TrainPolicies(Stage):
     """Stage 3 for many pairs at once: one process trains them all together, others evaluate them meanwhile."""
 
     members: tuple[TrainPolicy, ...]
@@ -156,16 +152,14 @@ class TrainPolicies:
         fraction = sum(part.fraction for part in parts) / len(parts)
         return StageProgress(f"{len(parts)} policies, {parts[0].text}", fraction)
 
-    def __call__(self) -> None:
+    def work(self, key: str) -> None:
         from corl.bulk import train_policies
         from corl.replay import ReplayData
         from corl.run import PolicyRun
         from pipeline.stages.evaluators import Evaluators, environments_for
 
-        with held(self, self.output.parent) as key, contextlib.ExitStack() as stack:
-            if key is None:
-                return
-            keys = {member: stack.enter_context(held(member, member.folder)) for member in self.members}
+        with contextlib.ExitStack() as stack:
+            keys = {member: stack.enter_context(member.held()) for member in self.members}
             left = [member for member in self.members if keys[member] is not None]
             if left:
                 policy, device = left[0].policy, pick_device(left[0].device)
@@ -206,7 +200,7 @@ class TrainPolicies:
                 if lost:
                     raise DataError(f"{len(lost)} of {len(self.members)} policies have no result: {lost[0]}")
             names = [member.folder.name for member in self.members]
-            commit_record(self, {"members": names}, key)
+            self.commit({"members": names}, key)
 
 
 def in_groups(stages: Sequence[TrainPolicy], size: int) -> list[TrainPolicy | TrainPolicies]:

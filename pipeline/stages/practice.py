@@ -14,10 +14,10 @@ from diffusion.config import SamplerConfig
 from offline_compositional_rl_datasets.samples import read_samples, write_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
-from pipeline.jobs.stage import StageProgress, held, key_of
+from pipeline.jobs.stage import Stage, StageProgress, key_of
 from pipeline.stages.paths import practised_file
 from runtime.config import config_hash, to_dict
-from runtime.cpus import cpu_count, use_threads
+from runtime.cpus import cpu_count
 from runtime.device import pick_device
 from runtime.provenance import provenance
 from runtime.resumable import RESUME_FILE, discard
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Practise:
+class Practise(Stage):
     """Make a practised set of a generated one. Uses the held-out task's simulator, but no expert and no reward."""
 
     task: Task
@@ -62,59 +62,55 @@ class Practise:
         begun = (self.output.parent / RESUME_FILE).exists()
         return StageProgress("practising" if begun else "beginning")
 
-    def __call__(self) -> None:
+    def work(self, key: str) -> None:
         from corl.practice import Practice
         from diffusion.conditional import given_states
         from diffusion.generate import keep_in_range
         from diffusion.model import DiffusionModel
         from envs.pool import EnvPool
 
-        with held(self, self.output.parent) as key:
-            if key is None:
-                return
-            use_threads(self.threads)
-            device, layout = pick_device(self.device), self.task.layout
-            model = DiffusionModel.load(self.checkpoint, layout, device)
+        device, layout = pick_device(self.device), self.task.layout
+        model = DiffusionModel.load(self.checkpoint, layout, device)
 
-            def expected(states: np.ndarray) -> np.ndarray:
-                level = self.sampling.state_noise
-                matrix = given_states(model, states, self.task.one_hot, state_noise=level)
-                keep_in_range(matrix, model, self.sampling)
-                return matrix
+        def expected(states: np.ndarray) -> np.ndarray:
+            level = self.sampling.state_noise
+            matrix = given_states(model, states, self.task.one_hot, state_noise=level)
+            keep_in_range(matrix, model, self.sampling)
+            return matrix
 
-            cores = self.threads or cpu_count()
-            workers, count = cores if cores > 1 else 0, self.practice.episodes
-            with EnvPool(self.task, count, workers=workers, horizon=self.policy.horizon) as environment:
-                run = Practice(
-                    *(read_samples(self.data, self.task, layout), expected, environment),
-                    *(self.practice, layout, self.output.parent),
-                    seed=self.seed,
-                    device=device,
-                    hide_velocities=self.policy.hide_velocities,
-                    canonical_quaternions=self.policy.canonical_quaternions,
-                    key=key,
-                )
-                run.restore()
-                with run:
-                    while not run.finished:
-                        done = run.take_round()
-                        log.info("%s, round %d: %d of %d solved", self.name, run.step - 1, done.solved, done.episodes)
-                        run.between_steps()
-            result = run.result()
-            chosen = best_round(result.rounds)
-            counts = np.bincount(result.origins, minlength=len(ORIGINS)).tolist()
-            info = {
-                "key": key,
-                "task": self.task.name,
-                "model": str(self.checkpoint),
-                "practice": {
-                    "rows": dict(zip(ORIGINS, counts, strict=True)),
-                    "round": chosen,
-                    "rounds": [asdict(done) for done in result.rounds],
-                    "control_steps": result.control_steps,
-                },
-                **provenance(),
-            }
-            write_samples(self.output, Transitions.from_matrix(result.matrix, self.task, layout), layout, info)
-            discard(self.output.parent)
-            log.info("%s: round %d is kept, %s", self.name, chosen, result.rounds[chosen])
+        cores = self.threads or cpu_count()
+        workers, count = cores if cores > 1 else 0, self.practice.episodes
+        with EnvPool(self.task, count, workers=workers, horizon=self.policy.horizon) as environment:
+            run = Practice(
+                *(read_samples(self.data, self.task, layout), expected, environment),
+                *(self.practice, layout, self.output.parent),
+                seed=self.seed,
+                device=device,
+                hide_velocities=self.policy.hide_velocities,
+                canonical_quaternions=self.policy.canonical_quaternions,
+                key=key,
+            )
+            run.restore()
+            with run:
+                while not run.finished:
+                    done = run.take_round()
+                    log.info("%s, round %d: %d of %d solved", self.name, run.step - 1, done.solved, done.episodes)
+                    run.between_steps()
+        result = run.result()
+        chosen = best_round(result.rounds)
+        counts = np.bincount(result.origins, minlength=len(ORIGINS)).tolist()
+        info = {
+            "key": key,
+            "task": self.task.name,
+            "model": str(self.checkpoint),
+            "practice": {
+                "rows": dict(zip(ORIGINS, counts, strict=True)),
+                "round": chosen,
+                "rounds": [asdict(done) for done in result.rounds],
+                "control_steps": result.control_steps,
+            },
+            **provenance(),
+        }
+        write_samples(self.output, Transitions.from_matrix(result.matrix, self.task, layout), layout, info)
+        discard(self.output.parent)
+        log.info("%s: round %d is kept, %s", self.name, chosen, result.rounds[chosen])

@@ -5,26 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.jobs.queue import run_batch
 from pipeline.jobs.resources import ClusterConfig, Resources, RetryConfig
-from pipeline.jobs.stage import Stage
 from pipeline.stages.score_table import SCORES_FILE, ScoreRow, write_score_table
+from pipeline.stages.scored import ScoredStage
 from pipeline.sweeps.ownership import owned
 from runtime.errors import JobError
 
 log = logging.getLogger(__name__)
-
-
-class ScoredStage(Stage, Protocol):
-    """A stage whose results are scores."""
-
-    def score_rows(self) -> list[ScoreRow]:
-        """Those that are there so far."""
-
-    def summary(self) -> str:
-        """The result in a few words."""
 
 
 def run_sweep(

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -11,10 +12,10 @@ from corl.multitask_config import MultitaskConfig
 from corl.online import HISTORY_FILE, read_history
 from corl.scores import PolicyScores
 from pipeline.jobs.attempts import Ledger
-from pipeline.jobs.stage import is_done, read_scores
+from pipeline.jobs.stage import Stage, StageProgress, read_scores
 from pipeline.stages.multitask import TrainMultitask
 from pipeline.stages.online import online_progress
-from runtime.atomic import artifact_info, commit_artifact, read_json, side_file, verify, write_json
+from runtime.atomic import artifact_info, read_json, side_file, verify, write_json
 from runtime.errors import DataError
 from runtime.metrics import MetricsWriter, read_metrics
 from runtime.records import decode, read_optional, read_record
@@ -128,28 +129,42 @@ SCORES = {"episodes": 10, "best_solved": 4, "best_return": 1.0, "last_solved": 3
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Stage):
     """A stage whose artifact is a record."""
 
-    output: object
-    name: str = "result"
+    path: Path
+    threads: int = 0
+
+    @property
+    def name(self):
+        return "result"
+
+    @property
+    def output(self):
+        return self.path
 
     def key(self):
         return "k"
 
+    def progress(self):
+        return StageProgress("writing")
+
+    def work(self, key):
+        raise AssertionError("it is not made here")
+
 
 def _committed(tmp_path, scores=SCORES):
     stage = Result(tmp_path / "result.json")
-    commit_artifact(stage.output, lambda path: write_json(path, {"scores": scores}), {"key": "k"})
+    stage.commit({"scores": scores}, "k")
     return stage
 
 
 def test_a_result_whose_bytes_were_changed_counts_as_not_done(tmp_path, caplog):
     stage = _committed(tmp_path)
-    assert is_done(stage)
+    assert stage.is_done()
     assert read_scores(PolicyScores, stage.output).solved == 4
     stage.output.write_text(stage.output.read_text().replace('"best_solved": 4', '"best_solved": 9'))
-    assert not is_done(stage)
+    assert not stage.is_done()
     assert "result.json: damaged; it is made again" in caplog.text
 
 
@@ -162,7 +177,7 @@ def test_a_side_file_that_is_damaged_vouches_for_nothing(tmp_path, side):
     content = side if isinstance(side, bytes) else (side % size if "%d" in side else side).encode()
     side_file(stage.output).write_bytes(content)
     assert artifact_info(stage.output) is None
-    assert not is_done(stage)
+    assert not stage.is_done()
     verify(stage.output)
 
 

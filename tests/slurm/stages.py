@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.jobs.stage import StageProgress
-from runtime.atomic import commit_artifact
+from pipeline.jobs.stage import Stage, StageProgress
 
 
 @dataclass(frozen=True)
-class KeepsItsEnvironment:
+class KeepsItsEnvironment(Stage):
     """Writes down the variables around it."""
 
-    output: Path
+    path: Path
     threads: int = 0
 
     @property
     def name(self) -> str:
-        return f"keep {self.output.stem}"
+        return f"keep {self.path.stem}"
+
+    @property
+    def output(self) -> Path:
+        return self.path
 
     def key(self) -> str:
-        return self.output.stem
+        return self.path.stem
 
     def progress(self) -> StageProgress:
         return StageProgress("writing")
 
-    def __call__(self) -> None:
-        text = json.dumps(dict(os.environ))
-        commit_artifact(self.output, lambda temporary: temporary.write_text(text), {"key": self.key()})
+    def work(self, key: str) -> None:
+        self.commit(dict(os.environ), key)

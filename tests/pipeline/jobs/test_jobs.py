@@ -25,6 +25,7 @@ from pipeline.jobs.local import LocalSite
 from pipeline.jobs.queue import make_site, resolve_cluster, run_jobs
 from pipeline.jobs.resources import ClusterConfig, Resources, RetryConfig
 from pipeline.jobs.slurm import JobInfo, batches, cancelled_by_user, parse_queue, refusal, room
+from pipeline.jobs.stage import Stage, StageProgress
 from pipeline.results.status import count, eta_seconds, under_way
 from pipeline.stages.generator import TrainGenerator
 from runtime.atomic import artifact_info, commit_artifact
@@ -128,17 +129,28 @@ def test_a_lone_job_gets_all_cores_of_this_machine_and_many_get_what_they_ask(tm
 
 
 @dataclasses.dataclass(frozen=True)
-class TellsItsGpus:
+class TellsItsGpus(Stage):
     """A stage that writes down which GPUs it is shown."""
 
-    output: Path
-    name: str = "gpus"
+    path: Path
+    called: str = "gpus"
     threads: int = 0
+
+    @property
+    def name(self):
+        return self.called
+
+    @property
+    def output(self):
+        return self.path
 
     def key(self):
         return "gpus"
 
-    def __call__(self):
+    def progress(self):
+        return StageProgress("writing")
+
+    def work(self, key):
         self.output.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
 
 
@@ -289,7 +301,7 @@ def test_a_damaged_ledger_is_told_and_not_fatal(tmp_path, caplog):
 class TellsItsEnvironment(TellsItsGpus):
     """A stage that writes down the names of the variables around it."""
 
-    def __call__(self):
+    def work(self, key):
         self.output.write_text("\n".join(os.environ))
 
 
@@ -316,7 +328,7 @@ def test_a_local_job_within_an_allocation_is_no_part_of_it_and_has_a_folder_of_i
 class PicksItsDevice(TellsItsGpus):
     device: str = "auto"
 
-    def __call__(self):
+    def work(self, key):
         pick_device(self.device)
         commit_artifact(self.output, lambda path: path.write_text("x"), provenance())
 

@@ -88,7 +88,7 @@ def _site(tmp_path, limit=100, array=100, **options):
 
 def _attempts(tmp_path, count):
     asked = Resources(memory_gb=2, hours=1, cpus=1, gpus=0)
-    return [Attempt(TellsItsGpus(tmp_path / str(i), name=f"stage {i}"), asked) for i in range(count)]
+    return [Attempt(TellsItsGpus(tmp_path / str(i), called=f"stage {i}"), asked) for i in range(count)]
 
 
 def _group(tmp_path):

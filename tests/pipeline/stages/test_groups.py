@@ -18,7 +18,6 @@ from offline_compositional_rl_datasets.samples import read_samples, write_sample
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.jobs.attempts import Ledger
 from pipeline.jobs.local import LocalSite
-from pipeline.jobs.stage import is_done
 from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.plan import generation_stages, policy_stages
 from pipeline.loop.run import Run
@@ -68,11 +67,11 @@ def test_a_group_in_the_simulator_scores_as_its_members_alone(algorithm, tmp_pat
     together = _stages(tmp_path, "group", dataclasses.replace(POLICY, algorithm=algorithm, group=4))
     (group,) = in_groups(together, 4)
     group = dataclasses.replace(group, threads=1)
-    assert not is_done(group)
+    assert not group.is_done()
     group()
-    assert is_done(group)
+    assert group.is_done()
     for one, two in zip(alone, together, strict=True):
-        assert is_done(two), "each member's result is there, and is that of the single job"
+        assert two.is_done(), "each member's result is there, and is that of the single job"
         assert one.key() == two.key()
         a, b = one.scores(), two.scores()
         assert (a.solved, a.trials, a.episodes) == (b.solved, b.trials, b.episodes) == (a.solved, 3, 2)
@@ -105,7 +104,7 @@ def test_policies_that_diverge_leave_the_others_of_their_group_their_results(tmp
     (group,) = in_groups(stages, 4)
     with pytest.raises(DataError, match="2 of 4 policies have no result: the policy gives actions that are not finite"):
         dataclasses.replace(group, threads=1)()
-    assert [is_done(stage) for stage in stages] == [True, True, False, False]
+    assert [stage.is_done() for stage in stages] == [True, True, False, False]
     with pytest.raises(DataError, match="the policy gives actions that are not finite"):
         stages[-1]()
 

@@ -14,7 +14,6 @@ from envs.pool import EnvPool
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import find_task_file
 from offline_compositional_rl_datasets.samples import read_samples
-from pipeline.jobs.stage import is_done
 from pipeline.stages.generator import Generate, TrainGenerator
 from pipeline.stages.paths import practised_file
 from pipeline.stages.practice import Practise
@@ -64,7 +63,7 @@ def _stage(generated, **changes):
 def test_a_practised_set_is_a_set_like_any_other_and_says_where_its_rows_come_from(generated):
     stage = _stage(generated)
     stage()
-    assert is_done(stage) and stage.output == practised_file(generated[1])
+    assert stage.is_done() and stage.output == practised_file(generated[1])
     rows = read_samples(stage.output, NEW, COMPOSUITE)
     given = read_samples(generated[1], NEW, COMPOSUITE)
     practice = artifact_info(stage.output)["practice"]
@@ -75,7 +74,7 @@ def test_a_practised_set_is_a_set_like_any_other_and_says_where_its_rows_come_fr
     assert practice["control_steps"] == sum(steps) <= PRACTICE.control_steps
     assert steps[0] == 3 * 12, "three episodes of the whole horizon"
     with pytest.raises(StateError, match="another configuration"):
-        is_done(_stage(generated, seed=1))
+        _stage(generated, seed=1).is_done()
 
 
 def _practice(generated, folder):
