@@ -23,7 +23,7 @@ from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim_t
 from dsrl.noise_aliasing import Distillation, NoiseAliasingSAC
 from dsrl.noise_sac import NoiseSAC, UpdateRule
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 _SEEN, _NOISE = 19, 28
 _STORED = 2000
@@ -113,7 +113,7 @@ def main(seconds: float = 20.0, batch_size: int = 256, width: int = 256, json: P
         json: file for the figures
     """
     from runtime.atomic import write_json
-    from runtime.errors import expect_sizes
+    from runtime.checks import expect_sizes
 
     expect_sizes(seconds=seconds, batch_size=batch_size, width=width)
     torch.set_num_threads(1)

@@ -20,8 +20,9 @@ import h5py
 from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import task_file
 from runtime.atomic import write_json
+from runtime.checks import expect_sizes
 from runtime.cli import parse_flags
-from runtime.errors import expect_sizes, run_main
+from runtime.main import run_main
 from runtime.program import PROJECT_ROOT
 
 

@@ -18,8 +18,9 @@ import torch
 from benchmarks.limits import Measurement, copy_rate, fresh_copy_rate, report
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import read_expert
+from runtime.checks import expect_sizes
 from runtime.cli import parse_flags
-from runtime.errors import expect_sizes, run_main
+from runtime.main import run_main
 
 TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 ARENAS = [f"IIWA_Box_None_{objective}" for objective in ("PickPlace", "Push", "Shelf", "Trashcan")]
 ROBOTS = [f"{robot}_Box_None_PickPlace" for robot in ("Jaco", "Kinova3", "Panda")]
@@ -129,8 +129,8 @@ def main(
     """
     from offline_compositional_rl_datasets.composuite import CompoSuiteTask
     from runtime.atomic import write_json
+    from runtime.checks import distinct, expect_sizes
     from runtime.cpus import cpu_count
-    from runtime.errors import distinct, expect_sizes
 
     expect_sizes(seconds=seconds)
     distinct("--tasks", [CompoSuiteTask.parse(name) for name in tasks])

@@ -16,10 +16,12 @@ from typing import Literal
 
 from benchmarks import data, env, sample, train, validate
 from runtime.atomic import read_json, write_json
+from runtime.checks import expect_sizes
 from runtime.cli import parse_flags
 from runtime.cpus import cpu_count
 from runtime.device import pick_device
-from runtime.errors import ConfigError, expect_sizes, run_main
+from runtime.errors import ConfigError
+from runtime.main import run_main
 
 _EXPERTS, _TARGETS, _POLICIES = 14, 50, 178
 _CONTROL_STEPS = _POLICIES * 10 * 10 * 500

@@ -31,10 +31,11 @@ from corl.online_replay import ObservationCode
 from corl.sac import SAC, SACConfig
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.state_transform import StateTransform
+from runtime.checks import expect_sizes
 from runtime.cli import parse_flags
 from runtime.cpus import cpu_count
 from runtime.device import autocast_dtype, pick_device
-from runtime.errors import expect_sizes, run_main
+from runtime.main import run_main
 
 _OBS, _ACTION = COMPOSUITE.state_dim, COMPOSUITE.action_dim
 

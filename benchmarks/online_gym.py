@@ -25,9 +25,10 @@ from envs.gymnasium_task import GymnasiumTask
 from envs.pool import EnvPool
 from pipeline.stages.gymnasium_sac import LearnGymnasium
 from runtime.atomic import atomic_path, write_json, write_text
+from runtime.checks import distinct, expect_sizes
 from runtime.cli import parse_flags
 from runtime.config import load_yaml
-from runtime.errors import distinct, expect_sizes, run_main
+from runtime.main import run_main
 from runtime.provenance import provenance
 from runtime.seeds import derive_seed
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 
 def rates(calls: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
@@ -171,7 +171,8 @@ def main(data_path: Path, seconds: float = 6.0, json: Path | None = None) -> Non
     from dsrl.demos import read_demonstrations
     from envs.robomimic.task import RobomimicTask
     from runtime.atomic import write_json
-    from runtime.errors import DataError, expect_sizes
+    from runtime.checks import expect_sizes
+    from runtime.errors import DataError
 
     expect_sizes(seconds=seconds)
     recorded = RobomimicTask.from_env_args(read_demonstrations(data_path).env_args, str(data_path))

@@ -25,10 +25,12 @@ from diffusion.samplers import evaluations
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.state_transform import canonicalise_transitions
+from runtime.checks import expect_sizes
 from runtime.cli import parse_flags
 from runtime.device import autocast_dtype, pick_device
-from runtime.errors import ConfigError, expect_sizes, run_main
-from runtime.metrics import write_csv
+from runtime.errors import ConfigError
+from runtime.main import run_main
+from runtime.tables import write_csv
 
 PUBLISHED, NARROW = (80.0, 0.002), (10.0, 0.02)  # noise levels from, to
 SOLVERS = [

@@ -25,8 +25,10 @@ from diffusion.denoisers import build
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.samples import read_samples
 from runtime.cli import parse_flags
-from runtime.errors import ConfigError, DataError, one_line, run_main
-from runtime.metrics import wilson, write_csv
+from runtime.errors import ConfigError, DataError, one_line
+from runtime.intervals import wilson
+from runtime.main import run_main
+from runtime.tables import write_csv
 
 if TYPE_CHECKING:
     from pipeline.loop.config import PipelineConfig

@@ -24,9 +24,10 @@ from diffusion.elements import ElementLinear
 from diffusion.ema import EMA
 from diffusion.train import parameter_groups, train_step
 from offline_compositional_rl_datasets.composuite import COMPOSUITE
+from runtime.checks import expect_sizes
 from runtime.cli import parse_flags
 from runtime.device import autocast_dtype, pick_device
-from runtime.errors import expect_sizes, run_main
+from runtime.main import run_main
 
 
 def masked_loop(layer: ElementLinear, x: Tensor, one_hot: Tensor | None) -> Tensor:

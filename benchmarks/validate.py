@@ -20,9 +20,10 @@ from corl.replay import ReplayData
 from corl.run import PolicyRun
 from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from offline_compositional_rl_datasets.transitions import Transitions
+from runtime.checks import expect_sizes
 from runtime.cli import parse_flags
 from runtime.device import autocast_dtype, pick_device
-from runtime.errors import expect_sizes, run_main
+from runtime.main import run_main
 
 _POLICIES, _STEPS = 178, 50_000  # of a paper-scale iteration
 

@@ -18,7 +18,8 @@ from corl.batch import Batch
 from corl.learner import Learner, Noise
 from corl.networks import EnsembleActor
 from corl.stacking import Networks
-from runtime.errors import DataError, expect_range
+from runtime.checks import expect_range
+from runtime.errors import DataError
 from runtime.seeds import derive_seed
 
 Network = Callable[..., Tensor]

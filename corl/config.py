@@ -13,8 +13,9 @@ from corl.acting import Acting
 from corl.learner import Learner
 from corl.learners import learner_named, settings_of
 from offline_compositional_rl_datasets.layout import FactoredLayout
+from runtime.checks import expect_range
 from runtime.device import autocast_dtype
-from runtime.errors import ConfigError, expect_range
+from runtime.errors import ConfigError
 
 RUNTIME_SETTINGS = ("checkpoint_seconds", "group")  # of PolicyConfig: these change no result
 

@@ -13,7 +13,7 @@ from corl.batch import Batch
 from corl.learner import Learner, Noise
 from corl.networks import perceptron
 from corl.stacking import Networks
-from runtime.errors import expect_range
+from runtime.checks import expect_range
 
 Network = Callable[..., Tensor]
 

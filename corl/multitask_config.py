@@ -8,7 +8,8 @@ from typing import Any
 
 from corl.learners import settings_of
 from offline_compositional_rl_datasets.hdf5 import EpisodeEnds
-from runtime.errors import ConfigError, expect_range
+from runtime.checks import expect_range
+from runtime.errors import ConfigError
 
 ALGORITHMS = {
     "bc": ("bc", "mlp"),

@@ -26,9 +26,10 @@ from offline_compositional_rl_datasets.task import Task
 from runtime.checkpoint import expect_finite, replace_torch, restore_random
 from runtime.errors import DataError, one_line
 from runtime.logs import progress
-from runtime.metrics import read_metrics, write_csv
+from runtime.metrics import read_metrics
 from runtime.resumable import ResumableRun
 from runtime.seeds import derive_seed
+from runtime.tables import write_csv
 
 log = logging.getLogger(__name__)
 

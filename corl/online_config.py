@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from corl.rlpd import MixSchedule
 from corl.sac import SACConfig
-from runtime.errors import ConfigError, expect_range
+from runtime.checks import expect_range
+from runtime.errors import ConfigError
 
 RUNTIME_SETTINGS = ("checkpoint_seconds", "log_freq")
 """These change no result: a run may be continued with others."""

@@ -24,7 +24,7 @@ from corl.replay import ReplayData
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.transitions import Transitions
-from runtime.errors import expect_range
+from runtime.checks import expect_range
 from runtime.resumable import ResumableRun
 from runtime.seeds import derive_seed
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from corl.batch import Batch
 from corl.online_replay import ObservationCode, OnlineReplay
 from offline_compositional_rl_datasets.transitions import Transitions
-from runtime.errors import expect_range
+from runtime.checks import expect_range
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from corl.batch import Batch
 from corl.learner import Learner, Noise
 from corl.networks import LAYER_NORMS, CriticEnsemble, SquashedActor
 from corl.stacking import Networks
-from runtime.errors import ConfigError, expect_range
+from runtime.checks import expect_range
+from runtime.errors import ConfigError
 
 Network = Callable[..., Tensor]
 

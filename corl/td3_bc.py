@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from corl.batch import Batch
 from corl.learner import Learner, Noise
 from corl.stacking import Networks
-from runtime.errors import expect_range
+from runtime.checks import expect_range
 
 Network = Callable[..., Tensor]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from runtime.errors import ConfigError, expect_range
+from runtime.checks import expect_range
+from runtime.errors import ConfigError
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 RUNTIME_SETTINGS = ("checkpoint_seconds", "log_freq")  # of TrainConfig: these change no result

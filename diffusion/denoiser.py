@@ -8,7 +8,8 @@ from typing import ClassVar
 from torch import nn
 
 from offline_compositional_rl_datasets.layout import FactoredLayout
-from runtime.errors import ConfigError, expect_range
+from runtime.checks import expect_range
+from runtime.errors import ConfigError
 
 ORDERS = ("joint", "state_first")
 

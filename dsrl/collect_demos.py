@@ -34,10 +34,12 @@ from envs.robomimic.arguments import TASK_SERIES
 from envs.robomimic.experts import EXPERTS
 from envs.robomimic.task import RobomimicTask
 from runtime.atomic import artifact_info, atomic_path, checksum, commit_artifact
+from runtime.checks import distinct
 from runtime.cli import parse_flags
 from runtime.config import to_dict
-from runtime.errors import ConfigError, DataError, JobError, StateError, distinct, one_line, run_main
+from runtime.errors import ConfigError, DataError, JobError, StateError, one_line
 from runtime.logs import progress
+from runtime.main import run_main
 from runtime.seeds import derive_seed, rng
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,9 @@ from dsrl.denoising import SPACINGS, ddim_times
 from dsrl.normalizer import RELATIVE_QUATERNION
 from dsrl.tasks import standard_task
 from envs.robomimic.arguments import TASK_SERIES
+from runtime.checks import expect_range
 from runtime.config import from_mapping, load_yaml
-from runtime.errors import ConfigError, DataError, expect_range
+from runtime.errors import ConfigError, DataError
 from runtime.program import PROJECT_ROOT
 
 T = TypeVar("T")

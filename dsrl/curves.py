@@ -14,9 +14,12 @@ if not __package__:  # run as a plain script from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from runtime.atomic import atomic_path
+from runtime.checks import distinct
 from runtime.cli import parse_flags
-from runtime.errors import ConfigError, DataError, distinct, run_main
-from runtime.metrics import read_metrics, write_csv
+from runtime.errors import ConfigError, DataError
+from runtime.main import run_main
+from runtime.metrics import read_metrics
+from runtime.tables import write_csv
 
 _COLUMNS = (
     "run",

@@ -13,7 +13,7 @@ if not __package__:  # run as a plain script from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 
 def main(
@@ -57,11 +57,12 @@ def main(
     from dsrl.diffusion_policy import Checkpoint, DiffusionPolicy
     from dsrl.rollout import EPISODE_COLUMNS, episode_seeds, open_environments, run_episodes
     from runtime.atomic import write_json
+    from runtime.checks import expect_sizes
     from runtime.device import pick_device
-    from runtime.errors import ConfigError, expect_sizes
+    from runtime.errors import ConfigError
     from runtime.logs import configure_logging, progress
-    from runtime.metrics import write_csv
     from runtime.provenance import provenance
+    from runtime.tables import write_csv
 
     expect_sizes(n_episodes=n_episodes, num_envs=num_envs, **({} if horizon is None else {"horizon": horizon}))
     if workers < 0:

@@ -21,8 +21,9 @@ from dsrl.demos import read_demonstrations
 from dsrl.recorded_env import recorded_task
 from envs.robomimic.task import RobomimicTask
 from runtime.cli import parse_flags
-from runtime.errors import DataError, UserError, one_line, run_main
+from runtime.errors import DataError, UserError, one_line
 from runtime.hdf5 import Item, attribute, find, open_hdf5, read
+from runtime.main import run_main
 
 
 def describe(path: Path) -> str:

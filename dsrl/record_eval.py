@@ -13,7 +13,7 @@ if not __package__:  # run as a plain script from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 
 def main(
@@ -51,7 +51,8 @@ def main(
     from dsrl.diffusion_policy import DiffusionPolicy
     from dsrl.rollout import Prior, episode_seeds
     from runtime.atomic import atomic_path
-    from runtime.errors import ConfigError, expect_sizes
+    from runtime.checks import expect_sizes
+    from runtime.errors import ConfigError
     from runtime.logs import configure_logging
 
     expect_sizes(n_episodes=n_episodes, **({} if horizon is None else {"horizon": horizon}))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dsrl.steerable import SteerablePolicy
 from envs.pool import EnvPool
-from runtime.metrics import wilson
+from runtime.intervals import wilson
 from runtime.seeds import derive_seed, rng
 
 EPISODE_COLUMNS = ("seed", "solved", "solved_at_the_end", "decisions", "control_steps", "return")

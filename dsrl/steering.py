@@ -28,8 +28,8 @@ from envs.pool import EnvPool
 from runtime.atomic import atomic_path
 from runtime.checkpoint import expect_finite
 from runtime.errors import DataError
+from runtime.intervals import wilson
 from runtime.logs import duration, progress
-from runtime.metrics import wilson
 from runtime.provenance import provenance
 from runtime.resumable import ResumableRun
 from runtime.seeds import derive_seed, rng

@@ -15,7 +15,7 @@ if not __package__:  # run as a plain script from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 
 def main(

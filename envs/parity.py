@@ -24,7 +24,8 @@ import numpy as np
 from envs.composuite.env import CompoSuiteEnv
 from envs.composuite.simulation import ACTION_DIM
 from offline_compositional_rl_datasets.composuite import AXES, COMPOSUITE, CompoSuiteTask
-from runtime.errors import DataError, run_main
+from runtime.errors import DataError
+from runtime.main import run_main
 from runtime.npz import FLAGS, TEXT, read_npz
 
 TOLERANCE = 1e-6

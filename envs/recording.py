@@ -12,7 +12,8 @@ from envs.family import family_of
 from envs.pool import EnvPool
 from offline_compositional_rl_datasets.hdf5 import Episode
 from offline_compositional_rl_datasets.task import Task
-from runtime.errors import ConfigError, expect_range
+from runtime.checks import expect_range
+from runtime.errors import ConfigError
 from runtime.seeds import derive_seed, rng
 
 _LEAST_SHOVE = 4

@@ -1,12 +1,10 @@
-"""Metrics as files: one JSON object per line while running, CSV tables at the end."""
+"""Metrics of a run as a file, one JSON object per line: who writes it and who reads it."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,26 +56,3 @@ def read_metrics(path: Path, *columns: str) -> list[dict[str, Any]]:
             break
         rows.append(row)
     return [row for row in rows if all(type(row.get(column)) in (int, float) for column in columns)]
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a table atomically; a row without a column leaves the cell empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def wilson(solved: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a success rate."""
-    from scipy.stats import binomtest  # here, so that learners run where torch and numpy are all there is
-
-    interval = binomtest(solved, trials).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """The rows' cells as a table in Markdown, the first row as its header."""
-    header, *others = rows
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in [header, ["---"] * len(header), *others])

@@ -14,7 +14,7 @@ from __future__ import annotations
 from pipeline.commands.online import VARIANTS
 from pipeline.commands.sweep import sweep_command
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 main = sweep_command(VARIANTS["rlpd_synthdata"], "sac_rlpd_synthdata_results")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pipeline.commands.iterate import loop_command
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 main = loop_command(denoiser="monolithic")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pipeline.commands.online import VARIANTS, sac_command
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 main = sac_command(VARIANTS["original"])
 

@@ -7,7 +7,7 @@ Example:
 from __future__ import annotations
 
 from pipeline.commands.offline import evaluate_offline, parse_authors_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 main = evaluate_offline
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pipeline.commands.by_hand import generate
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 main = generate
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 
 def main(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 
 def main(root: Path, dataset: str, task: str = "", steps: int = 5000, episodes: int = 10, horizon: int = 500) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 VIDEOS, PICTURES = (".mp4", ".gif"), (".png", ".jpg")
 

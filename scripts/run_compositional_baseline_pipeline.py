@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from pipeline.commands.baseline import baseline_command
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 main = baseline_command("compositional")
 

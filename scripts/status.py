@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from runtime.cli import parse_flags
-from runtime.errors import UserError, one_line, run_main
+from runtime.errors import UserError, one_line
+from runtime.main import run_main
 
 
 def main(

@@ -9,7 +9,7 @@ The same command run again continues where it was stopped.
 from __future__ import annotations
 
 from pipeline.commands.offline import finetune, parse_authors_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 main = finetune
 

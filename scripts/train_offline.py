@@ -10,7 +10,7 @@ The same command run again continues where it was stopped.
 from __future__ import annotations
 
 from pipeline.commands.offline import parse_authors_flags, train_offline
-from runtime.errors import run_main
+from runtime.main import run_main
 
 main = train_offline
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pipeline.commands.gymnasium_sac import train_sac_gymnasium
 from runtime.cli import parse_flags
-from runtime.errors import run_main
+from runtime.main import run_main
 
 main = train_sac_gymnasium
 

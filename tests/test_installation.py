@@ -131,7 +131,7 @@ def test_a_package_that_an_extra_brings_is_asked_for_in_one_line(module, extra, 
     code = f"""
 import sys
 sys.modules[{module!r}] = None
-from runtime.errors import run_main
+from runtime.main import run_main
 run_main(lambda: __import__({module!r}))
 """
     ended = _run(sys.executable, "-c", f"import sys; sys.path.insert(0, {str(PROJECT_ROOT)!r}){code}", cwd=tmp_path)

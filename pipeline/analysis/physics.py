@@ -27,8 +27,8 @@ from pipeline.results.physics_summary import LEVELS, UNITS, PhysicsSummary
 from pipeline.stages.paths import PHYSICS_FILE, expert_files
 from runtime.atomic import write_json
 from runtime.errors import ConfigError, DataError
-from runtime.metrics import write_csv
 from runtime.seeds import rng
+from runtime.tables import write_csv
 
 log = logging.getLogger(__name__)
 

@@ -58,8 +58,8 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
         from pipeline.stages.multitask import TrainMultitask
         from pipeline.sweeps.multitask import write_baseline_tables
         from pipeline.sweeps.sweep import run_sweep
+        from runtime.checks import distinct
         from runtime.config import dict_without
-        from runtime.errors import distinct
         from runtime.logs import configure_logging
         from runtime.paths import machine_settings
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from offline_compositional_rl_datasets.task import Task
-from runtime.errors import ConfigError, distinct
+from runtime.checks import distinct
+from runtime.errors import ConfigError
 
 
 def parse_sources(items: Sequence[str], parse: Callable[[str], Task]) -> dict[int, tuple[Task, ...]]:

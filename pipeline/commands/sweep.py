@@ -43,8 +43,8 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
         from pipeline.stages.online import LearnOnline, run_name, synthetic_prior
         from pipeline.sweeps.online import write_online_table
         from pipeline.sweeps.sweep import run_sweep
+        from runtime.checks import distinct
         from runtime.config import dict_without
-        from runtime.errors import distinct
         from runtime.logs import configure_logging
         from runtime.paths import machine_settings
 

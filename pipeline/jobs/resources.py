@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from runtime.errors import ConfigError, expect_range
+from runtime.checks import expect_range
+from runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from diffusion.config import RUNTIME_SETTINGS, QualityConfig, SamplerConfig, Tra
 from diffusion.denoisers import DENOISERS, DenoiserConfig, denoiser_named
 from envs.recording import CollectConfig
 from pipeline.jobs.resources import ClusterConfig, Resources, RetryConfig
+from runtime.checks import distinct, expect_range
 from runtime.config import dict_without, from_mapping, given, merge, read_yaml
 from runtime.device import expect_device_name
-from runtime.errors import ConfigError, distinct, expect_range
+from runtime.errors import ConfigError
 from runtime.paths import machine_settings
 from runtime.seeds import LARGEST_SEED
 

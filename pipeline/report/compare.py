@@ -12,7 +12,8 @@ from pipeline.results.compare import write_steps, write_table
 from pipeline.results.curves import aligned, band
 from pipeline.results.methods import Method
 from runtime.atomic import atomic_path, write_text
-from runtime.errors import ConfigError, distinct
+from runtime.checks import distinct
+from runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

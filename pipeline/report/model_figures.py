@@ -11,7 +11,7 @@ import numpy as np
 from diffusion.attention import AttentionMaps
 from diffusion.interventions import NOISE, Swap, axis_matrix
 from pipeline.report.style import new_figure, styled
-from runtime.metrics import write_csv
+from runtime.tables import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.results.curves import SOLVED_AT, Curve, band, first_solved
 from pipeline.results.methods import Method, columns_of
-from runtime.metrics import markdown_table, write_csv
+from runtime.tables import markdown_table, write_csv
 
 
 def write_table(methods: Sequence[Method], tasks: Sequence[str], path: Path) -> str:

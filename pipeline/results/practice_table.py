@@ -11,7 +11,8 @@ from pipeline.loop.run import Run
 from pipeline.loop.selection import Score
 from pipeline.loop.state import Iteration
 from runtime.atomic import artifact_info
-from runtime.metrics import wilson, write_csv
+from runtime.intervals import wilson
+from runtime.tables import write_csv
 
 COLUMNS = (
     "task",

@@ -22,7 +22,8 @@ from pipeline.stages.score_table import SCORES_FILE, ScoreRow, by_task, mean_rat
 from runtime.atomic import atomic_path, side_file, write_json, write_text
 from runtime.config import config_hash
 from runtime.errors import StateError
-from runtime.metrics import wilson, write_csv
+from runtime.intervals import wilson
+from runtime.tables import write_csv
 
 if TYPE_CHECKING:
     from diffusion.quality import Quality

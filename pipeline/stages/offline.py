@@ -28,9 +28,9 @@ from runtime.checkpoint import entry
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count
 from runtime.errors import ConfigError
-from runtime.metrics import write_csv
 from runtime.paths import path_part
 from runtime.seeds import derive_seed
+from runtime.tables import write_csv
 
 log = logging.getLogger(__name__)
 

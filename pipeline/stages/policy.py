@@ -18,10 +18,11 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.jobs.stage import Stage, StageProgress, key_of, read_scores
 from pipeline.stages.paths import RESULT_FILE
+from runtime.checks import expect_range
 from runtime.config import config_hash, dict_without
 from runtime.cpus import cpu_count, use_threads
 from runtime.device import pick_device
-from runtime.errors import ConfigError, DataError, expect_range
+from runtime.errors import ConfigError, DataError
 from runtime.metrics import read_metrics
 from runtime.resumable import discard
 from runtime.seeds import LARGEST_SEED

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from runtime.errors import DataError
-from runtime.metrics import write_csv
+from runtime.tables import write_csv
 
 SCORES_FILE = "scores.csv"
 LOOP = "loop"

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.stages.multitask import LAST, TRAINED
 from pipeline.stages.score_table import ScoreRow, by_task, mean_rate
-from runtime.metrics import write_csv
+from runtime.tables import write_csv
 
 
 def write_baseline_tables(rows: Sequence[ScoreRow], folder: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.results.curves import first_solved
 from pipeline.stages.score_table import ScoreRow
-from runtime.metrics import write_csv
+from runtime.tables import write_csv
 
 RESULTS_FILE = "results.csv"
 

@@ -10,7 +10,7 @@ from dsrl.rollout import episode_seeds, open_environments, run_episodes
 from dsrl.steering import make_sac
 from envs.pool import WorkerError
 from envs.robomimic.env import RobomimicEnv
-from runtime.metrics import wilson
+from runtime.intervals import wilson
 from tests.dsrl.conftest import open_noise, tiny_steering
 
 

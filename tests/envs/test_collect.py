@@ -79,7 +79,7 @@ def test_a_killed_recording_process_is_told_and_costs_no_other_part(tmp_path):
         "from pathlib import Path\n"
         "from envs.recording import CollectConfig\n"
         "from offline_compositional_rl_datasets.composuite import CompoSuiteTask\n"
-        "from runtime.errors import run_main\n"
+        "from runtime.main import run_main\n"
         "record = c.record\n"
         "c.record = lambda task, config, numbers, expert: (\n"
         "    record(task, config, numbers, expert) if numbers[0] == 0 else os._exit(9))\n"

@@ -327,7 +327,7 @@ def test_a_failing_wandb_does_not_end_a_training(tmp_path, monkeypatch, caplog):
 
 
 def test_a_reader_that_goes_away_ends_a_command_without_a_traceback():
-    code = "from runtime.errors import run_main; run_main(lambda: [print('x' * 100) for _ in range(100_000)] and None)"
+    code = "from runtime.main import run_main; run_main(lambda: [print('x' * 100) for _ in range(100_000)] and None)"
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -184,6 +184,6 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cluster is taken down then too
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from runtime.cli import parse_flags
-    from runtime.errors import run_main
+    from runtime.main import run_main
 
     run_main(lambda: parse_flags(main))

@@ -100,7 +100,7 @@ def test_a_job_that_fails_by_a_fault_of_the_program_is_tried_once_more_and_its_t
 def test_ctrl_c_in_a_terminal_stops_the_jobs_after_they_have_saved_and_prints_no_traceback(tmp_path):
     write_expert(task_file(tmp_path, "expert", TASK), [_episode()], TASK)
     loop = (
-        "import pathlib, signal, sys; from runtime.errors import run_main\n"
+        "import pathlib, signal, sys; from runtime.main import run_main\n"
         "from tests.pipeline.jobs import test_jobs as t\n"
         # As in a terminal; where the tests run in a shell's background, SIGINT is ignored from birth.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"

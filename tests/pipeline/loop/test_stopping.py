@@ -91,7 +91,7 @@ def test_a_terminal_that_closes_stops_a_loop_with_its_jobs_as_ctrl_c_does(long_r
     _stopped(tmp_path, "SIGHUP")
 
 
-IN_MAIN = "import signal, sys, time; from pathlib import Path; from runtime.errors import run_main; "
+IN_MAIN = "import signal, sys, time; from pathlib import Path; from runtime.main import run_main; "
 
 
 def _in_main(body, *arguments, ignoring=()):

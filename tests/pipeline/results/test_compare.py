@@ -14,7 +14,7 @@ from pipeline.results.methods import Method, parse_methods, read_method
 from pipeline.stages.score_table import SCORES_FILE, ScoreRow, write_score_table
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError
-from runtime.metrics import write_csv
+from runtime.tables import write_csv
 from scripts.compare import main
 
 PUSH, SHELF = "IIWA_Box_None_Push", "IIWA_Box_None_Shelf"

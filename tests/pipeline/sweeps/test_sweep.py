@@ -20,7 +20,7 @@ from pipeline.sweeps.online import RESULTS_FILE, write_online_table
 from pipeline.sweeps.ownership import owned
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, StateError
-from runtime.metrics import write_csv
+from runtime.tables import write_csv
 
 TASKS = [CompoSuiteTask.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Box_None_Trashcan")]
 
