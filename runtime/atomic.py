@@ -113,7 +113,7 @@ def side_file(path: Path | str) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def commit_artifact(path: Path | str, write: Callable[[Path], None], info: Mapping[str, Any]) -> None:
+def commit_artifact(path: Path | str, write: Callable[[Path], object], info: Mapping[str, Any]) -> None:
     """Write an artifact: the file by `write(temporary_path)`, then its side file with size, checksum and `info`.
 
     An older pair goes first and the side file comes before the file: whenever this is interrupted, there is no side

@@ -33,7 +33,7 @@ def main(
     """
     from json import dumps
 
-    from pipeline.jobs.slurm import queue
+    from pipeline.jobs.scheduler import queue
     from pipeline.loop.run import open_run
     from pipeline.results.status import find_runs, render, status_of
 

@@ -80,7 +80,7 @@ class Attempt:
     started: float = 0.0
     missed: int = 0  # polls in a row in which the scheduler did not know the job
     held: bool = False
-    job: submitit.Job | None = None  # on this machine
+    job: submitit.Job[None] | None = None  # on this machine
     gpus: tuple[str, ...] = ()  # of this machine, while a local job runs on them
     seen: tuple[float, float] | None = None  # time and fraction of the first progress of this try
 

@@ -101,7 +101,7 @@ class LocalSite:
             begun.append(attempt)
         return [(attempt, None) for attempt in begun]
 
-    def _start(self, attempt: Attempt, group: Group) -> submitit.Job:
+    def _start(self, attempt: Attempt, group: Group) -> submitit.Job[None]:
         stage = dataclasses.replace(attempt.stage, threads=self._cores(attempt))
         # A folder of its own: numbers of processes come again, and submitit would make one that is named "%j".
         executor = submitit.AutoExecutor(folder=self.folder / f"local_{uuid.uuid4().hex[:12]}", cluster="local")
@@ -122,11 +122,12 @@ class LocalSite:
 
     def over(self, running: Sequence[Attempt]) -> list[tuple[Attempt, Evidence]]:
         """Those that have ended, with what is known of them."""
-        return [(attempt, self._evidence(attempt)) for attempt in running if attempt.job.done()]
+        return [(attempt, self._evidence(attempt)) for attempt in running if _job_of(attempt).done()]
 
     def _evidence(self, attempt: Attempt) -> Evidence:
-        note = read_note(attempt.job.paths.folder, attempt.stage.name)
-        return Evidence(str(attempt.job.state), note, tail(attempt.job.paths.stderr))
+        job = _job_of(attempt)
+        note = read_note(job.paths.folder, attempt.stage.name)
+        return Evidence(str(job.state), note, tail(job.paths.stderr))
 
     def cancel(self, running: Sequence[Attempt]) -> None:
         """Ask them to save and end, for as long as they may take; what still runs then holds its stage's lock."""
@@ -138,6 +139,13 @@ class LocalSite:
             for attempt in left:
                 # Again each time: submitit swallows the signal until the job listens for it.
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(attempt.job.job_id), signal.SIGTERM)
+                    os.kill(int(_job_of(attempt).job_id), signal.SIGTERM)
             time.sleep(self.poll_seconds)
-            left = [attempt for attempt in left if not attempt.job.done()]
+            left = [attempt for attempt in left if not _job_of(attempt).done()]
+
+
+def _job_of(attempt: Attempt) -> submitit.Job[None]:
+    """The job of an attempt that was begun here."""
+    if attempt.job is None:
+        raise RuntimeError(f"{attempt.stage.name}: its job was not begun here")
+    return attempt.job

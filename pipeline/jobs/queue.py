@@ -17,7 +17,8 @@ from pipeline.jobs.attempts import Attempt, Group, Ledger
 from pipeline.jobs.failures import Decision, Failure, classify, decide
 from pipeline.jobs.local import LocalSite
 from pipeline.jobs.resources import ClusterConfig, Resources, RetryConfig
-from pipeline.jobs.slurm import SlurmSite, expect_cluster
+from pipeline.jobs.scheduler import expect_cluster
+from pipeline.jobs.slurm import SlurmSite
 from pipeline.jobs.stage import Stage
 from runtime.errors import JobError
 from runtime.logs import Progress, duration, progress

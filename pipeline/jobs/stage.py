@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,11 +38,12 @@ class StageProgress:
     fraction: float = 0.0
 
 
+@dataclass(frozen=True)
 class Stage(abc.ABC):
     """One artifact and how it is made. A subclass is a frozen dataclass; it says the five things that are abstract."""
 
-    threads: int
-    """Cores that torch computes with; 0: those that it takes by itself. A field of every stage."""
+    threads: int = field(default=0, kw_only=True)
+    """Cores that torch computes with; 0: those that it takes by itself."""
 
     @property
     @abc.abstractmethod

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.jobs.call import read_note_file
-from pipeline.jobs.slurm import ask
+from pipeline.jobs.scheduler import ask
 from runtime.atomic import read_json, write_json
 from runtime.errors import DataError
 
@@ -79,7 +79,7 @@ def _accounted(folder: Path) -> dict[str, float]:
 
 def peak_memory(job_ids: Sequence[str]) -> dict[str, float]:
     """Job id -> GB by the accounting, of those that it knows."""
-    found = {}
+    found: dict[str, float] = {}
     for start in range(0, len(job_ids), _IDS_PER_QUERY):
         some = job_ids[start : start + _IDS_PER_QUERY]
         found |= parse_max_rss(ask("sacct", "-P", "-n", "-o", "JobID,MaxRSS", "-j", ",".join(some)) or "")

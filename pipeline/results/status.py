@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.jobs.attempts import Ledger, Record
-from pipeline.jobs.slurm import JobInfo
+from pipeline.jobs.scheduler import JobInfo
 from pipeline.jobs.stage import Stage
 from pipeline.jobs.usage import notes_of, used
 from pipeline.loop.config import PathConfig

@@ -51,7 +51,6 @@ class TrainGenerator(Stage):
     checkpoint: Path
     initial: Path | None = None
     device: str = "auto"
-    threads: int = 0
     devices: int = 1  # GPUs of one machine that train together
 
     @property
@@ -148,7 +147,6 @@ class Generate(Stage):
     sampling: SamplerConfig
     seed: int
     device: str = "auto"
-    threads: int = 0
     ground: bool = False  # by the simulator
 
     @property

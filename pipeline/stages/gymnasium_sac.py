@@ -31,7 +31,6 @@ class LearnGymnasium(OnlineStage):
     tracking: Tracking = field(default_factory=Tracking)
     method: str = "SAC"  # its name in tables of scores
     device: str = "auto"
-    threads: int = 0
 
     def key(self) -> str:
         return config_hash([self.task.env_args, dict_without(self.config, RUNTIME_SETTINGS), self.seed])

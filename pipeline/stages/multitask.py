@@ -44,7 +44,6 @@ class TrainMultitask(ScoredStage):
     seed: int
     folder: Path
     device: str = "auto"
-    threads: int = 0
 
     @property
     def name(self) -> str:

@@ -154,7 +154,6 @@ class FineTune(OnlineStage):
     tracking: Tracking = field(default_factory=Tracking)
     method: str = "finetune"  # its name in tables of scores
     device: str = "auto"
-    threads: int = 0
 
     verb: ClassVar[str] = "finetune"
 

@@ -174,7 +174,6 @@ class LearnOnline(OnlineStage):
     tracking: Tracking = Tracking()
     method: str = "SAC"  # its name in tables of scores
     device: str = "auto"
-    threads: int = 0
 
     def key(self) -> str:
         settings = dict_without(self.config, RUNTIME_SETTINGS)

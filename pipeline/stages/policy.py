@@ -41,7 +41,6 @@ class TrainPolicy(Stage):
     seed: int
     folder: Path
     device: str = "auto"
-    threads: int = 0
     episode_ends: EpisodeEnds = "drop"  # of expert data
     practised: bool = False  # the set was made by practice
 
@@ -126,7 +125,6 @@ class TrainPolicies(Stage):
     """Stage 3 for many pairs at once: one process trains them all together, others evaluate them meanwhile."""
 
     members: tuple[TrainPolicy, ...]
-    threads: int = 0
 
     def __post_init__(self) -> None:
         # Each holds its folder's lock while the group trains: one of them twice would wait for itself.

@@ -37,7 +37,6 @@ class Practise(Stage):
     policy: PolicyConfig
     seed: int
     device: str = "auto"
-    threads: int = 0
 
     @property
     def name(self) -> str:

@@ -133,7 +133,6 @@ class Result(Stage):
     """A stage whose artifact is a record."""
 
     path: Path
-    threads: int = 0
 
     @property
     def name(self):

@@ -14,7 +14,6 @@ class KeepsItsEnvironment(Stage):
     """Writes down the variables around it."""
 
     path: Path
-    threads: int = 0
 
     @property
     def name(self) -> str:

@@ -19,12 +19,14 @@ from diffusion.config import TrainConfig
 from diffusion.denoisers import DenoiserConfig
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
+from pipeline.jobs.arrays import batches, room
 from pipeline.jobs.attempts import Attempt, Group, Ledger, Record
 from pipeline.jobs.failures import Cause, Tries, classify
 from pipeline.jobs.local import LocalSite
 from pipeline.jobs.queue import make_site, resolve_cluster, run_jobs
 from pipeline.jobs.resources import ClusterConfig, Resources, RetryConfig
-from pipeline.jobs.slurm import JobInfo, batches, cancelled_by_user, parse_queue, refusal, room
+from pipeline.jobs.sbatch import refusal
+from pipeline.jobs.scheduler import JobInfo, cancelled_by_user, parse_queue
 from pipeline.jobs.stage import Stage, StageProgress
 from pipeline.results.status import count, eta_seconds, under_way
 from pipeline.stages.generator import TrainGenerator
@@ -134,7 +136,6 @@ class TellsItsGpus(Stage):
 
     path: Path
     called: str = "gpus"
-    threads: int = 0
 
     @property
     def name(self):

@@ -25,7 +25,6 @@ class Counts(Stage):
     folder: Path
     settings: str = "some"
     seconds: float = 0.0
-    threads: int = 0
 
     @property
     def name(self):

@@ -12,7 +12,9 @@ from pipeline.jobs.attempts import Attempt, Group, Ledger
 from pipeline.jobs.call import Note, note_file
 from pipeline.jobs.failures import Cause, Failure, Tries, classify, decide
 from pipeline.jobs.resources import ClusterConfig, Resources, RetryConfig
-from pipeline.jobs.slurm import SlurmSite, asks_for_gpus, queue
+from pipeline.jobs.sbatch import asks_for_gpus
+from pipeline.jobs.scheduler import queue
+from pipeline.jobs.slurm import SlurmSite
 from pipeline.jobs.submit_limits import Limit, limit_in
 from runtime.atomic import write_json
 from runtime.config import load_yaml, to_dict
