@@ -77,12 +77,12 @@ def cloning(data_path: Path, width: int, seconds: float) -> dict[str, float]:
     from torch.utils.data import DataLoader, TensorDataset
 
     from dsrl.behavior_cloning import Samples, Trainer
-    from dsrl.config import BCConfig
+    from dsrl.config import DiffusionBCConfig
     from dsrl.demos import read_demonstrations
     from dsrl.denoising import NoisePredictor, loss
     from envs.robomimic.task import RobomimicTask
 
-    config = BCConfig(hidden_dims=(width,) * 3)
+    config = DiffusionBCConfig(hidden_dims=(width,) * 3)
     device = torch.device("cpu")
     samples = Samples(read_demonstrations(data_path), RobomimicTask.standard("lift"), config, device)
     trainer = Trainer(samples, config, device)

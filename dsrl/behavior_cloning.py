@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion.ema import EMA
 from dsrl.chunks import chunk_rows
-from dsrl.config import BCConfig
+from dsrl.config import DiffusionBCConfig
 from dsrl.demos import DemonstrationSet
 from dsrl.denoising import NoisePredictor, cosine_alpha_bar, loss
 from dsrl.diffusion_policy import Checkpoint
@@ -47,7 +47,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
 class Samples:
     """Normalised observations (M, D') and chunks (M, pred_horizon * A) on the device, with their normalisers."""
 
-    def __init__(self, data: DemonstrationSet, task: Task, config: BCConfig, device: torch.device) -> None:
+    def __init__(self, data: DemonstrationSet, task: Task, config: DiffusionBCConfig, device: torch.device) -> None:
         rows, chunks = chunk_rows(data.lengths, config.pred_horizon, pad=config.pad)
         columns = feature_columns(task, data.keys, config.relative_quaternion)
         seen = features(torch.from_numpy(data.observations), columns, config.relative_quaternion)
@@ -61,7 +61,7 @@ class Samples:
         return len(self.chunks)
 
 
-def learning_rate(step: int, steps_per_epoch: int, config: BCConfig) -> float:
+def learning_rate(step: int, steps_per_epoch: int, config: DiffusionBCConfig) -> float:
     """Linear warm-up over the first epochs times a cosine from `learning_rate` to `final_learning_rate`."""
     total = config.epochs * steps_per_epoch
     warmup = min(config.warmup_epochs * steps_per_epoch, total / 10)
@@ -73,7 +73,7 @@ def learning_rate(step: int, steps_per_epoch: int, config: BCConfig) -> float:
 class Trainer:
     """The network being trained, its average and its optimiser; `step` is one gradient step on rows of the samples."""
 
-    def __init__(self, samples: Samples, config: BCConfig, device: torch.device) -> None:
+    def __init__(self, samples: Samples, config: DiffusionBCConfig, device: torch.device) -> None:
         self.samples, self.config, self.device = samples, config, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed("bc-weights", config.seed))
@@ -133,7 +133,7 @@ class CloningRun(ResumableRun):
 
     FORMAT = "cloning 2"
 
-    def __init__(self, data: DemonstrationSet, task: Task, config: BCConfig, device: torch.device) -> None:
+    def __init__(self, data: DemonstrationSet, task: Task, config: DiffusionBCConfig, device: torch.device) -> None:
         settings = {name: value for name, value in to_dict(config).items() if name not in _FREE}
         key = config_hash([settings, len(data)])
         super().__init__(config.save_folder, key=key, checkpoint_seconds=config.checkpoint_seconds)
@@ -190,7 +190,7 @@ class CloningRun(ResumableRun):
         self.total_loss.fill_(state["total_loss"])
 
 
-def train(data: DemonstrationSet, task: Task, config: BCConfig, *, device: torch.device) -> Path:
+def train(data: DemonstrationSet, task: Task, config: DiffusionBCConfig, *, device: torch.device) -> Path:
     """Write `state_{epoch}.pt` every `save_every` epochs and at the end; returns the last one.
 
     A run that was stopped or killed continues, and ends with the same weights as one that was not. Raises `StateError`
@@ -225,7 +225,7 @@ def train(data: DemonstrationSet, task: Task, config: BCConfig, *, device: torch
     return checkpoint_file(config.save_folder, config.epochs)
 
 
-def _newest_of_same(config: BCConfig, samples: int) -> Checkpoint | None:
+def _newest_of_same(config: DiffusionBCConfig, samples: int) -> Checkpoint | None:
     """The newest checkpoint of the folder that is not damaged, if there is one.
 
     Raises `StateError` where it was made with other settings.

@@ -54,11 +54,11 @@ _SCRIPTED = {"1.4": "low_dim_scripted.hdf5", "1.5": "low_dim_scripted_v15.hdf5"}
 _AFTER_SUCCESS = 5  # recorded steps, as in the human data
 _VALID_SHARE = 10  # every tenth demonstration is for validation
 _CHUNK = 10  # episodes that a process records at a time
-_Chunk = tuple[Task, "CollectConfig", list[int]]
+_Chunk = tuple[Task, "DemoConfig", list[int]]
 
 
 @dataclass(frozen=True)
-class CollectConfig:
+class DemoConfig:
     """How many demonstrations, and how far the expert is disturbed in them.
 
     `noise` is the standard deviation of what is added to the six arm numbers of every executed action; the recorded
@@ -79,7 +79,7 @@ class CollectConfig:
             )
 
 
-def record(env, config: CollectConfig, number: int) -> Demonstration | None:
+def record(env, config: DemoConfig, number: int) -> Demonstration | None:
     """Run `number`'s episode; None where it was not solved. Start and noise depend on the number alone."""
     from envs.robomimic.experts import expert_of
 
@@ -147,7 +147,7 @@ def _in_processes(chunks: Sequence[_Chunk], workers: int) -> Iterator[Iterator[l
         pool.shutdown(cancel_futures=True)
 
 
-def collect(task: Task, config: CollectConfig, path: Path, *, workers: int = 1) -> float:
+def collect(task: Task, config: DemoConfig, path: Path, *, workers: int = 1) -> float:
     """Write the first `num_demos` solved episodes to `path`; returns the share of solved ones.
 
     A file that the same configuration made is kept. Raises `StateError` for one that was made otherwise, `DataError`
@@ -290,7 +290,7 @@ def main(
         if isinstance(standard_task(name), GymnasiumTask):
             _collect_of_gymnasium(
                 GymnasiumTask.standard(name, success_return),
-                CollectConfig(num_demos, 0.0 if noise is None else noise, horizon or 1000, seed, str(expert)),
+                DemoConfig(num_demos, 0.0 if noise is None else noise, horizon or 1000, seed, str(expert)),
                 datasets / name / "scripted" / _SCRIPTED["1.4"],
                 workers,
             )
@@ -301,13 +301,13 @@ def main(
             fetch(name, path, url)
             print(f"{name}: published demonstrations, {path}")
             continue
-        config = CollectConfig(num_demos, NOISE[name] if noise is None else noise, horizon or 400, seed)
+        config = DemoConfig(num_demos, NOISE[name] if noise is None else noise, horizon or 400, seed)
         path = datasets / name / "scripted" / _SCRIPTED[robosuite]
         rate = collect(RobomimicTask.standard(name, robosuite), config, path, workers=workers or cpu_count())
         print(f"{name}: {num_demos} demonstrations, {rate:.1%} of the episodes solved, {path}")
 
 
-def _collect_of_gymnasium(task: GymnasiumTask, config: CollectConfig, path: Path, workers: int) -> None:
+def _collect_of_gymnasium(task: GymnasiumTask, config: DemoConfig, path: Path, workers: int) -> None:
     from runtime.cpus import cpu_count
 
     rate = collect(task, config, path, workers=workers or cpu_count())

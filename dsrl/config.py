@@ -25,7 +25,7 @@ _FOLDER = PROJECT_ROOT / "config" / "dsrl"
 
 
 @dataclass(frozen=True)
-class BCConfig:
+class DiffusionBCConfig:
     """Behaviour cloning of one task. Defaults are the project's README and DPPO's MLP recipe (2024).
 
     `filter_key` names a mask of the data file (empty: all demonstrations), `num_demos` takes the first so many of them

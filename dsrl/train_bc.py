@@ -74,7 +74,7 @@ def main(
         name: value for name, value in locals().items() if name not in ("config", "task", "wandb_project", "wandb")
     }
     from dsrl.behavior_cloning import train
-    from dsrl.config import BCConfig, load_task_config
+    from dsrl.config import DiffusionBCConfig, load_task_config
     from dsrl.demos import read_demonstrations
     from dsrl.recorded_env import recorded_task
     from dsrl.tasks import standard_task
@@ -86,7 +86,7 @@ def main(
 
     configure_logging()
     use_wandb(wandb_project, wandb)
-    settings = load_task_config(BCConfig, "bc", task, config, flags)
+    settings = load_task_config(DiffusionBCConfig, "bc", task, config, flags)
     data = read_demonstrations(settings.data_file, filter_key=settings.filter_key, num_demos=settings.num_demos)
     try:
         recorded = recorded_task(data, str(settings.data_file))

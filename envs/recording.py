@@ -70,7 +70,7 @@ class CollectConfig:
 
 
 @dataclass(frozen=True)
-class Run:
+class Rollout:
     """One run of the expert: its recorded episodes, the return of all its steps, success at the last one."""
 
     episodes: list[Episode]
@@ -175,7 +175,7 @@ class _Recorder:
 
 def record(
     task: Task, config: CollectConfig, numbers: Sequence[int], expert: Callable[[np.ndarray], np.ndarray]
-) -> list[Run]:
+) -> list[Rollout]:
     """Run the expert side by side; a run's start, noise and shoves depend on its number alone."""
     group = EnvPool(task, len(numbers), horizon=config.horizon)
     disturbance = family_of(task).disturbance(task)
@@ -197,4 +197,4 @@ def record(
         states = next_states
     for recorder in recorders:
         recorder.close()
-    return [Run(recorder.episodes, recorder.total_reward, recorder.success) for recorder in recorders]
+    return [Rollout(recorder.episodes, recorder.total_reward, recorder.success) for recorder in recorders]

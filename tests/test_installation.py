@@ -91,8 +91,8 @@ from runtime.paths import machine_settings
 settings = machine_settings()
 print(settings.data_path, settings.results_path)
 print((settings.tasks_path / "default" / "split_0.json").is_file())
-from dsrl.config import BCConfig, load_task_config
-print(load_task_config(BCConfig, "bc", "square", None, {}).hidden_dims)
+from dsrl.config import DiffusionBCConfig, load_task_config
+print(load_task_config(DiffusionBCConfig, "bc", "square", None, {}).hidden_dims)
 from runtime.provenance import provenance
 print(provenance()["commit"])
 """

@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.composuite.grasp import GraspTest
 from envs.composuite.objectives import OBJECTIVES, Situation
-from envs.composuite.observation import Observer, Poses
+from envs.composuite.observation import ObservationReader, Poses
 from envs.composuite.placement import sample_object_position
 from envs.composuite.scene import drawn_model
 from envs.composuite.simulation import ACTION_DIM, Simulation
@@ -68,7 +68,7 @@ class CompoSuiteEnv(TaskEnv):
     def _build(self) -> None:
         self.simulation = Simulation(self.task)
         self._poses = Poses(self.simulation)
-        self._observer = Observer(self.simulation, self._poses)
+        self._observer = ObservationReader(self.simulation, self._poses)
         self._grasped = GraspTest(self.simulation)
         self._objective = described(OBJECTIVES, self.task, "objective", "envs/composuite/objectives.py")
         self._condition = self.task.one_hot

@@ -35,7 +35,7 @@ class Poses(HoldsViews):
         self.xpos, self.xquat = data.xpos, data.xquat
 
 
-class Observer(HoldsViews):
+class ObservationReader(HoldsViews):
     """Writes observations of a simulation into a fresh array."""
 
     def __init__(self, simulation: Simulation, poses: Poses) -> None:

@@ -35,7 +35,7 @@ def _z_axis(quaternion: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Scene:
+class SceneFeatures:
     """What an expert sees of a batch of B states (positions (B, 3) in m, angles in rad)."""
 
     joints: np.ndarray  # (B, 7), each in [-pi, pi]
@@ -55,7 +55,7 @@ class Scene:
         return up / np.sqrt((up**2).sum(axis=1, keepdims=True) + 1e-3)
 
     @classmethod
-    def of(cls, states: np.ndarray) -> Scene:
+    def of(cls, states: np.ndarray) -> SceneFeatures:
         obs = np.asarray(states, dtype=np.float64)
         check_batch(obs)
         proprio = obs[:, _FACTORS["proprioception"]]
@@ -128,11 +128,11 @@ class ScriptedExpert:
         self.carry_passage: Passage = replace(passage, end=passage.end + self.carry_posture.berth)
 
     def __call__(self, states: np.ndarray) -> np.ndarray:
-        scene = Scene.of(states)
+        scene = SceneFeatures.of(states)
         pose, close = self.plan(scene)
         return np.concatenate([self._joint_command(scene, pose), close[:, None]], axis=1).astype(np.float32)
 
-    def plan(self, scene: Scene) -> tuple[Pose, np.ndarray]:
+    def plan(self, scene: SceneFeatures) -> tuple[Pose, np.ndarray]:
         """Where the tool should be now, and the gripper command (B,) in [-1, 1]."""
         grasp = self.grasp
         pose, at_point = self._approach(scene, grasp.way)
@@ -153,11 +153,11 @@ class ScriptedExpert:
         """(B,) of the hand at positions (B, 3)."""
         return self.yaw_gain * np.arctan2(position[:, 1] - BASE_POS[1], position[:, 0] - BASE_POS[0])
 
-    def _lies(self, scene: Scene) -> np.ndarray:
+    def _lies(self, scene: SceneFeatures) -> np.ndarray:
         """(B,) 0 the object stands upright .. 1 it was pushed over."""
         return gate(self.grasp.tips - np.abs(scene.axis[:, 2]), self.grasp.tips_width)
 
-    def _grasp_yaw(self, scene: Scene) -> np.ndarray:
+    def _grasp_yaw(self, scene: SceneFeatures) -> np.ndarray:
         """(B,) of the hand at the object: that of the place, for a lying object along its axis."""
         yaw = self._yaw(scene.obj) * self.grasp.turn
         if not self.grasp.lengthwise:
@@ -166,7 +166,7 @@ class ScriptedExpert:
         lying = np.clip(np.arctan(y / np.where(np.abs(x) < 1e-6, 1e-6, x)), -0.7, 0.7)
         return blend(self._lies(scene), yaw, lying)
 
-    def _approach(self, scene: Scene, way: Way) -> tuple[Pose, np.ndarray]:
+    def _approach(self, scene: SceneFeatures, way: Way) -> tuple[Pose, np.ndarray]:
         """To the object along a way, through a funnel that is narrow near it; and how surely it is there (B,)."""
         point = scene.obj + np.array(way.point) + way.rim * scene.uphill
         tilt, roll = (np.full(len(point), angle) for angle in (way.tilt, way.roll))
@@ -197,7 +197,7 @@ class ScriptedExpert:
             pose = pose.towards(Pose(through, 0.05 + 0 * tilt, 0 * roll, self._yaw(through), 1 + 0 * tilt), passing)
         return pose, at_point
 
-    def _carry(self, scene: Scene) -> tuple[Pose, np.ndarray]:
+    def _carry(self, scene: SceneFeatures) -> tuple[Pose, np.ndarray]:
         """Tool pose that brings the held object to its end, and how far the object should be let go (B,)."""
         end = self.aim.end(scene.goal, self.grasp.depth, self.grasp.slack)
         away = np.linalg.norm(end[:, :2] - scene.obj[:, :2], axis=1)
@@ -215,13 +215,13 @@ class ScriptedExpert:
         pose = Pose(target + (scene.tool - scene.obj), tilt, roll, yaw, softness)
         return pose.bent(self.carry_posture), self.aim.release(end, scene.obj, self.grasp.slack)
 
-    def _wait(self, scene: Scene) -> Pose:
+    def _wait(self, scene: SceneFeatures) -> Pose:
         """Where the tool waits after letting go: above the goal."""
         position = np.concatenate([scene.goal[:, :2], np.full((len(scene.goal), 1), self.aim.rest)], axis=1)
         tilt = np.full(len(position), self.aim.tilt)
         return Pose(position, tilt, np.zeros_like(tilt), self._yaw(position), np.ones_like(tilt))
 
-    def _joint_command(self, scene: Scene, pose: Pose) -> np.ndarray:
+    def _joint_command(self, scene: SceneFeatures, pose: Pose) -> np.ndarray:
         """(B, 7) joint commands straight to the joints that solve for the pose, scaled as a whole to fit."""
         rotation = hand_rotation(pose.tilt, pose.roll, pose.yaw)
         wanted = self.arm.solve(pose.position, rotation, pose.softness, self.home)

@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from envs.robomimic.controller import OperationalSpaceController
-from envs.robomimic.observation import Observer, solved_test
+from envs.robomimic.observation import Observables, solved_test
 from envs.robomimic.scene import Scene
 from envs.robomimic.task import RobomimicTask
 from envs.task_env import TaskEnv, expect_count
@@ -71,7 +71,7 @@ class RobomimicEnv(TaskEnv):
         arguments = self.scene.arguments
         self.metadata = {**self.metadata, "render_fps": arguments.control_freq}
         self.controller = OperationalSpaceController(original.robots, arguments.law, self.model, self.data, substeps)
-        self.observer = Observer(self.scene, self.model, self.data)
+        self.observer = Observables(self.scene, self.model, self.data)
         self.solved = solved_test(self.scene, self.model, self.data)
 
     def _begin(self, seed: int) -> None:

@@ -18,7 +18,7 @@ _LIFTED = 0.04  # m above the table
 Look = Callable[[], np.ndarray]
 
 
-class Observer(HoldsViews, dict[str, Callable[[], np.ndarray]]):
+class Observables(HoldsViews, dict[str, Callable[[], np.ndarray]]):
     """Observations of the present state of `data` by the data files' keys: a call gives (d,) float64.
 
     `object` of robosuite 1.4 is the object's position and quaternion, then where it is from the hand: in Lift the

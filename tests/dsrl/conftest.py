@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dsrl.behavior_cloning import train
-from dsrl.collect_demos import CollectConfig, collect
-from dsrl.config import BCConfig, DSRLConfig
+from dsrl.collect_demos import DemoConfig, collect
+from dsrl.config import DiffusionBCConfig, DSRLConfig
 from dsrl.demos import read_demonstrations
 from dsrl.diffusion_policy import DiffusionPolicy
 from dsrl.noise_env import NoiseVecEnv, open_noise_environments
@@ -27,7 +27,7 @@ TINY = {"hidden_dims": (32, 32), "epochs": 4, "save_every": 2, "warmup_epochs": 
 def demos(tmp_path_factory) -> Path:
     """Four recorded demonstrations of Lift."""
     path = tmp_path_factory.mktemp("demos") / "low_dim.hdf5"
-    collect(RobomimicTask.standard("lift"), CollectConfig(num_demos=4), path)
+    collect(RobomimicTask.standard("lift"), DemoConfig(num_demos=4), path)
     return path
 
 
@@ -36,7 +36,7 @@ def cloned(demos, tmp_path_factory) -> Path:
     """A checkpoint of a policy cloned for a few steps."""
     folder = tmp_path_factory.mktemp("bc")
     task = RobomimicTask.standard("lift")
-    return train(read_demonstrations(demos), task, BCConfig(save_dir=str(folder), **TINY), device=CPU)
+    return train(read_demonstrations(demos), task, DiffusionBCConfig(save_dir=str(folder), **TINY), device=CPU)
 
 
 @pytest.fixture

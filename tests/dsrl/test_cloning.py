@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dsrl.behavior_cloning import checkpoint_file, train
-from dsrl.config import BCConfig
+from dsrl.config import DiffusionBCConfig
 from dsrl.demos import read_demonstrations
 from dsrl.diffusion_policy import Checkpoint, DiffusionPolicy
 from envs.robomimic.task import POLICY_KEYS, RobomimicTask
@@ -14,14 +14,14 @@ from tests.dsrl.conftest import CPU, TINY
 def test_a_killed_training_ends_as_one_that_was_not(demos, cloned, tmp_path):
     half = checkpoint_file(cloned.parent, 2)
     (tmp_path / half.name).write_bytes(half.read_bytes())
-    config = BCConfig(save_dir=str(tmp_path), **TINY)
+    config = DiffusionBCConfig(save_dir=str(tmp_path), **TINY)
     resumed = Checkpoint.read(train(read_demonstrations(demos), RobomimicTask.standard("lift"), config, device=CPU))
     whole = Checkpoint.read(cloned)
     for part in ("model", "ema"):
         for name, value in whole.contents[part].items():
             torch.testing.assert_close(resumed.contents[part][name], value, rtol=0, atol=0)
     with pytest.raises(StateError, match=r"made with other settings \(batch_size\)"):
-        other = BCConfig(save_dir=str(tmp_path), **{**TINY, "batch_size": 8})
+        other = DiffusionBCConfig(save_dir=str(tmp_path), **{**TINY, "batch_size": 8})
         train(read_demonstrations(demos), RobomimicTask.standard("lift"), other, device=CPU)
 
 
@@ -65,7 +65,7 @@ def test_faults_of_a_checkpoint_are_named(cloned, tmp_path, policy):
 
 
 def test_a_small_training_learns(demos, tmp_path):
-    config = BCConfig(
+    config = DiffusionBCConfig(
         save_dir=str(tmp_path),
         **{
             **TINY,

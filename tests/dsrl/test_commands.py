@@ -3,7 +3,7 @@ import math
 import pytest
 
 from dsrl import collect_demos, curves, evaluate, record_eval
-from dsrl.config import BCConfig, DSRLConfig, load_task_config
+from dsrl.config import DiffusionBCConfig, DSRLConfig, load_task_config
 from dsrl.curves import draw_runs
 from runtime.atomic import read_json
 from runtime.errors import ConfigError, DataError
@@ -12,15 +12,15 @@ from tests.dsrl.conftest import ROOT, run_command
 
 
 def test_flags_go_over_the_task_s_file_over_defaults(tmp_path):
-    config = load_task_config(BCConfig, "bc", "square", None, {"epochs": 7, "seed": None})
+    config = load_task_config(DiffusionBCConfig, "bc", "square", None, {"epochs": 7, "seed": None})
     assert (config.epochs, config.time_dim, config.hidden_dims) == (7, 32, (1024, 1024, 1024))
     (tmp_path / "mine.yaml").write_text("epoch: 3\n")
     with pytest.raises(ConfigError, match="unknown key 'epoch'; did you mean 'epochs'"):
-        load_task_config(BCConfig, "bc", "lift", tmp_path / "mine.yaml", {})
+        load_task_config(DiffusionBCConfig, "bc", "lift", tmp_path / "mine.yaml", {})
     with pytest.raises(ConfigError, match="utd 0"):
         DSRLConfig(utd=0)
     with pytest.raises(ConfigError, match="hidden_dims"):
-        BCConfig(hidden_dims=())
+        DiffusionBCConfig(hidden_dims=())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dsrl.collect_demos import CollectConfig, collect, fetch, main
+from dsrl.collect_demos import DemoConfig, collect, fetch, main
 from dsrl.demos import read_demonstrations
 from dsrl.inspect_data import describe
 from envs.robomimic.task import POLICY_KEYS, RobomimicTask
@@ -51,15 +51,15 @@ def test_a_recorded_file_has_the_groups_of_the_published_ones(demos):
 def test_demonstrations_are_the_same_whoever_records_them_and_are_kept(demos, tmp_path):
     path = tmp_path / "again.hdf5"
     task = RobomimicTask.standard("lift")
-    collect(task, CollectConfig(num_demos=4), path, workers=2)
+    collect(task, DemoConfig(num_demos=4), path, workers=2)
     with h5py.File(demos) as one, h5py.File(path) as two:
         for name in one["data"]:
             np.testing.assert_array_equal(one[f"data/{name}/states"], two[f"data/{name}/states"])
     before = path.stat().st_mtime_ns
-    collect(task, CollectConfig(num_demos=4), path)
+    collect(task, DemoConfig(num_demos=4), path)
     assert path.stat().st_mtime_ns == before
     with pytest.raises(StateError, match="made by another configuration"):
-        collect(task, CollectConfig(num_demos=5), path)
+        collect(task, DemoConfig(num_demos=5), path)
 
 
 def test_a_killed_recording_process_ends_the_command_in_one_line(tmp_path):
@@ -71,7 +71,7 @@ def test_a_killed_recording_process_ends_the_command_in_one_line(tmp_path):
     thread = threading.Thread(target=kill_the_first)
     thread.start()
     with pytest.raises(JobError, match="lift: a recording process was killed"):
-        collect(RobomimicTask.standard("lift"), CollectConfig(num_demos=4), tmp_path / "demos.hdf5")
+        collect(RobomimicTask.standard("lift"), DemoConfig(num_demos=4), tmp_path / "demos.hdf5")
     thread.join()
     assert not list(tmp_path.iterdir())
 

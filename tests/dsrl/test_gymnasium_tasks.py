@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dsrl import collect_demos, evaluate, train_bc, train_dsrl
-from dsrl.config import BCConfig, DSRLConfig, load_task_config
+from dsrl.config import DiffusionBCConfig, DSRLConfig, load_task_config
 from dsrl.inspect_data import describe
 from dsrl.tasks import standard_task, task_of
 from envs.chunked_env import ChunkedEnv
@@ -110,7 +110,7 @@ def test_a_task_is_known_by_its_name_and_by_what_a_data_file_says():
 
 
 def test_its_configuration_files_are_found_by_the_task_s_name():
-    assert load_task_config(BCConfig, "bc", "Hopper-v5", None, {}).hidden_dims == (256, 256, 256)
+    assert load_task_config(DiffusionBCConfig, "bc", "Hopper-v5", None, {}).hidden_dims == (256, 256, 256)
     config = load_task_config(DSRLConfig, "dsrl", "Hopper-v5", None, {})
     assert (config.reward_offset, config.until_success, config.horizon) == (0.0, False, 1000)
 

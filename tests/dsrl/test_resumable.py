@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dsrl.behavior_cloning import CloningRun, checkpoint_file, train
-from dsrl.config import BCConfig
+from dsrl.config import DiffusionBCConfig
 from dsrl.demos import read_demonstrations
 from dsrl.diffusion_policy import Checkpoint
 from dsrl.steering import Steering, steer
@@ -28,7 +28,7 @@ def _nobody_asks():
 
 
 def _config(folder, **options):
-    return BCConfig(save_dir=str(folder), **{**TINY, "batch_size": 64, **options})
+    return DiffusionBCConfig(save_dir=str(folder), **{**TINY, "batch_size": 64, **options})
 
 
 @pytest.fixture

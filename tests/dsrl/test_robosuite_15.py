@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dsrl import train_bc
-from dsrl.collect_demos import CollectConfig, collect
+from dsrl.collect_demos import DemoConfig, collect
 from dsrl.diffusion_policy import DiffusionPolicy
 from dsrl.inspect_data import describe
 from dsrl.rollout import open_environments, run_episodes
@@ -168,7 +168,7 @@ def test_lite_physics_and_the_base_as_frame_change_nothing():
 def test_todays_files_are_looked_into_trained_on_and_evaluated(tmp_path):
     """A recorded one with the arguments of the published `low_dim_v15.hdf5`."""
     path = tmp_path / "low_dim_v15.hdf5"
-    collect(RobomimicTask.standard("can", "1.5"), CollectConfig(num_demos=2), path)
+    collect(RobomimicTask.standard("can", "1.5"), DemoConfig(num_demos=2), path)
     assert "can be cloned: can, as of robosuite 1.5" in describe(path)
     _relabelled_is_seen(path, "can", "1.4")
     with h5py.File(path) as file:

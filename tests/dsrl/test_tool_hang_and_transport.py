@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dsrl import collect_demos, evaluate, train_bc, train_dsrl
-from dsrl.config import BCConfig
+from dsrl.config import DiffusionBCConfig
 from dsrl.demos import Demonstration, write_demonstrations
 from dsrl.normalizer import feature_columns
 from envs.robomimic.env import RobomimicEnv
@@ -133,7 +133,7 @@ def test_published_files_are_cloned_and_steered_and_nothing_else_is_there(name, 
     """A file of the published layout, of random motion."""
     monkeypatch.chdir(tmp_path)
     task = RobomimicTask.standard(name)
-    config = BCConfig(task=name)
+    config = DiffusionBCConfig(task=name)
     with pytest.raises(DataError, match=f"demonstrations of {name} are published files alone: put low_dim_v141"):
         assert config.data_file
     with pytest.raises(ConfigError, match=f"--tasks {name}: no scripted demonstrator"):
