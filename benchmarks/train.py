@@ -22,7 +22,7 @@ from diffusion.config import TrainConfig
 from diffusion.denoisers import build, denoiser_named
 from diffusion.elements import ElementLinear
 from diffusion.ema import EMA
-from diffusion.train import parameter_groups, train_step
+from diffusion.train import make_loss, parameter_groups, train_step
 from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from runtime.checks import expect_sizes
 from runtime.cli import parse_flags
@@ -91,20 +91,21 @@ def main(
         ema = EMA(network, decay=config.ema_decay, every=config.ema_every)
         generator = torch.Generator(where).manual_seed(0)
         autocast = autocast_dtype(where, precision)
-        sigma_data = torch.ones((), device=where)
+        loss = make_loss(network_config.order, config, COMPOSUITE, where)
+        options = {"grad_clip": config.grad_clip}
         done = 0
 
         def step() -> None:
             nonlocal done
             trained = compiled if compile else network
-            train_step(trained, optimizer, y, condition, generator, config, autocast, sigma_data, None)
+            train_step(trained, optimizer, loss, y, condition, generator, autocast=autocast, **options)
             done += 1
             ema.update(done)
 
         compiled = torch.compile(network) if compile else network
         spent = seconds_of(step, where, repeats=steps, warmup=5 if compile else 1)
         with FlopCounterMode(display=False) as counter:
-            train_step(network, optimizer, y[:8], condition[:8], generator, config, None, sigma_data, None)
+            train_step(network, optimizer, loss, y[:8], condition[:8], generator, autocast=None, **options)
         return spent, counter.get_total_flops() * batch_size // 8
 
     spent, flops = seconds("auto")

@@ -60,4 +60,5 @@ class Variation:
         if at == 0:
             shape = (self._BLOCK, width)
             self._block = np.stack([noise.standard_normal(shape, np.float32) for noise in self._noises], 1)
-        return self._block[at]
+        noise: np.ndarray = self._block[at]
+        return noise

@@ -57,13 +57,12 @@ class ElementLayer(nn.Module):
         if choice.groups is None:
             every = (x[:, None] @ weights + biases).movedim(1, 2)
             return (every * choice.one_hot[..., None]).sum(dim=2)
-        weights, biases = weights.unbind(1), biases.unbind(1)
         if choice.order is None:
             element = choice.groups[0][0]
-            return torch.baddbmm(biases[element], x, weights[element])
+            return torch.baddbmm(biases[:, element], x, weights[:, element])
         parts = x[:, choice.order].split([size for _, size in choice.groups], dim=1)
         done = [
-            torch.baddbmm(biases[element], part, weights[element])
+            torch.baddbmm(biases[:, element], part, weights[:, element])
             for (element, _), part in zip(choice.groups, parts, strict=True)
         ]
         return torch.cat(done, dim=1)[:, choice.back]
@@ -103,11 +102,13 @@ class GraphNetwork(nn.Module):
                     self.norms[name] = ElementNorm(sizes[factor.axis], fan_out, count=count)
                 width = fan_out
             before = width
+        self.last = name
+        """The last layer's name."""
 
     def forward(self, observations: Tensor, actions: Tensor | None = None, count: int | None = None) -> Tensor:
         axes = {factor.name: factor.axis for factor in self.layout.factors}
         ids = observations[..., self.layout.ids_slice]
-        before: Tensor | None = None
+        messages: list[Tensor] = []  # (C, B, width) of the nodes so far
         for node in self.nodes:
             choice = Choice(ids[..., self.layout.condition_slices[axes[node.factor]]])
             h = observations[..., self.layout.slices_with_ids[node.factor]]
@@ -115,14 +116,14 @@ class GraphNetwork(nn.Module):
                 h = torch.cat([h, actions], dim=-1)
             h = h[None]
             for i in range(len(node.own) + 1):
-                if i == len(node.own) and before is not None:
-                    h = torch.cat([before, h.expand(len(before), -1, -1)], dim=-1)
+                if i == len(node.own) and messages:
+                    h = torch.cat([messages[-1], h.expand(len(messages[-1]), -1, -1)], dim=-1)
                 name = f"{node.factor}_{i}"
                 h = self.layers[name](h, choice, count)
                 if name in self.norms:
                     h = torch.relu(self.norms[name](h, choice.one_hot, count))
-            before = h
-        return before
+            messages.append(h)
+        return messages[-1]
 
 
 class PolicyTransformer(nn.Module):
@@ -131,6 +132,7 @@ class PolicyTransformer(nn.Module):
     Observations (B, 93) to (count, B, out). It starts at 0.
     """
 
+    positions: Tensor  # (T, D)
     HIDDEN, HEADS, MLP = 72, 4, 86
 
     def __init__(self, layout: FactoredLayout, out: int, *, count: int = 1, actions: bool = False) -> None:
@@ -179,11 +181,13 @@ class PolicyTransformer(nn.Module):
         h = F.gelu(_on_tokens(self.mlp_in, modulate(x, shift2, scale2), count), approximate="tanh")
         x = x + gate2 * _on_tokens(self.mlp_out, h, count)
         shift, scale = self._of_condition(self.final_modulation, c, 2, count)
-        return self.final(modulate(x, shift, scale).mean(dim=2), None, count)
+        out: Tensor = self.final(modulate(x, shift, scale).mean(dim=2), None, count)
+        return out
 
     @staticmethod
     def _of_condition(layer: ElementLayer, c: Tensor, parts: int, count: int | None) -> tuple[Tensor, ...]:
-        return layer(c, None, count)[:, :, None].chunk(parts, dim=-1)
+        modulation: Tensor = layer(c, None, count)[:, :, None]
+        return modulation.chunk(parts, dim=-1)
 
     def _attend(self, x: Tensor, count: int | None) -> Tensor:
         members, batch, tokens, hidden = x.shape
@@ -195,7 +199,8 @@ class PolicyTransformer(nn.Module):
 
 def _on_tokens(layer: ElementLayer, x: Tensor, count: int | None) -> Tensor:
     """A layer on every token: (C, B, T, in) to (C, B, T, out)."""
-    return layer(x.flatten(1, 2), None, count).unflatten(1, x.shape[1:3])
+    out: Tensor = layer(x.flatten(1, 2), None, count).unflatten(1, x.shape[1:3])
+    return out
 
 
 FACTORED = (*GRAPHS, "transformer")
@@ -203,7 +208,7 @@ FACTORED = (*GRAPHS, "transformer")
 
 def factored_network(
     name: str, layout: FactoredLayout, out: int, *, count: int = 1, actions: bool = False
-) -> nn.Module:
+) -> GraphNetwork | PolicyTransformer:
     """`compositional`, `cp` or `transformer`."""
     if name == "transformer":
         return PolicyTransformer(layout, out, count=count, actions=actions)
@@ -228,9 +233,9 @@ class FactoredActor(nn.Module):
         return torch.stack([mean, self.log_std.clamp(*LOG_STD).expand_as(mean)])
 
 
-def last_layer(network: nn.Module) -> str:
+def last_layer(network: GraphNetwork | PolicyTransformer) -> str:
     """What the names of the parameters of its last layer begin with."""
-    return "final." if isinstance(network, PolicyTransformer) else f"layers.{list(network.layers)[-1]}."
+    return "final." if isinstance(network, PolicyTransformer) else f"layers.{network.last}."
 
 
 class FactoredCritic(nn.Module):
@@ -245,7 +250,8 @@ class FactoredCritic(nn.Module):
         self.float32 = (f"net.{last_layer(self.net)}",)
 
     def forward(self, observations: Tensor, actions: Tensor, count: int | None = None) -> Tensor:
-        return self.net(observations, actions, count)[..., 0]
+        values: Tensor = self.net(observations, actions, count)[..., 0]
+        return values
 
 
 class FactoredValue(nn.Module):
@@ -257,7 +263,8 @@ class FactoredValue(nn.Module):
         self.float32 = (f"net.{last_layer(self.net)}",)
 
     def forward(self, observations: Tensor) -> Tensor:
-        return self.net(observations)[0, :, 0]
+        values: Tensor = self.net(observations)[0, :, 0]
+        return values
 
 
 def factored(name: str, kind: str, layout: FactoredLayout, *, gaussian: bool = False) -> nn.Module:

@@ -36,15 +36,17 @@ class OfflineAgent:
         """A sample of a Gaussian policy, or the mean action with noise; (E, A) in [-1, 1]."""
         if self.gaussian:
             mean, log_std = self.learner.actor(observations, True).unbind(0)
-            scale = log_std.exp()
+            scale: Tensor = log_std.exp()
         else:
             mean, scale = self.learner.actor(observations), torch.tensor(EXPLORATION_NOISE)
         noise = torch.randn(mean.shape, generator=self.generator, device=mean.device)
-        return (mean + scale * noise).clamp(-1.0, 1.0)
+        actions: Tensor = (mean + scale * noise).clamp(-1.0, 1.0)
+        return actions
 
     @torch.no_grad()
     def greedy(self, observations: Tensor) -> Tensor:
-        return self.learner.actor(observations)
+        actions: Tensor = self.learner.actor(observations)
+        return actions
 
     def learn(self, batches: Batch, prior: int = 0) -> dict[str, Tensor]:
         """One update per leading index of a batch (U, B, ...); prior data count as the agent's own."""

@@ -105,7 +105,7 @@ class Learner(ABC):
 
     def learning_rate(self, name: str) -> float:
         """Of the network `name`, at first."""
-        return self.config.learning_rate
+        return float(self.config.learning_rate)
 
     def cosine(self, number: int) -> float:
         """The share of a learning rate at step `number`, from 1: a cosine from 1 to 0 over all steps."""

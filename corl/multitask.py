@@ -39,7 +39,7 @@ class TaskData:
         self._matrix = torch.from_numpy(matrix).to(device)
         numbers = np.concatenate([np.full(len(part), i) for i, part in enumerate(parts)])
         self._task = torch.from_numpy(numbers).to(device)
-        self._ids = torch.from_numpy(np.stack([part.task.one_hot for part in parts])).to(device)
+        self._ids = torch.from_numpy(np.stack([part.only_task.one_hot for part in parts])).to(device)
         self._layout = layout
 
     def __len__(self) -> int:

@@ -22,7 +22,7 @@ ALGORITHMS = {
 }
 """Published name -> learner, kind of networks."""
 
-_DEFAULTS = {"bc": {"tau": 1.0, "cosine": False}, "iql": {"gaussian": True}}
+_DEFAULTS: dict[str, dict[str, Any]] = {"bc": {"tau": 1.0, "cosine": False}, "iql": {"gaussian": True}}
 """Settings of learners that are published otherwise for many tasks."""
 
 RUNTIME_SETTINGS = ("log_freq", "checkpoint_seconds")

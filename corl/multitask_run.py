@@ -186,7 +186,8 @@ def train_multitask(
     config = run.config
     with progress(config.max_timesteps, label, done=run.step) as bar, run:
         while run.step < config.max_timesteps:
-            boundary, losses = run.next_boundary(), {}
+            boundary = run.next_boundary()
+            losses: dict[str, torch.Tensor] = {}
             while run.step < boundary:
                 before = run.step
                 losses |= run.advance(boundary - before)

@@ -36,7 +36,7 @@ class Actor(nn.Module):
         self.net = nn.Sequential(*layers, nn.Linear((state_dim, *hidden_dims)[-1], action_dim), nn.Tanh())
 
     def forward(self, states: Tensor, distribution: bool = False) -> Tensor:
-        actions = self.net(states)
+        actions: Tensor = self.net(states)
         return actions[None] if distribution else actions
 
 
@@ -115,7 +115,8 @@ class Value(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         last = self.net[-1]
-        return last(self.net[:-1](states).to(last.weight.dtype))[..., 0]
+        values: Tensor = last(self.net[:-1](states).to(last.weight.dtype))[..., 0]
+        return values
 
 
 class CriticEnsemble(nn.Module):

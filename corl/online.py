@@ -95,6 +95,7 @@ class OnlineRun(ResumableRun):
     """A run in its folder, opened where it was left. To be used as a context manager."""
 
     FORMAT = "online 3"
+    step = 0
 
     def __init__(
         self,
@@ -118,11 +119,11 @@ class OnlineRun(ResumableRun):
         self.replay = OnlineReplay(config.buffer_size, code.width, device)
         self.random = torch.Generator(device).manual_seed(derive_seed("online", seed))
         self.episodes = EpisodeStream(environment, seed=seed, action_dim=code.action_dim)
-        self.step, self.seconds = 0, 0.0
+        self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.finished: list[tuple[float, int, bool]] = []
         """Episodes that ended since losses were written."""
-        self.best = {"return": -math.inf, "solved": -1}
+        self.best_return, self.best_solved = -math.inf, -1
         if not self.restore():
             self.replay.clear(folder / "replay")
             (folder / HISTORY_FILE).unlink(missing_ok=True)
@@ -137,7 +138,7 @@ class OnlineRun(ResumableRun):
             "episodes": self.episodes.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
-            "best": self.best,
+            "best": {"return": self.best_return, "solved": self.best_solved},
             "history": self.history,
             "finished": [list(episode) for episode in self.finished],
         }
@@ -152,7 +153,8 @@ class OnlineRun(ResumableRun):
             self.replay.clear(self.folder / "replay")
         restore_random(self.random, state["random"], state["step"])
         self.episodes.load_state_dict(state["episodes"])
-        self.step, self.seconds, self.best = state["step"], state["seconds"], dict(state["best"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.best_return, self.best_solved = state["best"]["return"], state["best"]["solved"]
         self.history = [dict(row) for row in state["history"]]
         self.finished = [(float(total), int(length), bool(solved)) for total, length, solved in state["finished"]]
 
@@ -207,19 +209,19 @@ class OnlineRun(ResumableRun):
 
         Raises `DataError` where what was learned is not finite.
         """
-        agent, best = self.agent.state_dict(), self.best
+        agent = self.agent.state_dict()
         expect_finite(agent, f"{self.folder}: what was learned up to step {self.step}")
-        if result.mean_return > best["return"]:
-            best["return"] = result.mean_return
+        if result.mean_return > self.best_return:
+            self.best_return = result.mean_return
             checkpoint = {"agent": agent, "global_step": self.step, "eval_score": result.mean_return}
             replace_torch(checkpoint, self.folder / CHECKPOINT_FILE)
-        best["solved"] = max(best["solved"], result.solved)
+        self.best_solved = max(self.best_solved, result.solved)
         row = {
             "global_step": self.step,
             "episodic_return": round(result.mean_return, 4),
             "success_rate": result.success_rate,
-            "best_return": round(best["return"], 4),
-            "best_success_rate": best["solved"] / result.episodes,
+            "best_return": round(self.best_return, 4),
+            "best_success_rate": self.best_solved / result.episodes,
             "solved": result.solved,
             "episodes": result.episodes,
             "mix_ratio": self.config.mix.ratio(self.step) if self.prior is not None else 0.0,
@@ -253,8 +255,8 @@ class OnlineRun(ResumableRun):
             episodes=last["episodes"],
             last_solved=last["solved"],
             last_return=last["episodic_return"],
-            best_solved=self.best["solved"],
-            best_return=round(self.best["return"], 4),
+            best_solved=self.best_solved,
+            best_return=round(self.best_return, 4),
         )
 
     def is_over(self) -> bool:

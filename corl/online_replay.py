@@ -128,4 +128,5 @@ class OnlineReplay:
 def _chunks(folder: Path) -> list[tuple[Path, int, int]]:
     """Files with the range of rows that they hold, in order."""
     files = sorted(folder.glob("[0-9]*.npy"))
-    return [(path, *map(int, path.stem.split("-"))) for path in files]
+    ranges = [path.stem.split("-") for path in files]
+    return [(path, int(first), int(stop)) for path, (first, stop) in zip(files, ranges, strict=True)]

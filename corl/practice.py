@@ -179,7 +179,7 @@ class Practice(ResumableRun):
         self.matrix = np.concatenate(
             [self.matrix, labels := self._labels(visited.of(solved=False)), visited.real(self.layout)]
         )
-        added = np.repeat(np.uint8([1, 2]), [len(labels), len(self.matrix) - rows - len(labels)])
+        added = np.repeat(np.array([1, 2], np.uint8), [len(labels), len(self.matrix) - rows - len(labels)])
         self.origins = np.concatenate([self.origins, added])
         done = Round(rows, int(visited.solved.sum()), len(visited.solved), len(visited.transitions))
         self.rounds = (*self.rounds, done)
@@ -251,7 +251,8 @@ class Visited:
 
     def of(self, *, solved: bool) -> np.ndarray:
         """(R', S) the states of the episodes that were solved, or of the others."""
-        return self.transitions.states[self.solved[self.episodes] == solved]
+        states: np.ndarray = self.transitions.states[self.solved[self.episodes] == solved]
+        return states
 
     def real(self, layout: FactoredLayout) -> np.ndarray:
         """(R', D) the transitions of solved episodes."""
@@ -276,6 +277,6 @@ def _roll_out(
         solved_for = np.where(success, solved_for + 1, 0)
         running &= ~(terminated | truncated) & (solved_for < config.linger)
         states = next_states
-    *arrays, episodes = (np.concatenate(column) for column in zip(*columns, strict=True))
-    floats = [array.astype(np.float32) for array in arrays[:4]]
-    return Visited(Transitions(*floats, *arrays[4:]), episodes, solved)
+    *floats, terminals, timeouts, episodes = (np.concatenate(column) for column in zip(*columns, strict=True))
+    states, actions, rewards, next_states = (array.astype(np.float32) for array in floats)
+    return Visited(Transitions(states, actions, rewards, next_states, terminals, timeouts), episodes, solved)

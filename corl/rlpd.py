@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from corl.batch import Batch
-from corl.online_replay import ObservationCode, OnlineReplay
+from corl.online_replay import ObservationCode, OnlineReplay, RowCode
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.checks import expect_range
 
@@ -43,10 +43,10 @@ class PriorData:
     def __init__(self, parts: Sequence[Transitions], code: ObservationCode, device: torch.device) -> None:
         rows = [
             code.rows(
-                code(part.states, part.task),
+                code(part.states, part.only_task),
                 part.actions,
                 part.rewards,
-                code(part.next_states, part.task),
+                code(part.next_states, part.only_task),
                 part.terminals,
             )
             for part in parts
@@ -64,16 +64,18 @@ def sample(
     *,
     updates: int,
     batch_size: int,
-    code: ObservationCode,
+    code: RowCode,
     generator: torch.Generator,
 ) -> Batch:
     """Batches (U, B, ...), with replacement; the first `offline` rows of each are prior data, the others our own."""
     parts: list[Tensor] = []
-    for rows, count, size in (
-        (prior.rows if prior is not None else None, offline, len(prior) if prior is not None else 0),
-        (replay.rows, batch_size - offline, len(replay)),
-    ):
-        if count:
-            chosen = torch.randint(size, (updates, count), generator=generator, device=replay.rows.device)
-            parts.append(rows[chosen])
+
+    def draw(rows: Tensor, size: int, count: int) -> None:
+        chosen = torch.randint(size, (updates, count), generator=generator, device=replay.rows.device)
+        parts.append(rows[chosen])
+
+    if prior is not None and offline:
+        draw(prior.rows, len(prior), offline)
+    if batch_size > offline:
+        draw(replay.rows, len(replay), batch_size - offline)
     return code.cut(torch.cat(parts, dim=1))

@@ -146,7 +146,7 @@ class SAC(Learner):
         return Temperature(1.0 if config.autotune else config.alpha)
 
     def learning_rate(self, name: str) -> float:
-        return self.config.policy_lr if name == "actor" else self.config.q_lr
+        return float(self.config.policy_lr if name == "actor" else self.config.q_lr)
 
     @torch.no_grad()
     def explore(self, observations: Tensor) -> Tensor:
@@ -158,13 +158,15 @@ class SAC(Learner):
     @torch.no_grad()
     def greedy(self, observations: Tensor) -> Tensor:
         """The mean action (B, A)."""
-        return self.actor(observations)
+        actions: Tensor = self.actor(observations)
+        return actions
 
     def draw(self, steps: int, batch_size: int, action_dim: int) -> Noise:
         """Standard normal noise (K, 1 + actor_updates, B, A) on actions; the target's critics (K, target_critics)."""
-        config, options = self.config, {"generator": self.generator, "device": self.device}
-        noise = torch.randn(steps, 1 + config.actor_updates, batch_size, action_dim, **options)
-        order = torch.rand(steps, config.critics, **options).argsort(dim=1)
+        config, random, device = self.config, self.generator, self.device
+        shape = (steps, 1 + config.actor_updates, batch_size, action_dim)
+        noise = torch.randn(shape, generator=random, device=device)
+        order = torch.rand(steps, config.critics, generator=random, device=device).argsort(dim=1)
         return noise, order[:, : config.target_critics]
 
     def learn(self, batches: Batch, prior: int = 0) -> dict[str, Tensor]:

@@ -135,7 +135,7 @@ class Stacked:
                 optimizer.load_state_dict(own)
 
 
-def in_dtype(module: nn.Module, parameters: Mapping[str, Tensor], dtype: torch.dtype | None) -> Function:
+def in_dtype(module: nn.Module, parameters: dict[str, Tensor], dtype: torch.dtype | None) -> Function:
     """`module` with these parameters, computing in `dtype`, from float32 and to float32.
 
     Parameters whose names begin with one of `module.float32`, if it has that, stay as they are.
@@ -146,7 +146,8 @@ def in_dtype(module: nn.Module, parameters: Mapping[str, Tensor], dtype: torch.d
     cast = {key: value if key.startswith(kept) else value.to(dtype) for key, value in parameters.items()}
 
     def run(*inputs: Any) -> Tensor:
-        return functional_call(module, cast, tuple(_cast(value, dtype) for value in inputs)).float()
+        result: Tensor = functional_call(module, cast, tuple(_cast(value, dtype) for value in inputs))
+        return result.float()
 
     return run
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from diffusion.model import DiffusionModel
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.errors import ConfigError
 
+K = TypeVar("K")
 SIGMAS = (0.02, 0.1, 0.5, 2.0, 10.0)
 """Noise levels to look at, in standard deviations of the data: from almost clean to almost noise."""
 
@@ -38,7 +40,8 @@ class AttentionMaps:
 
     def mean(self, *axes: str) -> np.ndarray:
         """The maps averaged over the named of `task`, `sigma`, `layer`, `head`."""
-        return self.weights.mean(axis=tuple(("task", "sigma", "layer", "head").index(axis) for axis in axes))
+        averaged = tuple(("task", "sigma", "layer", "head").index(axis) for axis in axes)
+        return np.asarray(self.weights.mean(axis=averaged))
 
     def by_element(self) -> dict[tuple[str, str], np.ndarray]:
         """(axis, element) -> maps (sigmas, layers, heads, T, T) averaged over the tasks that have the element."""
@@ -54,8 +57,10 @@ class AttentionMaps:
 def attention_weights(attention: Attention, x: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) of an attention layer for its input x (B, T, D): (B, heads, T, T)."""
     batch, tokens, hidden = x.shape
-    q, k, _ = attention.qkv(x).view(batch, tokens, 3, attention.heads, -1).permute(2, 0, 3, 1, 4)
-    return ((q @ k.transpose(-1, -2)) * (hidden // attention.heads) ** -0.5).softmax(-1)
+    qkv: Tensor = attention.qkv(x)
+    q, k, _ = qkv.view(batch, tokens, 3, attention.heads, -1).permute(2, 0, 3, 1, 4)
+    scores: Tensor = (q @ k.transpose(-1, -2)) * (hidden // attention.heads) ** -0.5
+    return scores.softmax(-1)
 
 
 @contextlib.contextmanager
@@ -66,7 +71,8 @@ def recorded(network: SemanticDiT) -> Iterator[list[Tensor]]:
     def record(attention: Attention, inputs: tuple[Tensor, ...]) -> None:
         seen.append(attention_weights(attention, inputs[0].float()).mean(dim=0))
 
-    hooks = [block.attention.register_forward_pre_hook(record) for block in network.blocks]
+    layers = (module for module in network.modules() if isinstance(module, Attention))
+    hooks = [layer.register_forward_pre_hook(record) for layer in layers]
     try:
         yield seen
     finally:
@@ -110,8 +116,8 @@ def semantic_network(model: DiffusionModel) -> SemanticDiT:
 
 
 def own_samples(
-    model: DiffusionModel, conditions: Mapping[str, np.ndarray], count: int, *, seed: int = 0
-) -> dict[str, np.ndarray]:
-    """Task -> `count` transitions (count, 164) of the generator's own, every task from the same noise."""
+    model: DiffusionModel, conditions: Mapping[K, np.ndarray], count: int, *, seed: int = 0
+) -> dict[K, np.ndarray]:
+    """Key of the task -> `count` transitions (count, 164) of the generator's own, every task from the same noise."""
     sampling = SamplerConfig(solver="dpmpp_2m", steps=16, num_samples=count, batch_size=count)
     return {name: generate(model, condition, sampling, seed=seed) for name, condition in conditions.items()}

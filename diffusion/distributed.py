@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import ProcessExitedException
+from torch.multiprocessing.spawn import spawn as spawn_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from runtime import interrupt
@@ -142,7 +144,7 @@ def spawn(function: Callable[..., None], size: int, *arguments: Any) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    children = torch.multiprocessing.spawn(_enter, (size, port, function, arguments), nprocs=size, join=False)
+    children = spawn_processes(_enter, (size, port, function, arguments), nprocs=size, join=False)
     passed_on = False
     try:
         while not children.join(timeout=0.5):
@@ -150,7 +152,7 @@ def spawn(function: Callable[..., None], size: int, *arguments: Any) -> None:
                 passed_on = True
                 for process in children.processes:
                     process.terminate()
-    except torch.multiprocessing.ProcessExitedException:
+    except ProcessExitedException:
         if not passed_on:  # else one was asked before it could answer
             raise
     if passed_on:

@@ -33,9 +33,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, hidden = x.shape
-        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
+        qkv: Tensor = self.qkv(x)
+        # (B, heads, T, D / heads) each
+        q, k, v = qkv.view(batch, tokens, 3, self.heads, hidden // self.heads).permute(2, 0, 3, 1, 4)
         mixed = attend(q, k, v) if x.device.type == "cpu" else F.scaled_dot_product_attention(q, k, v)
-        return self.out(mixed.transpose(1, 2).reshape(batch, tokens, hidden))
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, tokens, hidden))
+        return out
 
 
 class AdaLNBlock(nn.Module):
@@ -51,13 +54,17 @@ class AdaLNBlock(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x (B, T, D), conditioning c after its SiLU (B or 1, D)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)[:, None].chunk(6, dim=-1)
+        modulation: Tensor = self.modulation(c)[:, None]  # (B or 1, 1, 6 D)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
         x = x + gate1 * self.attention(modulate(x, shift1, scale1))
-        return x + gate2 * self.mlp(modulate(x, shift2, scale2))
+        mixed: Tensor = self.mlp(modulate(x, shift2, scale2))
+        return x + gate2 * mixed
 
 
 class Transformer(Denoiser):
     """What both transformers share: embeddings of noise level and task, blocks, and the modulated last layer."""
+
+    positions: Tensor  # (T, D)
 
     @classmethod
     def check(cls, sizes: NetworkSizes) -> None:
@@ -83,12 +90,13 @@ class Transformer(Denoiser):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        embedders = [module for name, module in self.named_children() if name.endswith("_embedding")]
-        for embedder in embedders:
-            nn.init.normal_(embedder[0].weight, std=0.02)
-            nn.init.normal_(embedder[2].weight, std=0.02)
-        for module in (*(block.modulation for block in self.blocks), self.final_modulation, self.final):
-            nn.init.zeros_(module.weight)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear) and "_embedding." in name:
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, AdaLNBlock):
+                nn.init.zeros_(module.modulation.weight)
+        nn.init.zeros_(self.final_modulation.weight)
+        nn.init.zeros_(self.final.weight)
 
     def _mix(self, hidden: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
         """Tokens (B, T, D) to (B, T, fan_out). One noise level and task for the batch are embedded once.
@@ -96,15 +104,16 @@ class Transformer(Denoiser):
         c_noise is (B or 1,), or (B or 1, 2) where state and rest have levels of their own.
         """
         times = self.time_scale * (c_noise if c_noise.dim() == 2 else c_noise[:, None])
-        c = self.time_embedding(_time_features(times[:, 0])) + self.condition_embedding(condition)
+        c = self.time_embedding(_time_features(times[:, 0])) + self.condition_embedding(condition)  # (B or 1, D)
         if times.shape[1] == 2:
             c = c + self.rest_time_embedding(_time_features(times[:, 1]))
         c = F.silu(c)
         hidden = hidden + self.positions[: hidden.shape[1]]
         for block in self.blocks:
             hidden = block(hidden, c)
-        shift, scale = self.final_modulation(c)[:, None].chunk(2, dim=-1)
-        return self.final(modulate(hidden, shift, scale))
+        shift, scale = self.final_modulation(c)[:, None].chunk(2, dim=-1)  # (B or 1, 1, D) each
+        out: Tensor = self.final(modulate(hidden, shift, scale))
+        return out
 
 
 class SemanticDiT(Transformer):
@@ -125,7 +134,7 @@ class SemanticDiT(Transformer):
     def forward(self, x: Tensor, c_noise: Tensor, condition: Tensor) -> Tensor:
         one_hots = one_hots_of(condition, self.layout)
         parts = [x[:, token.part] for token in self.layout.tokens if token.part.stop <= x.shape[1]]
-        hidden = torch.stack(self.encoders(parts, one_hots), dim=1)
+        hidden = torch.stack(self.encoders(parts, one_hots), dim=1)  # (B, T, D)
         hidden = self._mix(hidden, c_noise, condition)
         return torch.cat(self.decoders(list(hidden.unbind(1)), one_hots), dim=1)
 

@@ -50,7 +50,7 @@ class TokenMap(nn.ModuleDict):
     @classmethod
     def linear(cls, layout: FactoredLayout, sizes: dict[str, tuple[int, int]]) -> TokenMap:
         """`sizes`: encoder -> (fan in, fan out)."""
-        elements = {axis: len(names) for axis, names in layout.axes}
+        elements: dict[str | None, int] = {axis: len(names) for axis, names in layout.axes}
         axes = {token.encoder: token.axis for token in layout.tokens}
         return cls(layout, {k: ElementLinear(elements.get(axes[k], 1), *size) for k, size in sizes.items()})
 

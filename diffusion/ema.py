@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _COPY_UNTIL = 100
 _POWER = 2 / 3
@@ -16,15 +17,15 @@ class EMA:
 
     def __init__(self, network: nn.Module, *, decay: float, every: int) -> None:
         self.decay, self.every = decay, every
-        self._source = list(network.parameters())
+        self._source: list[Tensor] = list(network.parameters())
         self.model = copy.deepcopy(network).requires_grad_(False).eval()
-        self._average = list(self.model.parameters())
+        self._average: list[Tensor] = list(self.model.parameters())
 
     def rate(self, step: int) -> float:
         """A plain copy until step 100, then min(decay, 1 - (step - 100)^(-2/3))."""
         if step <= _COPY_UNTIL:
             return 0.0
-        return min(self.decay, max(0.0, 1 - (step - _COPY_UNTIL) ** -_POWER))
+        return min(self.decay, max(0.0, 1 - math.pow(step - _COPY_UNTIL, -_POWER)))
 
     @torch.no_grad()
     def update(self, step: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -67,10 +67,10 @@ class BatchLoader:
             yield self.data[rows], self.conditions[self.task_index[rows]]
 
     def _streamed(self, first: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
-        ahead: queue.Queue = queue.Queue(_AHEAD)
+        ahead: queue.Queue[Sequence[Tensor] | BaseException] = queue.Queue(_AHEAD)
         ended = threading.Event()
 
-        def put(item: object) -> None:
+        def put(item: Sequence[Tensor] | BaseException) -> None:
             while not ended.is_set():
                 try:
                     ahead.put(item, timeout=0.1)

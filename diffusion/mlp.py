@@ -29,12 +29,14 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        self.frequencies: Tensor
         self.register_buffer("frequencies", torch.randn(TIME_FREQUENCIES))
         self.net = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES + 1, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, t: Tensor) -> Tensor:
         angles = 2 * math.pi * t[:, None] * self.frequencies
-        return self.net(torch.cat([t[:, None], angles.sin(), angles.cos()], dim=1))
+        features: Tensor = self.net(torch.cat([t[:, None], angles.sin(), angles.cos()], dim=1))
+        return features
 
 
 class MonolithicMLP(Denoiser):
@@ -61,7 +63,8 @@ class MonolithicMLP(Denoiser):
         hidden = self.first(torch.cat(parts, dim=1) + self.time_embedding(self.time_scale * c_noise))
         for block in self.blocks:
             hidden = hidden + block(torch.relu(hidden))
-        return self.last(torch.relu(hidden))
+        out: Tensor = self.last(torch.relu(hidden))
+        return out
 
 
 class ElementMLP(nn.Module):
@@ -70,10 +73,11 @@ class ElementMLP(nn.Module):
     def __init__(self, elements: int, sizes: tuple[int, ...], *, linear_end: bool = False) -> None:
         super().__init__()
         pairs = list(itertools.pairwise(sizes))
-        self.layers = nn.ModuleList(ElementLinear(elements, *pair) for pair in pairs)
+        layers = [ElementLinear(elements, *pair) for pair in pairs]
+        self.layers = nn.ModuleList(layers)
         normed = pairs[:-1] if linear_end else pairs
         self.norms = nn.ModuleList(ElementNorm(elements, fan_out) for _, fan_out in normed)
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(layers):
             ends = linear_end and i == len(pairs) - 1
             limit = 0.003 if ends else layer.weight.shape[-1] ** -0.5
             nn.init.uniform_(layer.weight, -limit, limit)
@@ -119,13 +123,12 @@ class GraphBlock(nn.Module):
         count = len(GRAPH)
         # [s factors, action, reward, s' factors, terminal]
         states = [torch.stack(pair, dim=1) for pair in zip(parts[:count], parts[count + 2 : -1], strict=True)]
-        message: Tensor | None = None
+        message: list[Tensor] = []  # of the node before, if there is one: (B, 2, width)
         for i, position in enumerate(self.positions):
             one_hot = one_hots[self.axes[i]]
             own = self.before[i](states[position], one_hot)
-            joined = own if message is None else torch.cat([message, own], dim=-1)
-            message = self.after[i](joined, one_hot)
-        state, next_state = message.unbind(1)
+            message = [self.after[i](torch.cat([*message, own], dim=-1), one_hot)]
+        state, next_state = message[0].unbind(1)
         joined = torch.cat([state, *parts[count : count + 2], next_state, parts[-1]], dim=1)
         mixed = self.mix(torch.relu(joined))
         return [part + m for part, m in zip(parts, mixed.split([p.shape[1] for p in parts], dim=1), strict=True)]

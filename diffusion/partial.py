@@ -69,7 +69,7 @@ class PartialSamples:
         with self.path.open("r+b" if self.rows else "wb") as file:
             file.truncate(self.rows * samples[0].nbytes)
             file.seek(0, os.SEEK_END)
-            file.write(memoryview(samples[self.rows : rows]).cast("B"))
+            file.write(samples[self.rows : rows].data.cast("B"))
             file.flush()
             os.fsync(file.fileno())
         state = {"format": FORMAT, "key": self.key, "rows": rows, "generator": generator.get_state()}

@@ -52,6 +52,6 @@ class Pool:
             if canonical_quaternions:
                 canonicalise_transitions(block, layout)
             task_index[start:stop] = i
-            conditions.append(part.task.one_hot)
+            conditions.append(part.only_task.one_hot)
             start = stop
         return cls(matrix, task_index, np.stack(conditions))

@@ -98,7 +98,7 @@ def assess(
     unique = len(np.unique(coarse, axis=0))
     far = factor_distances(matrix, condition, layout, marginals) if marginals else {}
     sizes = {token.name: token.dim for token in layout.tokens}
-    worst = max(far, key=far.get) if far else None
+    worst = max(far, key=lambda name: far[name]) if far else None
     distance = sum(far[name] * sizes[name] for name in far) / layout.transition_dim if far else None
     return Quality(
         rows=len(matrix),

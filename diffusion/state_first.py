@@ -76,55 +76,55 @@ def denoise_rest(
     return torch.where(parts.state, x, given / total**2 + s / total * output.float())
 
 
-def loss(
-    network: Network,
-    y: Tensor,
-    condition: Tensor,
-    generator: torch.Generator,
-    parts: TransitionParts,
-    *,
-    dim_weights: Tensor | None = None,
-    P_mean: float = -1.2,
-    P_std: float = 1.2,
-    condition_noise: tuple[float, float] = (-2.0, 1.0),
-    unknown_share: float = 0.5,
-    shard: tuple[int, int] = (0, 1),
-) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class StateFirstLoss:
     """EDM's loss of the state in the first half of y (B, D), of the rest given the state in the second; their sum.
 
     ln sigma ~ N(P_mean, P_std^2) for the state alone, N(*condition_noise) where it is given; of the rest nothing is
     known in `unknown_share` of its rows, and ln sigma ~ N(0, 2^2) in the others. `dim_weights` (D,) weigh dimensions.
-    `shard` (rank, world size): see `edm.loss`.
+    `shard` (rank, world size): see `edm.EDMLoss`.
     """
-    rank, world_size = shard
-    count = len(y) * world_size
 
-    def drawn(*shape: int) -> Tensor:
-        return torch.randn((count, *shape), generator=generator, device=y.device)[rank::world_size]
+    parts: TransitionParts
+    P_mean: float = -1.2
+    P_std: float = 1.2
+    condition_noise: tuple[float, float] = (-2.0, 1.0)
+    unknown_share: float = 0.5
+    dim_weights: Tensor | None = None
+    shard: tuple[int, int] = (0, 1)
 
-    noise, level, rest_level = drawn(y.shape[1]), drawn(), drawn()
-    unknown = torch.rand(count, generator=generator, device=y.device)[rank::world_size] < unknown_share
-    weights = torch.ones_like(y[0]) if dim_weights is None else dim_weights
+    def __call__(self, network: Network, y: Tensor, condition: Tensor, generator: torch.Generator) -> Tensor:
+        """() the loss of y (B, D) in the tasks `condition` (B, 16)."""
+        rank, world_size = self.shard
+        count = len(y) * world_size
 
-    half = len(y) // 2
-    first, second = slice(0, half), slice(half, None)
-    sigma = torch.exp(P_mean + P_std * level[first])
-    s, d = sigma[:, None], parts.state_dim
-    x = y[first, :d] + s * noise[first, :d]
-    error = denoise_state(network, x, sigma, condition[first], parts) - y[first, :d]
-    state_weights = weights[:d] * parts.positions
-    state_loss = ((s**2 + 1) / s**2 * error.square() * (state_weights / state_weights.sum())).sum(dim=1).mean()
+        def drawn(*shape: int) -> Tensor:
+            return torch.randn((count, *shape), generator=generator, device=y.device)[rank::world_size]
 
-    mean, std = condition_noise
-    state_sigma = torch.exp(mean + std * level[second])
-    sigma = torch.exp(2.0 * rest_level[second]).clamp(max=UNKNOWN)
-    sigma = torch.where(unknown[second], UNKNOWN, sigma)
-    s = torch.where(parts.state, state_sigma[:, None], sigma[:, None])
-    x = y[second] + s * noise[second]
-    error = denoise_rest(network, x, state_sigma, sigma, condition[second], parts) - y[second]
-    r, rest_weights = sigma[:, None], weights * parts.rest
-    rest_loss = ((r**2 + 1) / r**2 * error.square() * (rest_weights / rest_weights.sum())).sum(dim=1).mean()
-    return state_loss + rest_loss
+        noise, level, rest_level = drawn(y.shape[1]), drawn(), drawn()
+        unknown = torch.rand(count, generator=generator, device=y.device)[rank::world_size] < self.unknown_share
+        weights = torch.ones_like(y[0]) if self.dim_weights is None else self.dim_weights
+
+        half = len(y) // 2
+        first, second = slice(0, half), slice(half, None)
+        sigma = torch.exp(self.P_mean + self.P_std * level[first])
+        parts = self.parts
+        s, d = sigma[:, None], parts.state_dim
+        x = y[first, :d] + s * noise[first, :d]
+        error = denoise_state(network, x, sigma, condition[first], parts) - y[first, :d]
+        state_weights = weights[:d] * parts.positions
+        state_loss = ((s**2 + 1) / s**2 * error.square() * (state_weights / state_weights.sum())).sum(dim=1).mean()
+
+        mean, std = self.condition_noise
+        state_sigma = torch.exp(mean + std * level[second])
+        sigma = torch.exp(2.0 * rest_level[second]).clamp(max=UNKNOWN)
+        sigma = torch.where(unknown[second], UNKNOWN, sigma)
+        s = torch.where(parts.state, state_sigma[:, None], sigma[:, None])
+        x = y[second] + s * noise[second]
+        error = denoise_rest(network, x, state_sigma, sigma, condition[second], parts) - y[second]
+        r, rest_weights = sigma[:, None], weights * parts.rest
+        rest_loss = ((r**2 + 1) / r**2 * error.square() * (rest_weights / rest_weights.sum())).sum(dim=1).mean()
+        return state_loss + rest_loss
 
 
 def rest_given_state(

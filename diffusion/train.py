@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,9 +58,27 @@ def dimension_weights(config: TrainConfig, layout: FactoredLayout) -> Tensor | N
     return weights / weights.mean()
 
 
+def make_loss(
+    order: str, config: TrainConfig, layout: FactoredLayout, device: torch.device, shard: tuple[int, int] = (0, 1)
+) -> edm.Loss:
+    """The loss of the whole transition, or with `order: state_first` of the state and of the rest given the state."""
+    weights = dimension_weights(config, layout)
+    weights = None if weights is None else weights.to(device)
+    if order == "state_first":
+        return state_first.StateFirstLoss(
+            state_first.TransitionParts.of(layout, device),
+            *(config.P_mean, config.P_std, config.condition_noise, config.unknown_share),
+            dim_weights=weights,
+            shard=shard,
+        )
+    sigma_data = config.sigma_data * scales(layout, config.follow_scale).to(device)
+    return edm.EDMLoss(config.P_mean, config.P_std, sigma_data, weights, shard)
+
+
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Biases, the tensors named so, are not decayed; all else is."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         (free if name.endswith("bias") else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
@@ -128,6 +146,7 @@ class Training(ResumableRun):
     """A network in training: weights, their average, optimiser, normalisation, batches and random numbers."""
 
     FORMAT = "generator 2"
+    step = 0
 
     def __init__(
         self,
@@ -147,7 +166,6 @@ class Training(ResumableRun):
             folder, key=key, checkpoint_seconds=config.checkpoint_seconds, writes=world.is_main_process, background=True
         )
         self.denoiser, self.config, self.seed, self.world = denoiser, config, seed, world
-        self.step = 0
         self.total_loss = torch.zeros((), device=device)  # since it was logged
         rewards = pool.matrix[:, layout.reward]
         self.reward_range = [float(rewards.min()), float(rewards.max())]
@@ -160,19 +178,18 @@ class Training(ResumableRun):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed("diffusion", seed))
             self.network = build(layout, denoiser).to(device)
-        if before:
+        if before and initial:
             load_weights(self.network, before["ema"], initial, "ema")
         self.ema = EMA(self.network, decay=config.ema_decay, every=config.ema_every)
         groups = parameter_groups(self.network, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, fused=True)
         self.generator = torch.Generator(device).manual_seed(derive_seed("noise", seed))
         self.loader = BatchLoader(pool, self.normalizer, batch_size, device, world, seed=seed)
-        self.trained = world.wrap(torch.compile(self.network) if config.compile else self.network)
+        # A compiled module is a module.
+        compiled = cast(nn.Module, torch.compile(self.network)) if config.compile else self.network
+        self.trained = world.wrap(compiled)
         self.autocast = autocast_dtype(device, config.precision)
-        weights = dimension_weights(config, layout)
-        self.weights = None if weights is None else weights.to(device)
-        self.sigma_data = config.sigma_data * scales(layout, config.follow_scale).to(device)
-        self.parts = state_first.TransitionParts.of(layout, device) if denoiser.order == "state_first" else None
+        self.loss = make_loss(denoiser.order, config, layout, device, (world.rank, world.size))
 
     def update(self, y: Tensor, condition: Tensor) -> None:
         """The next gradient step, on this process' rows of a batch; adds the loss, without synchronising."""
@@ -181,15 +198,12 @@ class Training(ResumableRun):
         self.total_loss += train_step(
             self.trained,
             self.optimizer,
+            self.loss,
             y,
             condition,
             self.generator,
-            self.config,
-            self.autocast,
-            self.sigma_data,
-            self.weights,
-            (self.world.rank, self.world.size),
-            self.parts,
+            grad_clip=self.config.grad_clip,
+            autocast=self.autocast,
         )
         self.step += 1
         self.ema.update(self.step)
@@ -265,29 +279,19 @@ def _normalizer(
 def train_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
+    loss: edm.Loss,
     y: Tensor,
     condition: Tensor,
     generator: torch.Generator,
-    config: TrainConfig,
+    *,
+    grad_clip: float,
     autocast: torch.dtype | None,
-    sigma_data: Tensor,
-    weights: Tensor | None,
-    shard: tuple[int, int] = (0, 1),
-    parts: state_first.TransitionParts | None = None,
 ) -> Tensor:
-    """One gradient step on normalised transitions y (B, 164); returns the loss without synchronising.
-
-    `shard`: see `edm.loss`. With `parts` the state is learned first, and the rest given the state.
-    """
+    """One gradient step on normalised transitions y (B, 164); returns the loss without synchronising."""
     with torch.autocast(y.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-        levels = {"dim_weights": weights, "P_mean": config.P_mean, "P_std": config.P_std, "shard": shard}
-        if parts is None:
-            loss = edm.loss(network, y, condition, generator, sigma_data=sigma_data, **levels)
-        else:
-            noise = {"condition_noise": config.condition_noise, "unknown_share": config.unknown_share}
-            loss = state_first.loss(network, y, condition, generator, parts, **noise, **levels)
+        value = loss(network, y, condition, generator)
     optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), config.grad_clip)
+    value.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), grad_clip)
     optimizer.step()
-    return loss.detach()
+    return value.detach()

@@ -132,6 +132,7 @@ class CloningRun(ResumableRun):
     """
 
     FORMAT = "cloning 2"
+    step = 0  # epochs done
 
     def __init__(self, data: DemonstrationSet, task: Task, config: DiffusionBCConfig, device: torch.device) -> None:
         settings = {name: value for name, value in to_dict(config).items() if name not in _FREE}
@@ -139,7 +140,6 @@ class CloningRun(ResumableRun):
         super().__init__(config.save_folder, key=key, checkpoint_seconds=config.checkpoint_seconds)
         self.data, self.task, self.config = data, task, config
         self.trainer = Trainer(Samples(data, task, config, device), config, device)
-        self.step = 0  # epochs done
         self.left: Tensor | None = None  # rows of the epoch that it is in
         self.total_loss = torch.zeros((), device=device)  # of that epoch
         self.restore()

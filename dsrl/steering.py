@@ -118,8 +118,9 @@ class Steering(ResumableRun):
         self.restore()
 
     @property
-    def metrics_step(self) -> int:
-        return self.count["evaluated_at"]
+    def step(self) -> int:
+        """The last evaluation's."""
+        return int(self.count["evaluated_at"])
 
     @property
     def steps(self) -> int:

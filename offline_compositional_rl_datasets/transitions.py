@@ -53,6 +53,13 @@ class Transitions:
         """The inverse of `published`."""
         return cls(**{name: arrays[PUBLISHED_KEYS.get(name, name)] for name in cls.arrays()}, task=task)
 
+    @property
+    def only_task(self) -> Task:
+        """Raises `DataError` where there are several, or none is named."""
+        if self.task is None:
+            raise DataError(f"{len(self):,} transitions of no one task: expected those of a single task")
+        return self.task
+
     def take(self, indices: np.ndarray | slice) -> Transitions:
         return Transitions(**{name: getattr(self, name)[indices] for name in self.arrays()}, task=self.task)
 

@@ -42,7 +42,6 @@ class ResumableRun(ABC):
     FORMAT: ClassVar[str]
     NOT_LEARNED: ClassVar[tuple[str, ...]] = ()
     """What of the state may be infinite, as it comes from elsewhere than learning."""
-    step: int
 
     def __init__(
         self,
@@ -61,9 +60,9 @@ class ResumableRun(ABC):
         self._metrics: MetricsWriter | None = None
 
     @property
-    def metrics_step(self) -> int:
+    @abstractmethod
+    def step(self) -> int:
         """The step that the run is at, as its metrics count: later rows of a run that was killed are dropped."""
-        return self.step
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -85,7 +84,7 @@ class ResumableRun(ABC):
             if self.writes:
                 log.warning("%s; %s", reason, "training starts anew" if path == files[-1] else "an older one is taken")
         if self.writes:
-            self._metrics = MetricsWriter(self.folder, resume_from=self.metrics_step)
+            self._metrics = MetricsWriter(self.folder, resume_from=self.step)
         return restored
 
     def resume_files(self) -> Sequence[Path]:
@@ -142,7 +141,7 @@ class ResumableRun(ABC):
     def contents(self, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What a file holds that a run of this format and key can be continued from. Raises `DataError` as `save`."""
         state = self.state_dict() if state is None else state
-        self._expect_finite(state, f"{self.folder}: what was learned up to step {self.metrics_step}")
+        self._expect_finite(state, f"{self.folder}: what was learned up to step {self.step}")
         return {**state, "format": self.FORMAT, "key": self.key}
 
     def _expect_finite(self, state: Mapping[str, Any], what: str) -> None:

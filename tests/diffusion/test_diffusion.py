@@ -65,7 +65,7 @@ def test_the_untrained_network_gives_zero_and_a_loss_of_about_one():
     y = torch.randn(4096, 164)
     condition = torch.from_numpy(TASKS[0].one_hot).expand(4096, -1)
     assert network(y, torch.zeros(4096), condition).abs().max() == 0
-    loss = edm.loss(network, y, condition, torch.Generator().manual_seed(0))
+    loss = edm.EDMLoss()(network, y, condition, torch.Generator().manual_seed(0))
     assert loss.item() == pytest.approx(1.0, abs=0.03)
 
 
@@ -283,11 +283,11 @@ def test_a_killed_training_resumes_to_the_same_network(pool, tmp_path, monkeypat
 
     real, calls = module.train_step, []
 
-    def dying(*arguments):
+    def dying(*arguments, **options):
         calls.append(1)
         if len(calls) == 24:
             raise KilledError
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(module, "train_step", dying)
     path = tmp_path / "killed" / "model.pt"

@@ -73,7 +73,7 @@ def test_the_state_is_its_positions_and_velocities_belong_to_the_rest():
 def test_an_untrained_network_has_a_loss_of_about_one_for_each_part():
     network = SemanticDiT(COMPOSUITE, SMALL)
     y, condition = torch.randn(4096, 164), torch.from_numpy(TASKS[0].one_hot).float().expand(4096, -1)
-    loss = state_first.loss(network, y, condition, torch.Generator().manual_seed(0), PARTS)
+    loss = state_first.StateFirstLoss(PARTS)(network, y, condition, torch.Generator().manual_seed(0))
     assert float(loss.detach()) == pytest.approx(2.0, abs=0.1)
 
 
