@@ -10,14 +10,19 @@ import numpy as np
 from runtime.seeds import rng
 
 
+CERTAIN = 0.8
+"""From this size on an expected command of which only the sign counts has that sign."""
+
+
 @dataclass(frozen=True)
 class Acting:
     """By default as the policy says. `noise` is the standard deviation of normal noise on every action.
 
     What a policy expects of a command of which only the sign counts (`binary`: the numbers of an action) is twice the
     probability of + less one: where it expects -0.5, the demonstrations had + in one of four cases, and a policy that
-    takes it as it is has - for ever. With `binary_hold` the sign is drawn by that probability, by one uniform number
-    for so many steps, since a gripper needs some to close.
+    takes it as it is has - for ever. With `binary_hold` the sign is drawn, by one number for so many steps, since a
+    gripper needs some to close. What is expected beyond `CERTAIN` is not drawn, so that a hand that holds does not let
+    go; the probability of + goes from 0 to 1 between -`CERTAIN` and `CERTAIN`.
     """
 
     noise: float = 0.0
@@ -50,7 +55,7 @@ class Variation:
         hold, binary = self.acting.binary_hold, list(self.acting.binary)
         if hold and binary:
             if self._step % hold == 0:
-                self._bounds = np.stack([signs.uniform(-1.0, 1.0, len(binary)) for signs in self._signs])
+                self._bounds = np.stack([signs.uniform(-CERTAIN, CERTAIN, len(binary)) for signs in self._signs])
             varied[:, binary] = np.where(actions[:, binary] > self._bounds, 1.0, -1.0)
         self._step += 1
         return varied
