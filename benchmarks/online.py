@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from benchmarks.limits import Measurement, matmul_rate, report
 from corl.batch import Batch
-from corl.online import OnlineRun
+from corl.online import OnlinePolicy, OnlineRun
 from corl.online_config import OnlineConfig
 from corl.online_replay import ObservationCode
 from corl.sac import SAC, SACConfig
@@ -142,7 +142,7 @@ def our_loop(task: CompoSuiteTask, config: OnlineConfig, device: torch.device, f
     agent = SAC.build(code.dim, code.action_dim, config.sac, seed=0, device=device, dtype=dtype)
     workers = cpu_count() - 1 if device.type == "cpu" else cpu_count()
     with EnvPool(task, config.num_envs, workers=workers, horizon=config.horizon) as environment:
-        run = OnlineRun(agent, environment, task, code, config, folder, seed=0, device=device)
+        run = OnlineRun(OnlinePolicy(agent, code, task, device), environment, config, folder, seed=0)
 
         def advance(steps: int) -> None:
             stop = run.step + steps

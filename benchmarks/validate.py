@@ -63,10 +63,7 @@ def main(
         config = PolicyConfig(algorithm=algorithm, batch_size=batch_size, precision=precision, max_timesteps=10**6)
         replay = ReplayData.of(data, config, COMPOSUITE, where)
         with tempfile.TemporaryDirectory() as folder:
-            runs = [
-                PolicyRun(replay, config, Path(folder) / str(i), seed=i, device=where, layout=COMPOSUITE)
-                for i in range(count + 1)
-            ]
+            runs = [PolicyRun(replay, config, Path(folder) / str(i), seed=i, device=where) for i in range(count + 1)]
             flops = _flops(runs.pop()) * count
             if name == "alone":
 

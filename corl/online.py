@@ -99,26 +99,23 @@ class OnlineRun(ResumableRun):
 
     def __init__(
         self,
-        agent: Agent,
+        policy: OnlinePolicy,
         environment: RestartableEnvironment,
-        task: Task,
-        code: RowCode,
         config: OnlineConfig,
         folder: Path,
         *,
         seed: int,
-        device: torch.device,
         prior: PriorData | None = None,
         key: str | None = None,
         sink: Sink | None = None,
     ) -> None:
         super().__init__(folder, key=key, checkpoint_seconds=config.checkpoint_seconds)
-        self.agent, self.environment, self.task, self.code, self.config = agent, environment, task, code, config
-        self.seed, self.device, self.prior, self.sink = seed, device, prior, sink
-        self.policy = OnlinePolicy(agent, code, task, device)
-        self.replay = OnlineReplay(config.buffer_size, code.width, device)
-        self.random = torch.Generator(device).manual_seed(derive_seed("online", seed))
-        self.episodes = EpisodeStream(environment, seed=seed, action_dim=code.action_dim)
+        self.policy, self.environment, self.config = policy, environment, config
+        self.agent, self.code, self.task, self.device = policy.agent, policy.code, policy.task, policy.device
+        self.seed, self.prior, self.sink = seed, prior, sink
+        self.replay = OnlineReplay(config.buffer_size, self.code.width, self.device)
+        self.random = torch.Generator(self.device).manual_seed(derive_seed("online", seed))
+        self.episodes = EpisodeStream(environment, seed=seed, action_dim=self.code.action_dim)
         self.seconds = 0.0
         self.history: list[dict[str, Any]] = []
         self.finished: list[tuple[float, int, bool]] = []

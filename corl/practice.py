@@ -118,26 +118,20 @@ class Practice(ResumableRun):
         self,
         start: Transitions,
         label: Label,
-        environment: VectorEnvironment,
+        transform: StateTransform,
         config: PracticeConfig,
-        layout: FactoredLayout,
         folder: Path,
         *,
         seed: int,
         device: torch.device,
-        hide_velocities: bool = True,
-        canonical_quaternions: bool = True,
         key: str | None = None,
     ) -> None:
+        """`transform` is that of the generated set's own states, whatever is added, so that weights carry over."""
         super().__init__(folder, key=key, checkpoint_seconds=0.0)
-        self.start, self.label, self.environment, self.config = start, label, environment, config
-        self.layout, self.seed, self.device = layout, seed, device
-        self.matrix = start.to_matrix(layout, timeouts_as_terminals=False)
+        self.start, self.label, self.transform, self.config = start, label, transform, config
+        self.layout, self.seed, self.device = transform.layout, seed, device
+        self.matrix = start.to_matrix(self.layout, timeouts_as_terminals=False)
         self.origins = np.zeros(len(self.matrix), np.uint8)
-        # What the policy sees is scaled by the generated set's states alone, so that weights carry over.
-        self.transform = StateTransform.fit(
-            start.states, layout, hide_velocities=hide_velocities, canonical_quaternions=canonical_quaternions
-        )
         self.rounds: tuple[Round, ...] = ()
         self.learner = self._learner(self.config.first_steps)
 
@@ -171,11 +165,11 @@ class Practice(ResumableRun):
         self.rounds = tuple(Round(*values) for values in state["rounds"])
         self._set_weights(state["actor"])
 
-    def take_round(self) -> Round:
+    def take_round(self, environment: VectorEnvironment) -> Round:
         """Clone the rows so far, act, and add what the next round has in addition."""
         rows = len(self.matrix)
         self._clone()
-        visited = self._act()
+        visited = self._act(environment)
         self.matrix = np.concatenate(
             [self.matrix, labels := self._labels(visited.of(solved=False)), visited.real(self.layout)]
         )
@@ -213,8 +207,8 @@ class Practice(ResumableRun):
             chosen = torch.randint(len(data), shape, generator=generator, device=self.device)
             self.learner.update(data.batch(chosen))
 
-    def _act(self) -> Visited:
-        config, environment = self.config, self.environment
+    def _act(self, environment: VectorEnvironment) -> Visited:
+        config = self.config
         acting = Acting(config.noise, config.binary_hold, self.layout.binary_actions)
         policy = Policy(self.learner.actor, self.transform, self.device, acting=acting)
         parts = []

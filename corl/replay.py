@@ -24,7 +24,7 @@ class ReplayData:
         self.transform = transform
         matrix = transitions.to_matrix(transform.layout, timeouts_as_terminals=timeouts_as_terminals)
         transform.apply_to_transitions(matrix)
-        self._matrix = torch.from_numpy(matrix).to(device)
+        self._matrix = torch.from_numpy(matrix).to(device)  # (N, 2S+A+2) [s, a, r, s', done]
 
     @classmethod
     def of(

@@ -16,7 +16,6 @@ from corl.learner import Noise
 from corl.policy import Policy, checkpoint_file, save_checkpoint
 from corl.replay import ReplayData
 from corl.scores import PolicyScores
-from offline_compositional_rl_datasets.layout import FactoredLayout
 from runtime.checkpoint import expect_finite, on_cpu, restore_random
 from runtime.resumable import ResumableRun
 from runtime.seeds import derive_seed
@@ -48,12 +47,12 @@ class PolicyRun(ResumableRun):
         *,
         seed: int,
         device: torch.device,
-        layout: FactoredLayout,
         key: str | None = None,
     ) -> None:
         super().__init__(folder, key=key, checkpoint_seconds=config.checkpoint_seconds)
-        self.data, self.config, self.seed, self.layout, self.device = data, config, seed, layout, device
-        self.learner = config.build(layout, seed=seed, device=device)
+        self.data, self.config, self.seed, self.device = data, config, seed, device
+        self.layout = data.transform.layout
+        self.learner = config.build(self.layout, seed=seed, device=device)
         self.indices = torch.Generator(device).manual_seed(derive_seed("replay", seed))
         self.best: dict[str, Any] = {
             "return": float("-inf"),

@@ -14,34 +14,30 @@ from corl.policy import Policy
 from corl.replay import ReplayData
 from corl.run import PolicyRun
 from corl.scores import PolicyScores
-from offline_compositional_rl_datasets.layout import FactoredLayout
-from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.logs import progress
 
 Evaluate = Callable[[Policy, Sequence[int]], Evaluation]
 
 
 def train_policy(
-    transitions: Transitions,
+    data: ReplayData,
     config: PolicyConfig,
     evaluate: Evaluate,
     folder: Path,
     *,
     seed: int,
     device: torch.device,
-    layout: FactoredLayout,
     label: str = "policy",
     key: str | None = None,
 ) -> PolicyScores:
-    """Train on `transitions` alone, evaluating in the simulator by `evaluate(policy, seeds)`.
+    """Train on `data` alone, evaluating in the simulator by `evaluate(policy, seeds)`.
 
     Writes the two best checkpoints and `metrics.jsonl` into `folder`. A run that was killed continues where it was at
     most `checkpoint_seconds` before (and evaluates again what it was just evaluating), if it had the same `key`, and
     ends with the same numbers as one that was not; the caller removes `resume.pt` once it has written the scores down.
     `corl.bulk` is the fast way for many policies at once.
     """
-    data = ReplayData.of(transitions, config, layout, device)
-    run = PolicyRun(data, config, folder, seed=seed, device=device, layout=layout, key=key)
+    run = PolicyRun(data, config, folder, seed=seed, device=device, key=key)
     with progress(config.max_timesteps, label, done=run.step) as bar, run:
         while run.step < config.max_timesteps:
             boundary = run.next_boundary()

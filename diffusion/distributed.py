@@ -24,31 +24,35 @@ from runtime.surroundings import RANK_VARIABLES
 
 log = logging.getLogger(__name__)
 
+_CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class World:
-    """This process' place among those that train together; alone it is (0, 1)."""
+    """This process' place among those that train together, alone (0, 1), and the device that it trains on."""
 
     rank: int = 0
     size: int = 1
+    device: torch.device = _CPU
 
     @classmethod
-    def of_environment(cls) -> World:
+    def of_environment(cls, device: torch.device = _CPU) -> World:
         """The place that torchrun, srun or `spawn` gave this process; alone where none of them started it.
 
+        Of GPUs each process of a machine has one of its own.
         Containers, notebooks and other programs leave rank variables behind, which are not a launcher's then.
         Raises `ConfigError` where a launcher started this process and its variables are not whole.
         """
         given = {name: os.environ[name] for name in RANK_VARIABLES if name in os.environ}
         if not given:
-            return cls()
+            return cls(device=device)
         launcher = _launcher(given)
         if launcher is None:
             if not cls._told:
                 cls._told = True
                 names = ", ".join(f"{name}={value}" for name, value in given.items())
                 log.warning("%s: not used, since neither torchrun nor srun started this process", names)
-            return cls()
+            return cls(device=device)
         missing = [name for name in RANK_VARIABLES if name not in given]
         if missing:
             raise ConfigError(
@@ -58,7 +62,9 @@ class World:
         rank, size = given["RANK"], given["WORLD_SIZE"]
         if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
             raise ConfigError(f"RANK={rank}, WORLD_SIZE={size}: expected a rank from 0 to one below WORLD_SIZE")
-        return cls(int(rank), int(size))
+        if device.type == "cuda" and int(size) > 1:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
+        return cls(int(rank), int(size), device)
 
     _told: ClassVar[bool] = False
 
@@ -66,12 +72,6 @@ class World:
     def is_main_process(self) -> bool:
         """Whether this process writes the files."""
         return self.rank == 0
-
-    def device(self, device: torch.device) -> torch.device:
-        """A GPU of its own for each process of a machine."""
-        if device.type == "cuda" and self.size > 1:
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", self.rank)))
-        return device
 
     def shard(self, values: Tensor) -> Tensor:
         """This process' part of a batch (B, ...): every `size`-th row."""
@@ -89,26 +89,26 @@ class World:
             value /= self.size
         return value
 
-    def any(self, flag: bool, device: torch.device) -> bool:
+    def any(self, flag: bool) -> bool:
         """Whether the flag is set in any of the processes; all get the same answer."""
         if self.size == 1:
             return flag
-        value = torch.tensor(float(flag), device=device)
+        value = torch.tensor(float(flag), device=self.device)
         dist.all_reduce(value, dist.ReduceOp.MAX)
         return bool(value)
 
     @contextlib.contextmanager
-    def joined(self, device: torch.device) -> Iterator[None]:
+    def joined(self) -> Iterator[None]:
         """Within, the processes can talk to one another; all leave together."""
         if self.size == 1:
             yield
             return
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         log.info("process %d of %d: waiting at %s until all have come", self.rank, self.size, where)
         try:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         except (RuntimeError, ValueError) as error:
             raise JobError(f"not all of {self.size} processes met at {where} ({one_line(error)})") from error
         try:

@@ -30,12 +30,12 @@ class BatchLoader:
         pool: Pool,
         normalizer: Normalizer,
         batch_size: int,
-        device: torch.device,
         world: World = ALONE,
         *,
         seed: int,
         resident: bool | None = None,
     ) -> None:
+        device = world.device
         self.batch_size, self.device, self.world, self.seed = batch_size, device, world, seed
         self.resident = fits(pool.matrix.nbytes, device) if resident is None else resident
         matrix = torch.from_numpy(pool.matrix)

@@ -20,6 +20,7 @@ class Pool:
     matrix: np.ndarray
     task_index: np.ndarray
     conditions: np.ndarray
+    layout: FactoredLayout
 
     @classmethod
     def of(
@@ -54,4 +55,4 @@ class Pool:
             task_index[start:stop] = i
             conditions.append(part.only_task.one_hot)
             start = stop
-        return cls(matrix, task_index, np.stack(conditions))
+        return cls(matrix, task_index, np.stack(conditions), layout)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diffusion import edm, state_first
 from diffusion.config import TrainConfig
 from diffusion.denoisers import DenoiserConfig, build
-from diffusion.distributed import World
+from diffusion.distributed import ALONE, World
 from diffusion.ema import EMA
 from diffusion.loader import BatchLoader
 from diffusion.normalizer import Normalizer, scales
@@ -88,14 +88,12 @@ def train(
     pool: Pool,
     denoiser: DenoiserConfig,
     config: TrainConfig,
-    layout: FactoredLayout,
     checkpoint: Path,
     *,
     seed: int,
     device: torch.device,
     initial: Path | None = None,
     info: Mapping[str, Any] | None = None,
-    label: str = "diffusion",
 ) -> None:
     """Write the artifact `checkpoint`; `metrics.jsonl` and, while running, `resume.pt` are beside it.
 
@@ -106,20 +104,13 @@ def train(
     """
     if is_complete(checkpoint):
         return
-    world = World.of_environment()
-    device = world.device(device)
-    with world.joined(device):
+    world = World.of_environment(device)
+    with world.joined():
         key = (info or {}).get("key")
-        run = Training(
-            *(pool, denoiser, config, layout, checkpoint.parent),
-            key=key,
-            seed=seed,
-            device=device,
-            world=world,
-            initial=initial,
-        )
+        folder = checkpoint.parent
+        run = Training(pool, denoiser, config, folder, key=key, seed=seed, world=world, initial=initial)
         run.restore()
-        with progress(config.steps, label, done=run.step) as bar, run:
+        with progress(config.steps, "diffusion", done=run.step) as bar, run:
             for y, condition in run.loader.batches(run.step, config.steps):
                 run.update(y, condition)
                 logged = run.step % config.log_freq == 0
@@ -128,13 +119,13 @@ def train(
                     run.total_loss.zero_()
                     if not math.isfinite(mean_loss):
                         raise DataError(
-                            f"{label}: the loss is not finite at step {run.step}; learn with a smaller learning_rate"
+                            f"{folder}: the loss is not finite at step {run.step}; learn with a smaller learning_rate"
                         )
                     run.write_metrics(step=run.step, loss=mean_loss, learning_rate=learning_rate(run.step - 1, config))
                     bar.update(config.log_freq, loss=mean_loss)
                 # Several processes have losses of their own until they are joined to be logged, and stop together.
                 if logged or world.size == 1:
-                    run.between_steps(stop=world.any(interrupt.requested(), device))
+                    run.between_steps(stop=world.any(interrupt.requested()))
         if world.is_main_process:
             state = run.contents()
             written = {"steps": config.steps, **(info or {})}
@@ -153,25 +144,24 @@ class Training(ResumableRun):
         pool: Pool,
         denoiser: DenoiserConfig,
         config: TrainConfig,
-        layout: FactoredLayout,
         folder: Path,
         *,
         key: str | None,
         seed: int,
-        device: torch.device,
-        world: World,
-        initial: Path | None,
+        world: World = ALONE,
+        initial: Path | None = None,
     ) -> None:
         super().__init__(
             folder, key=key, checkpoint_seconds=config.checkpoint_seconds, writes=world.is_main_process, background=True
         )
         self.denoiser, self.config, self.seed, self.world = denoiser, config, seed, world
+        layout, device = pool.layout, world.device
         self.total_loss = torch.zeros((), device=device)  # since it was logged
         rewards = pool.matrix[:, layout.reward]
         self.reward_range = [float(rewards.min()), float(rewards.max())]
         self.saw_terminals = bool((pool.matrix[:, layout.terminal] > TERMINAL_THRESHOLD).any())
         before = load_initial(initial, denoiser, config, layout) if initial else None
-        self.normalizer = _normalizer(pool, config, layout, before)
+        self.normalizer = _normalizer(pool, config, before)
         batch_size = config.batch_size_for(len(pool.matrix))
         if batch_size % world.size:
             raise ConfigError(f"batch_size {batch_size}: expected a multiple of the {world.size} processes")
@@ -184,7 +174,7 @@ class Training(ResumableRun):
         groups = parameter_groups(self.network, config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, fused=True)
         self.generator = torch.Generator(device).manual_seed(derive_seed("noise", seed))
-        self.loader = BatchLoader(pool, self.normalizer, batch_size, device, world, seed=seed)
+        self.loader = BatchLoader(pool, self.normalizer, batch_size, world, seed=seed)
         # A compiled module is a module.
         compiled = cast(nn.Module, torch.compile(self.network)) if config.compile else self.network
         self.trained = world.wrap(compiled)
@@ -259,16 +249,14 @@ def load_initial(path: Path, denoiser: DenoiserConfig, config: TrainConfig, layo
     return before
 
 
-def _normalizer(
-    pool: Pool, config: TrainConfig, layout: FactoredLayout, before: Mapping[str, Any] | None
-) -> Normalizer:
+def _normalizer(pool: Pool, config: TrainConfig, before: Mapping[str, Any] | None) -> Normalizer:
     """That of the checkpoint that is continued, else the pool's own."""
     if before:
         mean, std = before["normalizer.mean"], before["normalizer.std"]
-        return Normalizer(mean, std, layout, config.delta_next)
+        return Normalizer(mean, std, pool.layout, config.delta_next)
     return Normalizer.fit(
         torch.from_numpy(pool.matrix),
-        layout,
+        pool.layout,
         delta_next=config.delta_next,
         std_offset=config.std_offset,
         follow_scale=config.follow_scale,

@@ -6,7 +6,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypedDict
 
 import gymnasium
 import numpy as np
@@ -29,6 +29,15 @@ _STATE = "snapshot"
 _OF_EPISODE = ("task", "steps", "ended", "seed", "random")
 
 
+class ViewOptions(TypedDict, total=False):
+    """How pictures of an environment are made: `camera` by name, `width` and `height` in pixels."""
+
+    render_mode: str | None
+    camera: str
+    width: int
+    height: int
+
+
 class TaskEnv(gymnasium.Env):
     """An environment of one task, simulated by MuJoCo.
 
@@ -47,10 +56,10 @@ class TaskEnv(gymnasium.Env):
         task: Task | RobomimicTask,
         *,
         horizon: int | None,
-        render_mode: str | None,
         camera: str,
         width: int,
         height: int,
+        render_mode: str | None = None,
     ) -> None:
         """Raises `ConfigError` for values that cannot be. `horizon` None: episodes have no last step."""
         if horizon is not None:

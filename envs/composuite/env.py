@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -14,9 +14,12 @@ from envs.composuite.observation import ObservationReader, Poses
 from envs.composuite.placement import sample_object_position
 from envs.composuite.scene import drawn_model
 from envs.composuite.simulation import ACTION_DIM, Simulation
-from envs.task_env import TaskEnv, expect_positive
+from envs.task_env import TaskEnv, ViewOptions, expect_positive
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask, described
 from runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class CompoSuiteEnv(TaskEnv):
@@ -40,10 +43,7 @@ class CompoSuiteEnv(TaskEnv):
         reward_scale: float = 1.0,
         ignore_done: bool = False,
         controller: str = "joint",
-        render_mode: str | None = None,
-        camera: str = "frontview",
-        width: int = 256,
-        height: int = 256,
+        **view: Unpack[ViewOptions],
     ) -> None:
         if controller != "joint":
             raise ConfigError(
@@ -53,13 +53,11 @@ class CompoSuiteEnv(TaskEnv):
         expect_positive("reward_scale", reward_scale)
         self.task_ids, self.ignore_done = task_ids, ignore_done
         self.reward_shaping, self.reward_scale = reward_shaping, reward_scale
+        options: ViewOptions = {"camera": "frontview", "width": 256, "height": 256, **view}
         super().__init__(
             task if isinstance(task, CompoSuiteTask) else CompoSuiteTask.parse(task),
             horizon=horizon,
-            render_mode=render_mode,
-            camera=camera,
-            width=width,
-            height=height,
+            **options,
         )
         size = COMPOSUITE.observation_dim if task_ids else COMPOSUITE.state_dim
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)

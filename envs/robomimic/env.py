@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import mujoco
@@ -13,8 +13,11 @@ from envs.robomimic.controller import OperationalSpaceController
 from envs.robomimic.observation import Observables, solved_test
 from envs.robomimic.scene import Scene
 from envs.robomimic.task import RobomimicTask
-from envs.task_env import TaskEnv, expect_count
+from envs.task_env import TaskEnv, ViewOptions, expect_count
 from runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _ALL_PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION
 
@@ -42,17 +45,15 @@ class RobomimicEnv(TaskEnv):
         chunk: int = 1,
         keys: Sequence[str] | None = None,
         until_success: bool = False,
-        render_mode: str | None = None,
-        camera: str = "agentview",
-        width: int = 320,
-        height: int = 240,
+        **view: Unpack[ViewOptions],
     ) -> None:
         task = RobomimicTask.standard(task) if isinstance(task, str) else task
         expect_count("chunk", chunk)
         keys = task.policy_keys if keys is None else keys
         _expect_keys(keys, task)
         self.chunk, self.keys, self.until_success = chunk, tuple(keys), until_success
-        super().__init__(task, horizon=horizon, render_mode=render_mode, camera=camera, width=width, height=height)
+        options: ViewOptions = {"camera": "agentview", "width": 320, "height": 240, **view}
+        super().__init__(task, horizon=horizon, **options)
         size = self.task.observation_dim(self.keys)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (chunk * task.action_dim,), np.float32)

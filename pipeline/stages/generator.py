@@ -116,7 +116,6 @@ class TrainGenerator(Stage):
             pool,
             self.network,
             self.training,
-            layout,
             self.checkpoint,
             seed=self.seed,
             device=device,

@@ -146,14 +146,11 @@ class OnlineStage(ScoredStage):
             sinks as sink,
         ):
             run = OnlineRun(
-                agent,
+                OnlinePolicy(agent, code, self.task, device),
                 environment,
-                self.task,
-                code,
                 config,
                 self.folder,
                 seed=self.seed,
-                device=device,
                 prior=prior,
                 key=key,
                 sink=sink,

@@ -78,6 +78,7 @@ class TrainPolicy(Stage):
 
     def work(self, key: str) -> None:
         from corl.evaluate import evaluate
+        from corl.replay import ReplayData
         from envs.pool import EnvPool
         from pipeline.stages.evaluators import environments_for
 
@@ -87,13 +88,12 @@ class TrainPolicy(Stage):
         workers = cores if cores > 1 else 0
         with EnvPool(self.task, environments, workers=workers, horizon=self.policy.horizon) as environment:
             scores = train_policy(
-                self.transitions(),
+                ReplayData.of(self.transitions(), self.policy, self.task.layout, device),
                 self.policy,
                 lambda policy, seeds: evaluate(policy, environment, seeds),
                 self.folder,
                 seed=self.seed,
                 device=device,
-                layout=self.task.layout,
                 label=self.name,
                 key=key,
             )
@@ -177,7 +177,6 @@ class TrainPolicies(Stage):
                         member.folder,
                         seed=member.seed,
                         device=device,
-                        layout=member.task.layout,
                         key=keys[member],
                     )
                     for member in left

@@ -12,6 +12,7 @@ from corl.config import PolicyConfig
 from corl.practice import ORIGINS, PracticeConfig, best_round
 from diffusion.config import SamplerConfig
 from offline_compositional_rl_datasets.samples import read_samples, write_samples
+from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.jobs.stage import Stage, StageProgress, key_of
@@ -77,22 +78,26 @@ class Practise(Stage):
             keep_in_range(matrix, model, self.sampling)
             return matrix
 
+        start = read_samples(self.data, self.task, layout)
+        transform = StateTransform.fit(
+            start.states,
+            layout,
+            hide_velocities=self.policy.hide_velocities,
+            canonical_quaternions=self.policy.canonical_quaternions,
+        )
         cores = self.threads or cpu_count()
         workers, count = cores if cores > 1 else 0, self.practice.episodes
         with EnvPool(self.task, count, workers=workers, horizon=self.policy.horizon) as environment:
             run = Practice(
-                *(read_samples(self.data, self.task, layout), expected, environment),
-                *(self.practice, layout, self.output.parent),
+                *(start, expected, transform, self.practice, self.output.parent),
                 seed=self.seed,
                 device=device,
-                hide_velocities=self.policy.hide_velocities,
-                canonical_quaternions=self.policy.canonical_quaternions,
                 key=key,
             )
             run.restore()
             with run:
                 while not run.finished:
-                    done = run.take_round()
+                    done = run.take_round(environment)
                     log.info("%s, round %d: %d of %d solved", self.name, run.step - 1, done.solved, done.episodes)
                     run.between_steps()
         result = run.result()

@@ -33,10 +33,7 @@ def _config(algorithm, **options):
 
 def _runs(config, folder, pairs=PAIRS):
     data = [ReplayData.of(transitions, config, COMPOSUITE, CPU) for transitions in SETS]
-    return [
-        PolicyRun(data[d], config, folder / f"{d}_{seed}", seed=seed, device=CPU, layout=COMPOSUITE)
-        for d, seed in pairs
-    ]
+    return [PolicyRun(data[d], config, folder / f"{d}_{seed}", seed=seed, device=CPU) for d, seed in pairs]
 
 
 def _evaluate(policy, seeds):
@@ -51,7 +48,14 @@ def _submit(position, policy, seeds):
 
 def _alone(config, folder, pairs=PAIRS):
     return [
-        train_policy(SETS[d], config, _evaluate, folder / f"{d}_{seed}", seed=seed, device=CPU, layout=COMPOSUITE)
+        train_policy(
+            ReplayData.of(SETS[d], config, COMPOSUITE, CPU),
+            config,
+            _evaluate,
+            folder / f"{d}_{seed}",
+            seed=seed,
+            device=CPU,
+        )
         for d, seed in pairs
     ]
 

@@ -167,7 +167,7 @@ CONFIG = PolicyConfig(
 def _train(folder, evaluate_policy=None):
     environment = LineWorld()
     run = evaluate_policy or (lambda policy, seeds: evaluate(policy, environment, seeds))
-    return train_policy(_transitions(), CONFIG, run, folder, seed=3, device=CPU, layout=COMPOSUITE)
+    return train_policy(ReplayData.of(_transitions(), CONFIG, COMPOSUITE, CPU), CONFIG, run, folder, seed=3, device=CPU)
 
 
 def test_a_policy_that_was_killed_ends_like_one_that_was_not(tmp_path):

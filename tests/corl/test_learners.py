@@ -74,13 +74,13 @@ def _evaluate(policy, seeds):
 
 def test_a_learner_of_ones_own_trains_is_saved_loaded_and_evaluated(config, tmp_path):
     transitions = _transitions()
-    scores = train_policy(transitions, config, _evaluate, tmp_path, seed=1, device=CPU, layout=COMPOSUITE)
+    scores = train_policy(
+        ReplayData.of(transitions, config, COMPOSUITE, CPU), config, _evaluate, tmp_path, seed=1, device=CPU
+    )
     path = checkpoint_file(tmp_path, "steered", "best_eval")
     policy = Policy.load(path, COMPOSUITE)
     assert isinstance(policy.actor, SteeredActor) and policy.actor.scale == 0.5
-    run = PolicyRun(
-        ReplayData.of(transitions, config, COMPOSUITE, CPU), config, tmp_path, seed=1, device=CPU, layout=COMPOSUITE
-    )
+    run = PolicyRun(ReplayData.of(transitions, config, COMPOSUITE, CPU), config, tmp_path, seed=1, device=CPU)
     assert run.step == 60, "continued where it was left"
     errors = lambda policy: np.abs(policy(transitions.states) - transitions.actions).mean()  # noqa: E731
     fresh = Policy(config.actor(COMPOSUITE).requires_grad_(False), run.data.transform)
@@ -92,8 +92,7 @@ def test_a_learner_of_ones_own_trains_is_saved_loaded_and_evaluated(config, tmp_
 def test_a_learner_of_ones_own_trains_in_a_group(config, tmp_path):
     data = ReplayData.of(_transitions(), config, COMPOSUITE, CPU)
     opened = lambda name: [  # noqa: E731
-        PolicyRun(data, config, tmp_path / name / str(seed), seed=seed, device=CPU, layout=COMPOSUITE)
-        for seed in range(2)
+        PolicyRun(data, config, tmp_path / name / str(seed), seed=seed, device=CPU) for seed in range(2)
     ]
     from concurrent.futures import Future
 
@@ -126,7 +125,9 @@ def test_settings_are_those_of_the_algorithm_and_others_are_checked_and_left_out
 
 
 def test_a_checkpoint_of_an_algorithm_that_there_is_not_is_named(config, tmp_path, monkeypatch):
-    train_policy(_transitions(), config, _evaluate, tmp_path, seed=1, device=CPU, layout=COMPOSUITE)
+    train_policy(
+        ReplayData.of(_transitions(), config, COMPOSUITE, CPU), config, _evaluate, tmp_path, seed=1, device=CPU
+    )
     monkeypatch.delitem(LEARNERS, "steered")
     with pytest.raises(DataError, match=r"best_eval\.pt: algorithm 'steered', expected one of td3_bc, iql, bc, sac"):
         Policy.load(checkpoint_file(tmp_path, "steered", "best_eval"), COMPOSUITE)

@@ -6,6 +6,7 @@ import torch
 
 from corl.practice import ORIGINS, Practice, PracticeConfig, Round, best_round, spaced
 from offline_compositional_rl_datasets.composuite import COMPOSUITE
+from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime import interrupt
 from runtime.errors import ConfigError
@@ -79,24 +80,28 @@ def _first_set():
     return _transitions(x, actions)
 
 
-def _practice(folder, environment=None, config=SMALL, key="a"):
-    return Practice(
-        _first_set(), _expected, environment or Line(), config, COMPOSUITE, folder, seed=1, device=CPU, key=key
-    )  # fmt: skip
+def _practice(folder, config=SMALL, key="a"):
+    start = _first_set()
+    return Practice(start, _expected, _fitted(start), config, folder, seed=1, device=CPU, key=key)
 
 
-def _to_the_end(practice):
+def _fitted(start):
+    return StateTransform.fit(start.states, COMPOSUITE, hide_velocities=True, canonical_quaternions=True)
+
+
+def _to_the_end(practice, environment=None):
+    environment = environment or Line()
     practice.restore()
     with practice:
         while not practice.finished:
-            practice.take_round()
+            practice.take_round(environment)
             practice.between_steps()
     return practice.result()
 
 
 def test_practice_solves_what_the_generated_set_alone_does_not(tmp_path):
     environment = Line()
-    result = _to_the_end(_practice(tmp_path, environment))
+    result = _to_the_end(_practice(tmp_path), environment)
     assert result.rounds[0].solved == 0
     assert max(r.solved for r in result.rounds) == SMALL.episodes
     chosen = result.rounds[best_round(result.rounds)]
@@ -124,7 +129,7 @@ def test_a_practice_that_was_stopped_between_rounds_ends_with_the_same_set(tmp_p
     stopped = _practice(tmp_path / "stopped", config=config)
     stopped.restore()
     with pytest.raises(interrupt.Interrupted), stopped:
-        stopped.take_round()
+        stopped.take_round(Line())
         stopped.between_steps(stop=True)
     resumed = _practice(tmp_path / "stopped", config=config)
     assert resumed.restore() and resumed.step == 1
@@ -138,7 +143,7 @@ def test_a_practice_of_other_inputs_begins_anew(tmp_path):
     first = _practice(tmp_path)
     first.restore()
     with first:
-        first.take_round()
+        first.take_round(Line())
         first.save()
     other = _practice(tmp_path, key="b")
     assert not other.restore() and other.step == 0
@@ -146,14 +151,14 @@ def test_a_practice_of_other_inputs_begins_anew(tmp_path):
 
 def test_the_budget_of_control_steps_is_kept(tmp_path):
     config = PracticeConfig(**{**SMALL.__dict__, "control_steps": 500, "rounds": 50, "first_steps": 5, "steps": 1})
-    result = _to_the_end(_practice(tmp_path, Line(start=-30.0), config=config))
+    result = _to_the_end(_practice(tmp_path, config=config), Line(start=-30.0))
     assert 0 < result.control_steps <= 500
     assert len(result.rounds) == 2
 
 
 def test_practice_ends_when_enough_is_solved(tmp_path):
     environment = Line(start=0.55)
-    result = _to_the_end(_practice(tmp_path, environment))
+    result = _to_the_end(_practice(tmp_path), environment)
     assert len(result.rounds) == 1 and result.rounds[0].solved == SMALL.episodes
     assert (result.origins == 0).all(), "the set that was tried, not what would have been added"
 

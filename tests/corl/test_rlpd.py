@@ -131,7 +131,7 @@ def _trained_on(folder, terminals):
     transitions.terminals[:], transitions.timeouts[:] = terminals, False
     pool = Pool.of([transitions], COMPOSUITE, timeouts_as_terminals=False)
     config = TrainConfig(steps=1, small_batch_size=8, precision="float32")
-    train(pool, DenoiserConfig(hidden=8, depth=1, heads=1), config, COMPOSUITE, folder / "m.pt", seed=0, device=CPU)
+    train(pool, DenoiserConfig(hidden=8, depth=1, heads=1), config, folder / "m.pt", seed=0, device=CPU)
     return DiffusionModel.load(folder / "m.pt", COMPOSUITE, CPU)
 
 

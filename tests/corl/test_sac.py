@@ -15,7 +15,7 @@ from corl.batch import Batch
 from corl.episodes import EpisodeStream
 from corl.evaluate import Evaluation, evaluate
 from corl.networks import LOG_STD, CriticEnsemble, SquashedActor
-from corl.online import HISTORY_FILE, OnlineRun, read_history, train_online
+from corl.online import HISTORY_FILE, OnlinePolicy, OnlineRun, read_history, train_online
 from corl.online_config import OnlineConfig
 from corl.online_replay import ObservationCode, OnlineReplay
 from corl.rlpd import MixSchedule, PriorData, sample
@@ -361,7 +361,7 @@ def _run(folder, config, *, stop_at=None, workers=0):
     agent = SAC.build(CODE.dim, CODE.action_dim, config.sac, seed=0, device=CPU)
     prior = PriorData([_transitions()], CODE, CPU)
     with EnvPool(TASK, 3, workers=workers, horizon=7) as environment, EnvPool(TASK, 2, horizon=7) as judge:
-        run = OnlineRun(agent, environment, TASK, CODE, config, folder, seed=5, device=CPU, prior=prior, key="k")
+        run = OnlineRun(OnlinePolicy(agent, CODE, TASK, CPU), environment, config, folder, seed=5, prior=prior, key="k")
 
         def judged(policy, seeds):
             if stop_at is not None and run.step >= stop_at:
@@ -400,7 +400,7 @@ def test_a_run_made_otherwise_starts_anew(tmp_path):
     assert len(read_history(tmp_path)) == 1
     agent = SAC.build(CODE.dim, CODE.action_dim, config.sac, seed=0, device=CPU)
     with EnvPool(TASK, 3, horizon=7) as environment:
-        run = OnlineRun(agent, environment, TASK, CODE, config, tmp_path, seed=5, device=CPU, key="other")
+        run = OnlineRun(OnlinePolicy(agent, CODE, TASK, CPU), environment, config, tmp_path, seed=5, key="other")
         assert run.step == 0
         assert not (tmp_path / "replay").exists()
 
@@ -415,7 +415,7 @@ def test_a_run_may_end_at_the_success_that_is_wanted(tmp_path):
     config = _config(stop_success=0.8, max_timesteps=600)
     agent = SAC.build(CODE.dim, CODE.action_dim, config.sac, seed=0, device=CPU)
     with EnvPool(TASK, 3, horizon=7) as environment:
-        run = OnlineRun(agent, environment, TASK, CODE, config, tmp_path, seed=5, device=CPU)
+        run = OnlineRun(OnlinePolicy(agent, CODE, TASK, CPU), environment, config, tmp_path, seed=5)
         scores = train_online(run, lambda policy, seeds: Evaluation(np.zeros(2), np.ones(2, bool)))
     assert scores.steps == 30
     assert (tmp_path / HISTORY_FILE).read_text().count("\n") == 2

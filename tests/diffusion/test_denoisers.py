@@ -133,7 +133,7 @@ def test_every_denoiser_trains_is_loaded_and_gives_samples(kind, tmp_path):
     )
     config = TrainConfig(steps=20, small_batch_size=16, log_freq=10, precision="float32")
     path = tmp_path / "model.pt"
-    train(pool, SMALL[kind], config, COMPOSUITE, path, seed=0, device=torch.device("cpu"))
+    train(pool, SMALL[kind], config, path, seed=0, device=torch.device("cpu"))
     model = DiffusionModel.load(path, COMPOSUITE, torch.device("cpu"))
     assert type(model.network) is type(build(COMPOSUITE, SMALL[kind]))
     sampler = SamplerConfig(solver="dpmpp_2m", steps=3, num_samples=10, batch_size=10)

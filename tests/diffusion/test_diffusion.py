@@ -273,7 +273,7 @@ class KilledError(Exception):
 
 
 def _train(pool, path, seed=0):
-    train(pool, SMALL, CONFIG, COMPOSUITE, path, seed=seed, device=CPU)
+    train(pool, SMALL, CONFIG, path, seed=seed, device=CPU)
     return torch.load(path, weights_only=True)
 
 
@@ -307,8 +307,10 @@ def test_a_killed_training_resumes_to_the_same_network(pool, tmp_path, monkeypat
 
 def test_a_training_that_diverges_ends_when_that_shows(pool, tmp_path):
     config = dataclasses.replace(CONFIG, learning_rate=1e30, checkpoint_seconds=1000)
-    with pytest.raises(DataError, match="push: the loss is not finite at step 10; learn with a smaller learning_rate"):
-        train(pool, SMALL, config, COMPOSUITE, tmp_path / "m.pt", seed=0, device=CPU, label="push")
+    with pytest.raises(
+        DataError, match=f"{tmp_path}: the loss is not finite at step 10; learn with a smaller learning_rate"
+    ):
+        train(pool, SMALL, config, tmp_path / "m.pt", seed=0, device=CPU)
     assert not (tmp_path / "m.pt").exists()
 
 
@@ -343,7 +345,7 @@ def test_the_small_model_learns_the_distribution_it_is_shown(tmp_path):
         steps=600, small_batch_size=64, learning_rate=3e-3, ema_every=1, ema_decay=0.98, precision="float32"
     )
     pool = Pool.of(parts, COMPOSUITE, timeouts_as_terminals=False)
-    train(pool, SMALL, config, COMPOSUITE, tmp_path / "m.pt", seed=0, device=CPU)
+    train(pool, SMALL, config, tmp_path / "m.pt", seed=0, device=CPU)
     model = DiffusionModel.load(tmp_path / "m.pt", COMPOSUITE, CPU)
     sampler = SamplerConfig(solver="dpmpp_2m", steps=12, num_samples=100, batch_size=100)
     for task, expected in zip(TASKS, (-0.8, 0.8), strict=True):
@@ -367,9 +369,9 @@ def test_an_empty_pool_is_refused():
 def test_a_warm_start_begins_with_the_average_weights(pool, tmp_path):
     config = TrainConfig(steps=4, small_batch_size=16, precision="float32")
     first, second = tmp_path / "first.pt", tmp_path / "second.pt"
-    train(pool, SMALL, config, COMPOSUITE, first, seed=0, device=CPU)
+    train(pool, SMALL, config, first, seed=0, device=CPU)
     still = dataclasses.replace(config, steps=1, learning_rate=1e-12)
-    train(pool, SMALL, still, COMPOSUITE, second, seed=1, device=CPU, initial=first)
+    train(pool, SMALL, still, second, seed=1, device=CPU, initial=first)
     before, after = (torch.load(path, weights_only=True) for path in (first, second))
     assert any((before["model"][name] != before["ema"][name]).any() for name in before["ema"])
     for name, weight in after["model"].items():
@@ -388,13 +390,13 @@ def test_a_warm_start_begins_with_the_average_weights(pool, tmp_path):
 def test_a_warm_start_from_another_network_or_other_scales_is_refused(network, training, message, pool, tmp_path):
     config = TrainConfig(steps=1, small_batch_size=16, precision="float32")
     first = tmp_path / "first.pt"
-    train(pool, SMALL, config, COMPOSUITE, first, seed=0, device=CPU)
+    train(pool, SMALL, config, first, seed=0, device=CPU)
     other, asked = dataclasses.replace(SMALL, **network), dataclasses.replace(config, **training)
     with pytest.raises(ConfigError, match=message):
-        train(pool, other, asked, COMPOSUITE, tmp_path / "second.pt", seed=0, device=CPU, initial=first)
+        train(pool, other, asked, tmp_path / "second.pt", seed=0, device=CPU, initial=first)
     torch.save({"model": {}}, tmp_path / "foreign.pt")
     with pytest.raises(DataError, match=r"foreign\.pt: lacks ema, .*expected the checkpoint of a generator"):
-        train(pool, SMALL, config, COMPOSUITE, tmp_path / "x.pt", seed=0, device=CPU, initial=tmp_path / "foreign.pt")
+        train(pool, SMALL, config, tmp_path / "x.pt", seed=0, device=CPU, initial=tmp_path / "foreign.pt")
 
 
 def test_training_compiles_the_called_network_in_one_graph(pool, tmp_path, monkeypatch):
@@ -406,7 +408,7 @@ def test_training_compiles_the_called_network_in_one_graph(pool, tmp_path, monke
         counters.clear()
         config = TrainConfig(steps=3, small_batch_size=16, precision="float32", compile=compiled)
         path = tmp_path / f"{compiled}.pt"
-        train(pool, DenoiserConfig(hidden=8, depth=1, heads=1), config, COMPOSUITE, path, seed=0, device=CPU)
+        train(pool, DenoiserConfig(hidden=8, depth=1, heads=1), config, path, seed=0, device=CPU)
         assert (counters["frames"]["ok"] > 0) is compiled
         assert not counters["graph_break"]
         weights[compiled] = torch.load(path, weights_only=True)["model"]

@@ -57,7 +57,7 @@ def test_a_process_that_waits_for_the_others_says_for_whom_and_where(tmp_path):
     code = (
         "import torch; from runtime.logs import configure_logging; from diffusion.distributed import World\n"
         "configure_logging(); world = World.of_environment()\n"
-        "with world.joined(torch.device('cpu')): pass"
+        "with world.joined(): pass"
     )
     environment = {**os.environ, **_RANKS, **_TORCHRUN, "MASTER_PORT": "29777"}
     with subprocess.Popen(

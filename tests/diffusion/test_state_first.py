@@ -55,7 +55,7 @@ def _train(folder, steps=1200, network=SMALL, **options):
     values = {"steps": steps, "small_batch_size": 128, "learning_rate": 3e-3, "std_offset": 1e-3, "delta_next": True}
     values |= {"canonical_quaternions": False}
     config = TrainConfig(**values, ema_decay=0.98, ema_every=1, precision="float32", **options)
-    train(_pool(), network, config, COMPOSUITE, folder / "model.pt", seed=0, device=CPU)
+    train(_pool(), network, config, folder / "model.pt", seed=0, device=CPU)
     return DiffusionModel.load(folder / "model.pt", COMPOSUITE, CPU)
 
 

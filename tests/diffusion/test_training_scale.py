@@ -32,7 +32,7 @@ def pool():
 
 def _run(pool, folder, config=CONFIG, denoiser=SMALL):
     torch.set_num_threads(1)
-    train(pool, denoiser, config, COMPOSUITE, folder / "model.pt", seed=0, device=CPU)
+    train(pool, denoiser, config, folder / "model.pt", seed=0, device=CPU)
 
 
 def _losses(folder):
@@ -100,17 +100,15 @@ def test_processes_share_a_batch_without_overlap_and_must_divide_it(pool, tmp_pa
     values = torch.arange(12)
     parts = [World(rank, 3).shard(values) for rank in range(3)]
     assert sorted(torch.cat(parts).tolist()) == list(range(12))
-    monkeypatch.setattr(World, "of_environment", classmethod(lambda cls: World(0, 3)))
-    monkeypatch.setattr(World, "joined", lambda self, device: __import__("contextlib").nullcontext())
+    monkeypatch.setattr(World, "of_environment", classmethod(lambda cls, device: World(0, 3, device)))
+    monkeypatch.setattr(World, "joined", lambda self: __import__("contextlib").nullcontext())
     with pytest.raises(ConfigError, match="batch_size 16: expected a multiple of the 3 processes"):
         _run(pool, tmp_path)
 
 
 def test_streamed_batches_are_those_of_a_resident_pool_and_go_on_where_they_were(pool):
     normalizer = Normalizer.fit(torch.from_numpy(pool.matrix), COMPOSUITE, delta_next=True)
-    resident, streamed = (
-        BatchLoader(pool, normalizer, 8, CPU, seed=3, resident=resident) for resident in (True, False)
-    )
+    resident, streamed = (BatchLoader(pool, normalizer, 8, seed=3, resident=resident) for resident in (True, False))
     whole = [(y.clone(), c.clone()) for y, c in resident.batches(0, 10)]
     everything = normalizer.normalize(torch.from_numpy(pool.matrix))
     conditions = torch.from_numpy(pool.conditions)[torch.from_numpy(pool.task_index)]
@@ -125,7 +123,7 @@ def test_streamed_batches_are_those_of_a_resident_pool_and_go_on_where_they_were
     stream.close()
     for batch, expected in zip(streamed.batches(4, 10), whole[4:], strict=True):
         assert all(map(torch.equal, batch, expected))
-    other = next(BatchLoader(pool, normalizer, 8, CPU, seed=4).batches(0, 1))
+    other = next(BatchLoader(pool, normalizer, 8, seed=4).batches(0, 1))
     assert not torch.equal(other[0], whole[0][0])
 
 

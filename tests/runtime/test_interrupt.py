@@ -7,6 +7,7 @@ import torch
 import corl.run
 from corl.config import PolicyConfig
 from corl.evaluate import Evaluation
+from corl.replay import ReplayData
 from corl.td3_bc import TD3BC, TD3BCConfig
 from corl.train import train_policy
 from diffusion.config import SamplerConfig, TrainConfig
@@ -21,6 +22,7 @@ from runtime import interrupt
 from runtime.checkpoint import BackgroundSaver, load_checkpoint, replace_torch
 from runtime.metrics import read_metrics
 
+CPU = torch.device("cpu")
 TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
 
 
@@ -55,7 +57,7 @@ def test_an_interrupted_generator_ends_with_the_weights_and_curve_of_one_that_wa
 
     def run(folder):
         network = DenoiserConfig(hidden=8, depth=1, heads=1)
-        train(pool, network, config, COMPOSUITE, folder / "model.pt", seed=0, device=torch.device("cpu"))
+        train(pool, network, config, folder / "model.pt", seed=0, device=CPU)
 
     run(tmp_path / "whole")
     ask = _ask_after(5)
@@ -82,7 +84,12 @@ def test_an_interrupted_policy_ends_with_the_curve_of_one_that_was_not(tmp_path,
 
     def run(folder):
         return train_policy(
-            _transitions(), config, evaluate, folder, seed=0, device=torch.device("cpu"), layout=COMPOSUITE
+            ReplayData.of(_transitions(), config, COMPOSUITE, CPU),
+            config,
+            evaluate,
+            folder,
+            seed=0,
+            device=CPU,
         )
 
     monkeypatch.setattr(corl.run, "_BLOCK", 2)
@@ -119,7 +126,7 @@ def test_a_generator_in_training_goes_on_on_another_kind_of_device(tmp_path, mon
     config = TrainConfig(steps=12, small_batch_size=8, log_freq=4, precision="float32")
 
     def run():
-        train(pool, network, config, COMPOSUITE, tmp_path / "model.pt", seed=0, device=torch.device("cpu"))
+        train(pool, network, config, tmp_path / "model.pt", seed=0, device=CPU)
 
     ask, update = _ask_after(5), torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *args: (ask(), update(self, *args))[1])
@@ -143,7 +150,12 @@ def test_a_policy_in_training_goes_on_on_another_kind_of_device(algorithm, tmp_p
 
     def run():
         return train_policy(
-            _transitions(), config, evaluate, tmp_path, seed=0, device=torch.device("cpu"), layout=COMPOSUITE
+            ReplayData.of(_transitions(), config, COMPOSUITE, CPU),
+            config,
+            evaluate,
+            tmp_path,
+            seed=0,
+            device=CPU,
         )
 
     with pytest.raises(interrupt.Interrupted):
@@ -239,7 +251,12 @@ def test_a_killed_policy_goes_on_from_between_two_evaluations(tmp_path, monkeypa
 
     def run(folder):
         return train_policy(
-            _transitions(), config, evaluate, folder, seed=0, device=torch.device("cpu"), layout=COMPOSUITE
+            ReplayData.of(_transitions(), config, COMPOSUITE, CPU),
+            config,
+            evaluate,
+            folder,
+            seed=0,
+            device=CPU,
         )
 
     def update(self, *args):
@@ -264,8 +281,8 @@ def test_an_interrupted_or_killed_generation_ends_with_the_samples_of_one_that_w
     network = DenoiserConfig(hidden=8, depth=1, heads=1)
     config = TrainConfig(steps=2, small_batch_size=8, precision="float32")
     pool = Pool.of([_transitions()], COMPOSUITE, timeouts_as_terminals=False)
-    train(pool, network, config, COMPOSUITE, tmp_path / "model.pt", seed=0, device=torch.device("cpu"))
-    model = DiffusionModel.load(tmp_path / "model.pt", COMPOSUITE, torch.device("cpu"))
+    train(pool, network, config, tmp_path / "model.pt", seed=0, device=CPU)
+    model = DiffusionModel.load(tmp_path / "model.pt", COMPOSUITE, CPU)
     sampler = SamplerConfig(steps=2, num_samples=35, batch_size=10)
 
     def run(key="k", seconds=1000.0):

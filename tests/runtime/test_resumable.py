@@ -14,7 +14,7 @@ from corl.finetune import load_agent
 from corl.multitask import TaskData
 from corl.multitask_config import MultitaskConfig
 from corl.multitask_run import MultitaskRun, checkpoint_name, train_multitask
-from corl.online import OnlineRun, train_online
+from corl.online import OnlinePolicy, OnlineRun, train_online
 from corl.online_config import OnlineConfig
 from corl.online_replay import ObservationCode
 from corl.policy import checkpoint_file
@@ -25,7 +25,6 @@ from corl.td3_bc import TD3BC, TD3BCConfig
 from corl.train import train_policy
 from diffusion.config import TrainConfig
 from diffusion.denoisers import DenoiserConfig
-from diffusion.distributed import World
 from diffusion.pool import Pool
 from diffusion.train import Training, train
 from envs.pool import EnvPool
@@ -88,8 +87,7 @@ def open_generator(folder, config=GENERATOR):
         Pool.of([_transitions(rows=64)], COMPOSUITE, timeouts_as_terminals=False),
         DenoiserConfig(hidden=8, depth=1, heads=1),
     )
-    options = {"key": "k", "seed": 0, "device": CPU, "world": World(), "initial": None}
-    run = Training(pool, network, config, COMPOSUITE, folder, **options)
+    run = Training(pool, network, config, folder, key="k", seed=0)
     run.restore()
     return run
 
@@ -99,7 +97,7 @@ def generator(folder, config=GENERATOR):
         Pool.of([_transitions(rows=64)], COMPOSUITE, timeouts_as_terminals=False),
         DenoiserConfig(hidden=8, depth=1, heads=1),
     )
-    train(pool, network, config, COMPOSUITE, folder / "model.pt", seed=0, device=CPU, info={"key": "k"})
+    train(pool, network, config, folder / "model.pt", seed=0, device=CPU, info={"key": "k"})
     return [load_checkpoint(folder / "model.pt")["ema"], _figures(folder)]
 
 
@@ -109,7 +107,7 @@ def _figures(folder):
 
 def _open_policy(folder, config, seed=0):
     data = ReplayData.of(_transitions(), config, COMPOSUITE, CPU)
-    return PolicyRun(data, config, folder, seed=seed, device=CPU, layout=COMPOSUITE, key="k")
+    return PolicyRun(data, config, folder, seed=seed, device=CPU, key="k")
 
 
 def open_policy(folder, config=POLICY):
@@ -120,7 +118,9 @@ def policy(folder, config=POLICY):
     def evaluated(policy, seeds):
         return Evaluation(np.full(len(seeds), _weight(policy)), np.zeros(len(seeds), bool))
 
-    scores = train_policy(_transitions(), config, evaluated, folder, seed=0, device=CPU, key="k", layout=COMPOSUITE)
+    scores = train_policy(
+        ReplayData.of(_transitions(), config, COMPOSUITE, CPU), config, evaluated, folder, seed=0, device=CPU, key="k"
+    )
     return [scores, load_checkpoint(checkpoint_file(folder, "td3_bc", "best_eval"))["critic"], _figures(folder)]
 
 
@@ -165,7 +165,7 @@ def _environment():
 def open_online(folder, config=ONLINE):
     code = ObservationCode(StateTransform.unscaled(COMPOSUITE))
     agent = SAC.build(code.dim, code.action_dim, config.sac, seed=0, device=CPU)
-    return OnlineRun(agent, _environment(), TASK, code, config, folder, seed=5, device=CPU, key="k")
+    return OnlineRun(OnlinePolicy(agent, code, TASK, CPU), _environment(), config, folder, seed=5, key="k")
 
 
 def open_fine_tune(folder, config=ONLINE):
@@ -173,7 +173,7 @@ def open_fine_tune(folder, config=ONLINE):
     if not offline.exists():
         multitask(offline)
     agent, code = load_agent(offline / checkpoint_name("last", 1), COMPOSUITE, seed=0, device=CPU)
-    return OnlineRun(agent, _environment(), TASK, code, config, folder, seed=5, device=CPU, key="k")
+    return OnlineRun(OnlinePolicy(agent, code, TASK, CPU), _environment(), config, folder, seed=5, key="k")
 
 
 def _learn(run):
@@ -362,7 +362,7 @@ def test_an_online_agent_whose_critic_diverged_is_not_written_down(name, tmp_pat
 
 def test_a_member_of_a_group_that_diverged_is_lost_alone_also_at_a_stop(tmp_path, monkeypatch):
     data = ReplayData.of(_transitions(), POLICY, COMPOSUITE, CPU)
-    runs = [PolicyRun(data, POLICY, tmp_path / str(i), seed=i, device=CPU, layout=COMPOSUITE) for i in range(2)]
+    runs = [PolicyRun(data, POLICY, tmp_path / str(i), seed=i, device=CPU) for i in range(2)]
     with torch.no_grad():
         runs[0].learner.modules["critic"].weights[0].fill_(torch.nan)
     interrupt.request(15)

@@ -49,7 +49,7 @@ def checkpoint(tmp_path_factory):
         parts.append(Transitions.from_matrix(matrix, CompoSuiteTask.parse(name), COMPOSUITE))
     pool = Pool.of(parts, COMPOSUITE, canonical_quaternions=False, timeouts_as_terminals=True)
     config = TrainConfig(steps=4, small_batch_size=16, precision="float32")
-    train(pool, DenoiserConfig(hidden=16, depth=2, heads=2), config, COMPOSUITE, path, seed=0, device=CPU, info={})
+    train(pool, DenoiserConfig(hidden=16, depth=2, heads=2), config, path, seed=0, device=CPU, info={})
     return path
 
 

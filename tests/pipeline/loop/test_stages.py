@@ -42,7 +42,7 @@ def test_rows_of_expert_and_generated_sets_count_alike():
     parts = [Transitions.from_matrix(torch.rand(n, 164).numpy(), task, COMPOSUITE) for n, task in sizes]
     pool = Pool.of(parts, COMPOSUITE, timeouts_as_terminals=False)
     normalizer = Normalizer.fit(torch.from_numpy(pool.matrix), COMPOSUITE)
-    feed = BatchLoader(pool, normalizer, 10_000, torch.device("cpu"), seed=0)
+    feed = BatchLoader(pool, normalizer, 10_000, seed=0)
     ((_, conditions),) = feed.batches(0, 1)
     share = (conditions == torch.from_numpy(few.one_hot)).all(1).float().mean()
     assert abs(share - 0.1) < 0.015  # five deviations

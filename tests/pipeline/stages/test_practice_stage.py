@@ -14,6 +14,7 @@ from envs.pool import EnvPool
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import find_task_file
 from offline_compositional_rl_datasets.samples import read_samples
+from offline_compositional_rl_datasets.state_transform import StateTransform
 from pipeline.stages.generator import Generate, TrainGenerator
 from pipeline.stages.paths import practised_file
 from pipeline.stages.practice import Practise
@@ -86,15 +87,16 @@ def _practice(generated, folder):
 
     environment = EnvPool(NEW, 3, horizon=12)
     given = read_samples(samples, NEW, COMPOSUITE)
+    transform = StateTransform.fit(given.states, COMPOSUITE, hide_velocities=True, canonical_quaternions=True)
     return environment, Practice(
-        *(given, expected, environment, PRACTICE, COMPOSUITE, folder), seed=0, device=torch.device("cpu"), key="k"
+        *(given, expected, transform, PRACTICE, folder), seed=0, device=torch.device("cpu"), key="k"
     )
 
 
 def test_labels_are_what_the_generator_expects_in_the_simulators_states(generated, tmp_path):
     environment, practice = _practice(generated, tmp_path)
     with environment, practice:
-        practice.take_round()
+        practice.take_round(environment)
     labelled = practice.matrix[practice.origins == 1]
     assert 0 < len(labelled) <= 3 * 12
     model = DiffusionModel.load(generated[0], COMPOSUITE, torch.device("cpu"))
@@ -110,16 +112,16 @@ def test_a_practice_that_is_stopped_between_rounds_goes_on_to_the_same_set(gener
     whole_environment, whole = _practice(generated, tmp_path / "whole")
     with whole_environment, whole:
         while not whole.finished:
-            whole.take_round()
+            whole.take_round(whole_environment)
     environment, stopped = _practice(generated, tmp_path / "stopped")
     stopped.restore()
     with environment, pytest.raises(interrupt.Interrupted), stopped:
-        stopped.take_round()
+        stopped.take_round(environment)
         stopped.between_steps(stop=True)
     environment, resumed = _practice(generated, tmp_path / "stopped")
     assert resumed.restore()
     with environment, resumed:
         while not resumed.finished:
-            resumed.take_round()
+            resumed.take_round(environment)
     assert resumed.rounds == whole.rounds and len(whole.rounds) == 3
     np.testing.assert_array_equal(resumed.result().matrix, whole.result().matrix)
