@@ -1,4 +1,4 @@
-"""Recordings of nothing in particular, in the places where expert data lies."""
+"""Recordings and transitions of nothing in particular, and the places where expert data lies."""
 
 from __future__ import annotations
 
@@ -7,8 +7,29 @@ from pathlib import Path
 
 import numpy as np
 
-from offline_compositional_rl_datasets.composuite import CompoSuiteTask
+from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import Episode, task_file, write_expert
+from offline_compositional_rl_datasets.transitions import Transitions
+
+TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
+
+
+def random_transitions(rows: int = 200, task: CompoSuiteTask = TASK, *, seed: int = 0) -> Transitions:
+    """Transitions whose actions a policy can learn, since they follow from the states.
+
+    A tenth ends an episode, and every fiftieth is the last one before a time-out.
+    """
+    random = np.random.default_rng(seed)
+    states = random.normal(size=(rows, COMPOSUITE.state_dim)).astype(np.float32)
+    return Transitions(
+        states=states,
+        actions=np.tanh(states[:, 50 : 50 + COMPOSUITE.action_dim]),
+        rewards=random.uniform(size=rows).astype(np.float32),
+        next_states=states + 0.1 * random.normal(size=states.shape).astype(np.float32),
+        terminals=random.random(rows) < 0.1,
+        timeouts=np.arange(rows) % 50 == 49,
+        task=task,
+    )
 
 
 def write_random_recordings(root: Path, tasks: Iterable[CompoSuiteTask]) -> None:

@@ -19,9 +19,10 @@ from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from runtime.errors import ConfigError
 from runtime.metrics import read_metrics
 from runtime.resumable import RESUME_FILE
-from tests.corl.test_corl import CPU, LineWorld, _batch, _transitions
+from tests.corl.test_corl import CPU, LineWorld, _batch
+from tests.recordings import random_transitions
 
-SETS = [_transitions(rows=200, seed=0), _transitions(rows=150, seed=1)]
+SETS = [random_transitions(rows=200, seed=0), random_transitions(rows=150, seed=1)]
 PAIRS = [(0, 3), (1, 0), (0, 4), (1, 1)]  # (data set, seed)
 
 
@@ -239,7 +240,7 @@ def test_iqls_actor_rate_is_a_cosine_to_zero_and_its_weights_are_clipped():
 def test_iql_clones_what_it_is_shown():
     learner = _iql(beta=0.0, learning_rate=3e-3)
     learner.max_steps = 400
-    data = ReplayData.of(_transitions(), PolicyConfig(), COMPOSUITE, CPU)
+    data = ReplayData.of(random_transitions(), PolicyConfig(), COMPOSUITE, CPU)
     generator = torch.Generator().manual_seed(0)
     for _ in range(400):
         losses = learner.update(data.batch(torch.randint(len(data), (64,), generator=generator)))

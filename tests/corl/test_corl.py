@@ -14,26 +14,12 @@ from corl.replay import ReplayData
 from corl.td3_bc import TD3BC, TD3BCConfig, actor_loss, target_values
 from corl.train import train_policy
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
-from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import ConfigError, DataError
 from runtime.metrics import read_metrics
+from tests.recordings import random_transitions
 
 CPU = torch.device("cpu")
 TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
-
-
-def _transitions(rows=200, seed=0):
-    rng = np.random.default_rng(seed)
-    states = rng.normal(size=(rows, 77)).astype(np.float32)
-    return Transitions(
-        states=states,
-        actions=np.tanh(states[:, 50:58]),
-        rewards=rng.uniform(size=rows).astype(np.float32),
-        next_states=states + 0.1 * rng.normal(size=(rows, 77)).astype(np.float32),
-        terminals=rng.random(rows) < 0.1,
-        timeouts=np.arange(rows) % 50 == 49,
-        task=TASK,
-    )
 
 
 def _batch(size=32, seed=0):
@@ -117,14 +103,14 @@ def test_the_actor_learns_only_every_second_step():
 
 def test_cloning_alone_reproduces_the_shown_actions():
     learner = _learner(alpha=0.0, learning_rate=3e-3)
-    data = ReplayData.of(_transitions(), PolicyConfig(), COMPOSUITE, CPU)
+    data = ReplayData.of(random_transitions(), PolicyConfig(), COMPOSUITE, CPU)
     for _ in range(400):
         losses = learner.update(data.batch(torch.randint(len(data), (64,), generator=learner.generator)))
     assert losses["bc_loss"] < 0.05
 
 
 def test_states_are_normalised_by_the_sets_own_statistics():
-    transitions = _transitions()
+    transitions = random_transitions()
     data = ReplayData.of(transitions, PolicyConfig(timeouts_as_terminals=True), COMPOSUITE, CPU)
     batch = data.batch(torch.arange(len(data)))
     assert batch.states.mean(dim=0).abs().max() < 1e-4
@@ -167,7 +153,9 @@ CONFIG = PolicyConfig(
 def _train(folder, evaluate_policy=None):
     environment = LineWorld()
     run = evaluate_policy or (lambda policy, seeds: evaluate(policy, environment, seeds))
-    return train_policy(ReplayData.of(_transitions(), CONFIG, COMPOSUITE, CPU), CONFIG, run, folder, seed=3, device=CPU)
+    return train_policy(
+        ReplayData.of(random_transitions(), CONFIG, COMPOSUITE, CPU), CONFIG, run, folder, seed=3, device=CPU
+    )
 
 
 def test_a_policy_that_was_killed_ends_like_one_that_was_not(tmp_path):

@@ -23,7 +23,8 @@ from corl.train import train_policy
 from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from runtime.config import from_mapping, to_dict
 from runtime.errors import ConfigError, DataError
-from tests.corl.test_corl import CPU, LineWorld, _transitions
+from tests.corl.test_corl import CPU, LineWorld
+from tests.recordings import random_transitions
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _evaluate(policy, seeds):
 
 
 def test_a_learner_of_ones_own_trains_is_saved_loaded_and_evaluated(config, tmp_path):
-    transitions = _transitions()
+    transitions = random_transitions()
     scores = train_policy(
         ReplayData.of(transitions, config, COMPOSUITE, CPU), config, _evaluate, tmp_path, seed=1, device=CPU
     )
@@ -90,7 +91,7 @@ def test_a_learner_of_ones_own_trains_is_saved_loaded_and_evaluated(config, tmp_
 
 
 def test_a_learner_of_ones_own_trains_in_a_group(config, tmp_path):
-    data = ReplayData.of(_transitions(), config, COMPOSUITE, CPU)
+    data = ReplayData.of(random_transitions(), config, COMPOSUITE, CPU)
     opened = lambda name: [  # noqa: E731
         PolicyRun(data, config, tmp_path / name / str(seed), seed=seed, device=CPU) for seed in range(2)
     ]
@@ -126,7 +127,7 @@ def test_settings_are_those_of_the_algorithm_and_others_are_checked_and_left_out
 
 def test_a_checkpoint_of_an_algorithm_that_there_is_not_is_named(config, tmp_path, monkeypatch):
     train_policy(
-        ReplayData.of(_transitions(), config, COMPOSUITE, CPU), config, _evaluate, tmp_path, seed=1, device=CPU
+        ReplayData.of(random_transitions(), config, COMPOSUITE, CPU), config, _evaluate, tmp_path, seed=1, device=CPU
     )
     monkeypatch.delitem(LEARNERS, "steered")
     with pytest.raises(DataError, match=r"best_eval\.pt: algorithm 'steered', expected one of td3_bc, iql, bc, sac"):

@@ -25,8 +25,9 @@ from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from pipeline.commands.online import VARIANTS, SACFlags
 from runtime.program import PROJECT_ROOT
 from runtime.seeds import derive_seed
-from tests.corl.test_corl import CPU, TASK, _transitions
+from tests.corl.test_corl import CPU, TASK
 from tests.corl.test_sac import _batch
+from tests.recordings import random_transitions
 
 
 def test_rlpds_file_aims_at_half_the_actions_dimension_and_the_published_code_at_all_of_it():
@@ -78,7 +79,7 @@ def test_values_in_bfloat16_keep_the_digits_that_rewards_are_made_of(kind):
             torch.nn.init.normal_(parameter, std=0.02)
     with torch.no_grad():
         bias.fill_(75.2)
-    states = torch.from_numpy(COMPOSUITE.join_ids(_transitions(rows=32).states, TASK.one_hot))
+    states = torch.from_numpy(COMPOSUITE.join_ids(random_transitions(rows=32).states, TASK.one_hot))
     inputs = (states,) if "value" in kind else (states, torch.rand(32, 8))
     exact = network(*inputs)
     rounded = in_dtype(network, dict(network.named_parameters()), torch.bfloat16)(*inputs)
@@ -126,7 +127,7 @@ def test_weights_and_noise_have_a_seed_each(name):
 
 
 def _trained_on(folder, terminals):
-    transitions = _transitions(rows=40)
+    transitions = random_transitions(rows=40)
     transitions.rewards[:] = np.linspace(0.2, 0.4, 40)
     transitions.terminals[:], transitions.timeouts[:] = terminals, False
     pool = Pool.of([transitions], COMPOSUITE, timeouts_as_terminals=False)

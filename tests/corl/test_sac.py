@@ -24,7 +24,6 @@ from envs.pool import EnvPool
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.samples import write_samples
 from offline_compositional_rl_datasets.state_transform import EXPLORERS_LEAST_STD, StateTransform
-from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.commands.online import VARIANTS, SACFlags, sac_command
 from pipeline.stages.online import LearnOnline, random_states, run_name, synthetic_prior
 from runtime.cli import parse_flags
@@ -32,6 +31,7 @@ from runtime.config import from_mapping, read_yaml
 from runtime.errors import ConfigError, DataError
 from runtime.metrics import read_metrics
 from runtime.resumable import RESUME_FILE
+from tests.recordings import random_transitions
 
 CPU = torch.device("cpu")
 TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
@@ -48,14 +48,6 @@ def _batch(size=16, obs=5, act=2, seed=0):
 
 def _agent(**options):
     return SAC.build(5, 2, SACConfig(hidden_dims=(8, 8), **options), seed=0, device=CPU)
-
-
-def _transitions(rows=40, seed=0, task=TASK):
-    random = np.random.default_rng(seed)
-    states = random.normal(size=(rows, 77)).astype(np.float32)
-    actions = random.uniform(-1, 1, (rows, 8)).astype(np.float32)
-    flags = np.zeros(rows, bool)
-    return Transitions(states, actions, random.random(rows, np.float32), states, flags, flags, task)
 
 
 @pytest.mark.parametrize("layer_norm", ["none", "last", "all"])
@@ -257,7 +249,7 @@ def test_the_mix_ratio_holds_then_falls_in_a_line():
 @pytest.mark.parametrize(("ratio", "prior_rows"), [(0.5, 8), (0.3, 4), (0.0, 0), (1.0, 16)])
 def test_batches_hold_the_share_of_prior_data_that_is_asked_for(ratio, prior_rows):
     code = ObservationCode(StateTransform.unscaled(COMPOSUITE, canonical_quaternions=False))
-    prior = PriorData([_transitions()], code, CPU)
+    prior = PriorData([random_transitions()], code, CPU)
     prior.rows[:, -1] = 1.0
     replay = OnlineReplay(50, code.width, CPU)
     replay.add(np.zeros((20, code.width), np.float32))
@@ -269,7 +261,7 @@ def test_batches_hold_the_share_of_prior_data_that_is_asked_for(ratio, prior_row
 
 def test_prior_data_of_many_tasks_carry_their_own_ids():
     tasks = [TASK, CompoSuiteTask.parse("IIWA_Plate_GoalWall_Shelf")]
-    prior = PriorData([_transitions(4, task=task) for task in tasks], CODE, CPU)
+    prior = PriorData([random_transitions(4, task=task) for task in tasks], CODE, CPU)
     ids = CODE.cut(prior.rows).next_states[:, COMPOSUITE.ids_slice].numpy()
     np.testing.assert_array_equal(ids[0], tasks[0].one_hot)
     np.testing.assert_array_equal(ids[7], tasks[1].one_hot)
@@ -359,7 +351,7 @@ def _config(**options):
 
 def _run(folder, config, *, stop_at=None, workers=0):
     agent = SAC.build(CODE.dim, CODE.action_dim, config.sac, seed=0, device=CPU)
-    prior = PriorData([_transitions()], CODE, CPU)
+    prior = PriorData([random_transitions()], CODE, CPU)
     with EnvPool(TASK, 3, workers=workers, horizon=7) as environment, EnvPool(TASK, 2, horizon=7) as judge:
         run = OnlineRun(OnlinePolicy(agent, CODE, TASK, CPU), environment, config, folder, seed=5, prior=prior, key="k")
 
@@ -445,7 +437,7 @@ def test_the_configurations_of_online_learning_are_valid(file):
 def test_the_script_with_synthetic_data_runs_and_names_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.stages.online.cpu_count", lambda: 1)  # no processes for episodes this short
     root = tmp_path / "dit_tasklist0_train14_x"
-    write_samples(root / TASK.name / "samples_0.npz", _transitions(), COMPOSUITE, {})
+    write_samples(root / TASK.name / "samples_0.npz", random_transitions(), COMPOSUITE, {})
     main = sac_command(VARIANTS["rlpd_synthdata"])
     flags = "--total_timesteps 20 --learning_starts 10 --env_horizon 5 --n_eval_episodes 1 --batch_size 8 --no-cuda "
     flags += f"--obst None --seed 0 --runs_path {tmp_path / 'runs'} --base_synthetic_data_path {root}"
@@ -459,7 +451,7 @@ def test_the_script_with_synthetic_data_runs_and_names_what_is_missing(tmp_path,
     assert not (folder / RESUME_FILE).exists()
     config = SACFlags(learning_starts=10, horizon=5, batch_size=8).online_config(VARIANTS["rlpd_synthdata"])
     policy = LearnOnline(TASK, config, 0, folder, device="cpu").best_policy()
-    assert np.abs(policy(_transitions().states)).max() <= 1
+    assert np.abs(policy(random_transitions().states)).max() <= 1
     with pytest.raises(DataError, match="has sets of IIWA_Box_None_Push"):
         synthetic_prior(root, CompoSuiteTask.parse("IIWA_Box_None_Shelf"))
     with pytest.raises(ConfigError, match="did you mean --base_synthetic_data_path"):

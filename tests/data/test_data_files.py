@@ -26,6 +26,7 @@ from runtime.atomic import is_complete
 from runtime.errors import DataError
 from tests.benchmark_axes import benchmark_axes
 from tests.conftest import ROOT
+from tests.recordings import random_transitions
 
 TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
 
@@ -214,22 +215,9 @@ def test_a_file_of_another_task_is_refused(data_file):
         read_expert(data_file, CompoSuiteTask.parse("IIWA_Box_None_PickPlace"))
 
 
-def _transitions(rows=6):
-    rng = np.random.default_rng(0)
-    return Transitions(
-        states=rng.normal(size=(rows, 77)).astype(np.float32),
-        actions=rng.normal(size=(rows, 8)).astype(np.float32),
-        rewards=rng.normal(size=rows).astype(np.float32),
-        next_states=rng.normal(size=(rows, 77)).astype(np.float32),
-        terminals=np.arange(rows) == 2,
-        timeouts=np.zeros(rows, dtype=bool),
-        task=TASK,
-    )
-
-
 def test_samples_read_back_with_the_published_keys(tmp_path):
     path = tmp_path / "samples_0.npz"
-    written = _transitions()
+    written = random_transitions(40)
     write_samples(path, written, COMPOSUITE, {})
     assert is_complete(path)
     with np.load(path) as archive:
@@ -242,7 +230,7 @@ def test_samples_read_back_with_the_published_keys(tmp_path):
 
 def test_a_truncated_sample_file_is_named(tmp_path):
     path = tmp_path / "samples_0.npz"
-    write_samples(path, _transitions(), COMPOSUITE, {})
+    write_samples(path, random_transitions(40), COMPOSUITE, {})
     _truncate(path)
     assert not is_complete(path)
     with pytest.raises(DataError, match="truncated"):
@@ -251,7 +239,7 @@ def test_a_truncated_sample_file_is_named(tmp_path):
 
 def test_samples_that_are_not_finite_are_neither_written_nor_read(tmp_path):
     path = tmp_path / "samples_0.npz"
-    bad = _transitions()
+    bad = random_transitions(40)
     bad.actions[1, 2] = np.inf
     with pytest.raises(DataError, match="actions has a value that is not finite in row 1"):
         write_samples(path, bad, COMPOSUITE, {})
@@ -260,7 +248,7 @@ def test_samples_that_are_not_finite_are_neither_written_nor_read(tmp_path):
 
 def test_terminals_that_are_not_finite_are_refused(tmp_path):
     path = tmp_path / "samples_0.npz"
-    write_samples(path, _transitions(), COMPOSUITE, {})
+    write_samples(path, random_transitions(40), COMPOSUITE, {})
     with np.load(path) as archive:
         arrays = dict(archive)
     arrays["terminals"][2] = np.nan

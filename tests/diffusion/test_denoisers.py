@@ -24,7 +24,7 @@ from runtime.cli import parse_flags
 from runtime.errors import ConfigError
 from runtime.program import PROJECT_ROOT
 from tests.benchmark_axes import benchmark_axes
-from tests.diffusion.test_diffusion import _random_transitions
+from tests.recordings import random_transitions
 
 SMALL = {
     "dit": DenoiserConfig(hidden=16, depth=2, heads=2),
@@ -129,7 +129,7 @@ def test_the_hard_coded_graph_ends_in_a_plain_layer_as_published():
 @pytest.mark.parametrize("kind", SMALL)
 def test_every_denoiser_trains_is_loaded_and_gives_samples(kind, tmp_path):
     pool = Pool.of(
-        [_random_transitions(task, 60, i) for i, task in enumerate(TASKS)], COMPOSUITE, timeouts_as_terminals=False
+        [random_transitions(60, task, seed=i) for i, task in enumerate(TASKS)], COMPOSUITE, timeouts_as_terminals=False
     )
     config = TrainConfig(steps=20, small_batch_size=16, log_freq=10, precision="float32")
     path = tmp_path / "model.pt"

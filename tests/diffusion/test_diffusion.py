@@ -18,33 +18,19 @@ from diffusion.pool import Pool
 from diffusion.samplers import evaluations, noise_levels, sample
 from diffusion.train import dimension_weights, learning_rate, parameter_groups, train
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, OBJECTS, CompoSuiteTask
-from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import ConfigError, DataError
 from tests.benchmark_axes import benchmark_axes
+from tests.recordings import random_transitions
 
 CPU = torch.device("cpu")
 SMALL = DenoiserConfig(hidden=16, depth=2, heads=2)
 TASKS = [CompoSuiteTask.parse(name) for name in ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf")]
 
 
-def _random_transitions(task, rows, seed):
-    rng = np.random.default_rng(seed)
-    states = rng.normal(size=(rows, 77)).astype(np.float32)
-    return Transitions(
-        states=states,
-        actions=rng.uniform(-1, 1, size=(rows, 8)).astype(np.float32),
-        rewards=rng.uniform(size=rows).astype(np.float32),
-        next_states=states + 0.1,
-        terminals=np.zeros(rows, dtype=bool),
-        timeouts=np.arange(rows) % 50 == 49,
-        task=task,
-    )
-
-
 @pytest.fixture
 def pool():
     return Pool.of(
-        [_random_transitions(task, 60, i) for i, task in enumerate(TASKS)], COMPOSUITE, timeouts_as_terminals=False
+        [random_transitions(60, task, seed=i) for i, task in enumerate(TASKS)], COMPOSUITE, timeouts_as_terminals=False
     )
 
 
@@ -232,7 +218,7 @@ def test_a_dimension_that_does_not_vary_is_not_divided_by_nothing(pool):
 
 
 def test_a_pool_of_parts_that_are_given_up_is_the_same_and_keeps_none(pool):
-    parts = [_random_transitions(task, 60, i) for i, task in enumerate(TASKS)]
+    parts = [random_transitions(60, task, seed=i) for i, task in enumerate(TASKS)]
     kept = [weakref.ref(part) for part in parts]
 
     def given_up():
@@ -338,7 +324,7 @@ def test_the_small_model_learns_the_distribution_it_is_shown(tmp_path):
     """Two tasks with different constant actions: after a short training, generated actions tell them apart."""
     parts = []
     for i, task in enumerate(TASKS):
-        data = _random_transitions(task, 400, i)
+        data = random_transitions(400, task, seed=i)
         data.actions[:] = 0.8 if i else -0.8
         parts.append(data)
     config = TrainConfig(

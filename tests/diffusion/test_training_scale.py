@@ -18,7 +18,8 @@ from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from runtime import interrupt
 from runtime.errors import ConfigError
 from runtime.metrics import read_metrics
-from tests.diffusion.test_diffusion import CPU, SMALL, TASKS, _random_transitions
+from tests.diffusion.test_diffusion import CPU, SMALL, TASKS
+from tests.recordings import random_transitions
 
 CONFIG = TrainConfig(steps=30, small_batch_size=16, log_freq=5, precision="float32", warmup_steps=3)
 
@@ -26,7 +27,7 @@ CONFIG = TrainConfig(steps=30, small_batch_size=16, log_freq=5, precision="float
 @pytest.fixture(scope="module")
 def pool():
     return Pool.of(
-        [_random_transitions(task, 60, i) for i, task in enumerate(TASKS)], COMPOSUITE, timeouts_as_terminals=False
+        [random_transitions(60, task, seed=i) for i, task in enumerate(TASKS)], COMPOSUITE, timeouts_as_terminals=False
     )
 
 
@@ -139,7 +140,7 @@ def test_the_network_is_the_same_whether_the_pool_is_on_the_device_or_streamed(p
 
 
 def test_training_in_bfloat16_has_the_loss_of_float32_within_noise(tmp_path):
-    parts = [_random_transitions(task, 200, i) for i, task in enumerate(TASKS)]
+    parts = [random_transitions(200, task, seed=i) for i, task in enumerate(TASKS)]
     for part in parts:  # all of one number, which is what there is to learn
         part.states[:] = part.states[:, :1]
         part.next_states[:] = part.states

@@ -17,10 +17,10 @@ from diffusion.partial import PartialSamples
 from diffusion.pool import Pool
 from diffusion.train import train
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
-from offline_compositional_rl_datasets.transitions import Transitions
 from runtime import interrupt
 from runtime.checkpoint import BackgroundSaver, load_checkpoint, replace_torch
 from runtime.metrics import read_metrics
+from tests.recordings import random_transitions
 
 CPU = torch.device("cpu")
 TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
@@ -31,11 +31,6 @@ def _nobody_asks():
     interrupt.clear()
     yield
     interrupt.clear()
-
-
-def _transitions(rows=64):
-    matrix = np.random.default_rng(0).normal(size=(rows, COMPOSUITE.transition_dim)).astype(np.float32)
-    return Transitions.from_matrix(matrix, TASK, COMPOSUITE)
 
 
 def _ask_after(calls):
@@ -52,7 +47,7 @@ def _ask_after(calls):
 
 
 def test_an_interrupted_generator_ends_with_the_weights_and_curve_of_one_that_was_not(tmp_path, monkeypatch):
-    pool = Pool.of([_transitions()], COMPOSUITE, timeouts_as_terminals=False)
+    pool = Pool.of([random_transitions(64)], COMPOSUITE, timeouts_as_terminals=False)
     config = TrainConfig(steps=12, small_batch_size=8, log_freq=4, precision="float32")
 
     def run(folder):
@@ -84,7 +79,7 @@ def test_an_interrupted_policy_ends_with_the_curve_of_one_that_was_not(tmp_path,
 
     def run(folder):
         return train_policy(
-            ReplayData.of(_transitions(), config, COMPOSUITE, CPU),
+            ReplayData.of(random_transitions(64), config, COMPOSUITE, CPU),
             config,
             evaluate,
             folder,
@@ -120,7 +115,7 @@ def _move_to_another_device(path):
 
 def test_a_generator_in_training_goes_on_on_another_kind_of_device(tmp_path, monkeypatch, caplog):
     pool, network = (
-        Pool.of([_transitions()], COMPOSUITE, timeouts_as_terminals=False),
+        Pool.of([random_transitions(64)], COMPOSUITE, timeouts_as_terminals=False),
         DenoiserConfig(hidden=8, depth=1, heads=1),
     )
     config = TrainConfig(steps=12, small_batch_size=8, log_freq=4, precision="float32")
@@ -150,7 +145,7 @@ def test_a_policy_in_training_goes_on_on_another_kind_of_device(algorithm, tmp_p
 
     def run():
         return train_policy(
-            ReplayData.of(_transitions(), config, COMPOSUITE, CPU),
+            ReplayData.of(random_transitions(64), config, COMPOSUITE, CPU),
             config,
             evaluate,
             tmp_path,
@@ -251,7 +246,7 @@ def test_a_killed_policy_goes_on_from_between_two_evaluations(tmp_path, monkeypa
 
     def run(folder):
         return train_policy(
-            ReplayData.of(_transitions(), config, COMPOSUITE, CPU),
+            ReplayData.of(random_transitions(64), config, COMPOSUITE, CPU),
             config,
             evaluate,
             folder,
@@ -280,7 +275,7 @@ def test_an_interrupted_or_killed_generation_ends_with_the_samples_of_one_that_w
 
     network = DenoiserConfig(hidden=8, depth=1, heads=1)
     config = TrainConfig(steps=2, small_batch_size=8, precision="float32")
-    pool = Pool.of([_transitions()], COMPOSUITE, timeouts_as_terminals=False)
+    pool = Pool.of([random_transitions(64)], COMPOSUITE, timeouts_as_terminals=False)
     train(pool, network, config, tmp_path / "model.pt", seed=0, device=CPU)
     model = DiffusionModel.load(tmp_path / "model.pt", COMPOSUITE, CPU)
     sampler = SamplerConfig(steps=2, num_samples=35, batch_size=10)

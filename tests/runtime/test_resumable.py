@@ -34,7 +34,8 @@ from runtime import interrupt
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import DataError
 from runtime.metrics import read_metrics
-from tests.corl.test_corl import CPU, TASK, LineWorld, _transitions
+from tests.corl.test_corl import CPU, TASK, LineWorld
+from tests.recordings import random_transitions
 from tests.resuming import expect_anew, expect_equal, stopped
 
 TASKS = [TASK, CompoSuiteTask.parse("IIWA_Plate_GoalWall_Shelf")]
@@ -84,7 +85,7 @@ def _weight(policy):
 
 def open_generator(folder, config=GENERATOR):
     pool, network = (
-        Pool.of([_transitions(rows=64)], COMPOSUITE, timeouts_as_terminals=False),
+        Pool.of([random_transitions(rows=64)], COMPOSUITE, timeouts_as_terminals=False),
         DenoiserConfig(hidden=8, depth=1, heads=1),
     )
     run = Training(pool, network, config, folder, key="k", seed=0)
@@ -94,7 +95,7 @@ def open_generator(folder, config=GENERATOR):
 
 def generator(folder, config=GENERATOR):
     pool, network = (
-        Pool.of([_transitions(rows=64)], COMPOSUITE, timeouts_as_terminals=False),
+        Pool.of([random_transitions(rows=64)], COMPOSUITE, timeouts_as_terminals=False),
         DenoiserConfig(hidden=8, depth=1, heads=1),
     )
     train(pool, network, config, folder / "model.pt", seed=0, device=CPU, info={"key": "k"})
@@ -106,7 +107,7 @@ def _figures(folder):
 
 
 def _open_policy(folder, config, seed=0):
-    data = ReplayData.of(_transitions(), config, COMPOSUITE, CPU)
+    data = ReplayData.of(random_transitions(), config, COMPOSUITE, CPU)
     return PolicyRun(data, config, folder, seed=seed, device=CPU, key="k")
 
 
@@ -119,7 +120,13 @@ def policy(folder, config=POLICY):
         return Evaluation(np.full(len(seeds), _weight(policy)), np.zeros(len(seeds), bool))
 
     scores = train_policy(
-        ReplayData.of(_transitions(), config, COMPOSUITE, CPU), config, evaluated, folder, seed=0, device=CPU, key="k"
+        ReplayData.of(random_transitions(), config, COMPOSUITE, CPU),
+        config,
+        evaluated,
+        folder,
+        seed=0,
+        device=CPU,
+        key="k",
     )
     return [scores, load_checkpoint(checkpoint_file(folder, "td3_bc", "best_eval"))["critic"], _figures(folder)]
 
@@ -140,7 +147,7 @@ def group(folder, config=POLICY):
 
 
 def open_multitask(folder, config=MULTITASK):
-    data = TaskData([_transitions(), _transitions(seed=1)], config, COMPOSUITE, CPU)
+    data = TaskData([random_transitions(), random_transitions(seed=1)], config, COMPOSUITE, CPU)
     return MultitaskRun(data, config, folder, seed=1, device=CPU, key="k", layout=COMPOSUITE)
 
 
@@ -361,7 +368,7 @@ def test_an_online_agent_whose_critic_diverged_is_not_written_down(name, tmp_pat
 
 
 def test_a_member_of_a_group_that_diverged_is_lost_alone_also_at_a_stop(tmp_path, monkeypatch):
-    data = ReplayData.of(_transitions(), POLICY, COMPOSUITE, CPU)
+    data = ReplayData.of(random_transitions(), POLICY, COMPOSUITE, CPU)
     runs = [PolicyRun(data, POLICY, tmp_path / str(i), seed=i, device=CPU) for i in range(2)]
     with torch.no_grad():
         runs[0].learner.modules["critic"].weights[0].fill_(torch.nan)

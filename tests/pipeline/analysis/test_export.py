@@ -22,7 +22,6 @@ from offline_compositional_rl_datasets.export import (
 )
 from offline_compositional_rl_datasets.hdf5 import Episode, read_expert, task_file, write_expert
 from offline_compositional_rl_datasets.samples import write_samples
-from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.plan import generation_stages
 from pipeline.loop.run import Run
@@ -33,6 +32,7 @@ from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError, StateError
 from scripts.export_data import main as export_data
 from scripts.load_example import main as load_example
+from tests.recordings import random_transitions
 
 TASK = CompoSuiteTask.parse("IIWA_Box_None_Push")
 CARD = Card("a title", TASK, "made for a test", "0.50", "CC0-1.0", {"seed": 7})
@@ -57,11 +57,6 @@ def source(tmp_path):
     path = task_file(tmp_path / "data", "expert", TASK)
     write_expert(path, [_episode(6, terminated=False, seed=0), _episode(4, terminated=True, seed=1)], TASK)
     return path
-
-
-def _transitions(count=20, seed=0):
-    random = np.random.default_rng(seed)
-    return Transitions.from_matrix(random.random((count, 164)).astype(np.float32), TASK, COMPOSUITE)
 
 
 def test_minaris_own_loader_reads_an_export_back(source, tmp_path):
@@ -103,13 +98,13 @@ def test_nothing_is_overwritten(source, tmp_path):
     write_minari(source, name, tmp_path / "out", CARD)
     with pytest.raises(StateError, match="there already"):
         write_minari(source, name, tmp_path / "out", CARD)
-    write_flat(_transitions(), tmp_path / "flat", CARD)
+    write_flat(random_transitions(), tmp_path / "flat", CARD)
     with pytest.raises(StateError, match="there already"):
-        write_flat(_transitions(), tmp_path / "flat", CARD)
+        write_flat(random_transitions(), tmp_path / "flat", CARD)
 
 
 def test_flat_transitions_are_plain_hdf5_with_the_usual_keys(tmp_path):
-    transitions = _transitions()
+    transitions = random_transitions()
     path = write_flat(transitions, tmp_path, CARD)
     with h5py.File(path) as file:
         assert set(file) == {"observations", "actions", "rewards", "next_observations", "terminals", "timeouts"}
@@ -139,7 +134,7 @@ def test_the_commands_export_a_run_and_expert_data_and_a_policy_learns_from_both
     run = run.at(run.state.begin(it))
     save_state(run.state_file, run.state)
     write_json(run.folder / "config.json", to_dict(run.config))
-    write_samples(generation_stages(run, it)[0].output, _transitions(600), COMPOSUITE, {"rows": 600})
+    write_samples(generation_stages(run, it)[0].output, random_transitions(600), COMPOSUITE, {"rows": 600})
     export_data(out, run=run.folder, licence="CC0-1.0")
     folder = out / "transitions" / target.name / "generated-v0"
     assert "0.70 (7 of 10 episodes) of TD3+BC policies" in (folder / "README.md").read_text()

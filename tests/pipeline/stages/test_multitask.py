@@ -17,28 +17,18 @@ from corl.multitask_run import MultitaskRun, checkpoint_name, load_policy, train
 from corl.td3_bc import TD3BCConfig, actor_loss, critic_loss, target_values
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.splits import Split, save_split
-from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.commands.baseline import baseline_command
 from pipeline.stages.score_table import SCORES_FILE, read_score_table
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError
 from runtime.metrics import read_metrics
 from tests.benchmark_axes import benchmark_axes
-from tests.recordings import write_random_recordings
+from tests.recordings import random_transitions, write_random_recordings
 
 CPU = torch.device("cpu")
 NAMES = ("IIWA_Box_None_Push", "IIWA_Plate_GoalWall_Shelf", "IIWA_Box_None_Trashcan")
 TASKS = [CompoSuiteTask.parse(name) for name in NAMES]
 NETWORKS = ("transformer", "compositional", "cp")
-
-
-def _transitions(task, rows=60, seed=0):
-    random = np.random.default_rng(seed)
-    states = random.normal(size=(rows, 77)).astype(np.float32)
-    flags = random.random(rows) < 0.1
-    return Transitions(
-        states, np.tanh(states[:, 50:58]), random.random(rows, np.float32), np.roll(states, 1, 0), flags, flags, task
-    )
 
 
 def _config(**options):
@@ -164,7 +154,7 @@ def test_the_transformer_starts_at_zero():
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_comes_to_act_as_the_data_do(algorithm):
     config = _config(algorithm=algorithm, max_timesteps=60, learners={"td3_bc": TD3BCConfig(alpha=0.1)})
-    data = TaskData([_transitions(task, seed=i) for i, task in enumerate(TASKS)], config, COMPOSUITE, CPU)
+    data = TaskData([random_transitions(60, task, seed=i) for i, task in enumerate(TASKS)], config, COMPOSUITE, CPU)
     learner = make_learner(config, COMPOSUITE, seed=0, device=CPU)
     batch = data.batch(torch.arange(40))
     error = lambda: F.mse_loss(learner.actor(batch.states), batch.actions).item()  # noqa: E731
@@ -182,7 +172,7 @@ def test_every_algorithm_comes_to_act_as_the_data_do(algorithm):
 def test_a_multitask_step_moves_the_weights_as_autograd_and_adam_do(network):
     config = _config(algorithm=f"{network}_td3_bc", learners={"td3_bc": TD3BCConfig(policy_freq=1)})
     learner, plain = (make_learner(config, COMPOSUITE, seed=0, device=CPU) for _ in range(2))
-    batch = TaskData([_transitions(task) for task in TASKS], config, COMPOSUITE, CPU).batch(torch.arange(30))
+    batch = TaskData([random_transitions(60, task) for task in TASKS], config, COMPOSUITE, CPU).batch(torch.arange(30))
     noise = torch.randn(30, 8)
     learner.update(batch, (noise,))
     nets = plain.modules
@@ -206,7 +196,7 @@ def test_a_first_step_in_bfloat16_has_the_losses_of_one_in_float32(algorithm):
     for precision in ("float32", "bfloat16"):
         config = _config(algorithm=algorithm, precision=precision)
         learner = make_learner(config, COMPOSUITE, seed=0, device=CPU)
-        data = TaskData([_transitions(task, seed=i) for i, task in enumerate(TASKS)], config, COMPOSUITE, CPU)
+        data = TaskData([random_transitions(60, task, seed=i) for i, task in enumerate(TASKS)], config, COMPOSUITE, CPU)
         losses[precision] = learner.update(data.batch(torch.arange(180)))
     for name, value in losses["float32"].items():
         torch.testing.assert_close(losses["bfloat16"][name], value, rtol=0.05, atol=0.02)
@@ -214,7 +204,7 @@ def test_a_first_step_in_bfloat16_has_the_losses_of_one_in_float32(algorithm):
 
 def test_batches_carry_the_ids_of_their_rows_and_normalised_states():
     config = _config(normalise=True, hide_velocities=True, canonical_quaternions=False)
-    parts = [_transitions(task, seed=i) for i, task in enumerate(TASKS)]
+    parts = [random_transitions(60, task, seed=i) for i, task in enumerate(TASKS)]
     data = TaskData(parts, config, COMPOSUITE, CPU)
     states, ids = COMPOSUITE.split_ids(data.batch(torch.tensor([0, 70, 130])).states.numpy())
     np.testing.assert_array_equal(ids, np.stack([task.one_hot for task in TASKS]))
@@ -244,7 +234,7 @@ def _pretend(policy_of, tasks):
 
 def _train(folder, evaluate=_pretend):
     config = _config(algorithm="compositional_td3_bc")
-    data = TaskData([_transitions(task, seed=i) for i, task in enumerate(TASKS)], config, COMPOSUITE, CPU)
+    data = TaskData([random_transitions(60, task, seed=i) for i, task in enumerate(TASKS)], config, COMPOSUITE, CPU)
     run = MultitaskRun(data, config, folder, seed=1, device=CPU, key="k", layout=COMPOSUITE)
     return train_multitask(run, evaluate, TASKS[2:], TASKS[:2], "test")
 
@@ -304,4 +294,4 @@ def test_the_baseline_from_the_command_line_writes_the_published_files_and_does_
 
 
 def test_normalisation_is_off_as_published_unless_asked_for():
-    assert (transform_of([_transitions(TASKS[0], seed=0)], MultitaskConfig(), COMPOSUITE).std == 1).all()
+    assert (transform_of([random_transitions(60, TASKS[0], seed=0)], MultitaskConfig(), COMPOSUITE).std == 1).all()
