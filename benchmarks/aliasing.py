@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.limits import machine
-from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim_times
+from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar
 from dsrl.noise_aliasing import Distillation, NoiseAliasingSAC
 from dsrl.noise_sac import NoiseSAC, UpdateRule
+from dsrl.schedule import ddim_times
 from runtime.cli import parse_flags
 from runtime.main import run_main
 

@@ -119,7 +119,8 @@ def sampling(width: int, batch: int, seconds: float) -> dict[str, float]:
     """Milliseconds per call for a chunk of 4 actions, 10 DDIM steps: the fast sampler and the plain one."""
     import torch
 
-    from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim, ddim_times
+    from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim
+    from dsrl.schedule import ddim_times
 
     network = NoisePredictor(28, 19, (width,) * 3).requires_grad_(False)
     alpha_bar, times = cosine_alpha_bar(100), ddim_times(100, 10, "leading")

@@ -231,17 +231,38 @@ def _check(file: Path, name: str, address: str) -> None:
         raise DataError(f"{address}: demonstrations of the task {task.name!r}, not of {name!r}")
 
 
+@dataclass(frozen=True)
+class DemoFlags:
+    """What is recorded."""
+
+    num_demos: int = 200
+    """solved episodes to record of each task"""
+    noise: float | None = None
+    """standard deviation of the noise on executed actions; default by task"""
+    horizon: int | None = None
+    """control steps within which an episode must be solved [400; 1000 of a task of gymnasium]"""
+    seed: int = 0
+    """of starts and noise"""
+    robosuite: str = "1.4"
+    """1.4 or 1.5, whose environment is recorded; 1.5 writes low_dim_scripted_v15.hdf5"""
+    expert: Path | None = None
+    """of gymnasium's tasks: sac_policy_model.pt of scripts.train_sac_gymnasium, which acts"""
+    success_return: float | None = None
+    """of gymnasium's tasks: return of a solved episode; default: gymnasium's own threshold"""
+
+    def config(self, task: Task) -> DemoConfig:
+        """Raises `ConfigError` for values that cannot be."""
+        learned = isinstance(task, GymnasiumTask)
+        noise = (0.0 if learned else NOISE[task.name]) if self.noise is None else self.noise
+        horizon = (1000 if learned else 400) if self.horizon is None else self.horizon
+        return DemoConfig(self.num_demos, noise, horizon, self.seed, str(self.expert) if learned else "")
+
+
 def main(
+    demos: DemoFlags,
     tasks: tuple[str, ...] = ("lift",),
-    num_demos: int = 200,
-    noise: float | None = None,
-    horizon: int | None = None,
-    seed: int = 0,
     workers: int = 0,
     datasets: Path = Path("datasets"),
-    robosuite: str = "1.4",
-    expert: Path | None = None,
-    success_return: float | None = None,
     download: bool = False,
     url: str = PUBLISHED,
 ) -> None:
@@ -249,15 +270,8 @@ def main(
 
     Args:
         tasks: lift, can, square, or a MuJoCo task of gymnasium such as Hopper-v5 (with --expert)
-        num_demos: solved episodes to record of each
-        noise: standard deviation of the noise on executed actions; default by task
-        horizon: control steps within which an episode must be solved [400; 1000 of a task of gymnasium]
-        seed: of starts and noise
         workers: processes (0: one per core)
         datasets: root of the data sets
-        robosuite: 1.4 or 1.5, whose environment is recorded; 1.5 writes low_dim_scripted_v15.hdf5
-        expert: of gymnasium's tasks: sac_policy_model.pt of scripts.train_sac_gymnasium, which acts
-        success_return: of gymnasium's tasks: return of a solved episode; default: gymnasium's own threshold
         download: fetch the published human demonstrations instead
         url: where from, with {task} in place of the task's name; a low_dim_v141.hdf5 keeps its name
     """
@@ -267,13 +281,15 @@ def main(
     configure_logging()
     if workers < 0:
         raise ConfigError(f"--workers {workers}: expected 0 or more")
-    if robosuite not in _SCRIPTED:
-        raise ConfigError(f"--robosuite {robosuite}: expected {' or '.join(_SCRIPTED)}")
+    if demos.robosuite not in _SCRIPTED:
+        raise ConfigError(f"--robosuite {demos.robosuite}: expected {' or '.join(_SCRIPTED)}")
     distinct("--tasks", tasks)
     for name in tasks:  # raises for an unknown name before anything is recorded
         learned = isinstance(standard_task(name), GymnasiumTask)
-        if learned and (expert is None or not Path(expert).is_file()):
-            raise ConfigError(f"--expert {expert}: expected the sac_policy_model.pt of a policy that acts in {name}")
+        if learned and (demos.expert is None or not demos.expert.is_file()):
+            raise ConfigError(
+                f"--expert {demos.expert}: expected the sac_policy_model.pt of a policy that acts in {name}"
+            )
         if learned and download:
             raise ConfigError(f"--download: no published demonstrations of {name}, expected --expert")
         if not learned and not download and name not in EXPERTS:
@@ -287,31 +303,24 @@ def main(
                 f"{name} is built as of robosuite {' or '.join(TASK_SERIES[name])} alone"
             )
     for name in tasks:
-        if isinstance(standard_task(name), GymnasiumTask):
-            _collect_of_gymnasium(
-                GymnasiumTask.standard(name, success_return),
-                DemoConfig(num_demos, 0.0 if noise is None else noise, horizon or 1000, seed, str(expert)),
-                datasets / name / "scripted" / _SCRIPTED["1.4"],
-                workers,
-            )
-            continue
         if download:
             old = url.rpartition("/")[2] == DATA_FILES[0]
             path = datasets / name / "ph" / DATA_FILES[0 if old else 1]
             fetch(name, path, url)
             print(f"{name}: published demonstrations, {path}")
             continue
-        config = DemoConfig(num_demos, NOISE[name] if noise is None else noise, horizon or 400, seed)
-        path = datasets / name / "scripted" / _SCRIPTED[robosuite]
-        rate = collect(RobomimicTask.standard(name, robosuite), config, path, workers=workers or cpu_count())
-        print(f"{name}: {num_demos} demonstrations, {rate:.1%} of the episodes solved, {path}")
-
-
-def _collect_of_gymnasium(task: GymnasiumTask, config: DemoConfig, path: Path, workers: int) -> None:
-    from runtime.cpus import cpu_count
-
-    rate = collect(task, config, path, workers=workers or cpu_count())
-    print(f"{task}: {config.num_demos} demonstrations, {rate:.1%} reach {task.success_return:g}, {path}")
+        if isinstance(standard_task(name), GymnasiumTask):
+            task: Task = GymnasiumTask.standard(name, demos.success_return)
+            path = datasets / name / "scripted" / _SCRIPTED["1.4"]
+        else:
+            task = RobomimicTask.standard(name, demos.robosuite)
+            path = datasets / name / "scripted" / _SCRIPTED[demos.robosuite]
+        rate = collect(task, demos.config(task), path, workers=workers or cpu_count())
+        if isinstance(task, GymnasiumTask):
+            solved = f"{rate:.1%} reach {task.success_return:g}"
+        else:
+            solved = f"{rate:.1%} of the episodes solved"
+        print(f"{name}: {demos.num_demos} demonstrations, {solved}, {path}")
 
 
 if __name__ == "__main__":

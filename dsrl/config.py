@@ -6,62 +6,83 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from dsrl.critics import BACKUPS
 from dsrl.demos import DATA_FILES
-from dsrl.denoising import SPACINGS, ddim_times
-from dsrl.normalizer import RELATIVE_QUATERNION
+from dsrl.schedule import SPACINGS, ddim_times
 from dsrl.tasks import standard_task
 from envs.robomimic.arguments import TASK_SERIES
 from runtime.checks import expect_range
 from runtime.config import from_mapping, load_yaml
 from runtime.errors import ConfigError, DataError
+from runtime.flags import alias
 from runtime.program import PROJECT_ROOT
 
 T = TypeVar("T")
 WARM_NOISE = ("clipped", "truncated")
+BACKUPS = ("min", "mean", "subset")
+RELATIVE_QUATERNION = ("raw", "six", "drop")
 _FOLDER = PROJECT_ROOT / "config" / "dsrl"
 
 
 @dataclass(frozen=True)
 class DiffusionBCConfig:
-    """Behaviour cloning of one task. Defaults are the project's README and DPPO's MLP recipe (2024).
-
-    `filter_key` names a mask of the data file (empty: all demonstrations), `num_demos` takes the first so many of them
-    (0: all). `pred_horizon` actions are predicted and executed open loop. Evaluation takes `ddim_steps` and `spacing`
-    unless told otherwise. `relative_quaternion`: see `dsrl.normalizer`. `env_check` off lets files of an environment
-    that is not built here be trained on; the usual one of robosuite 1.4 then stands for it. Where to
-    continue is written every `checkpoint_seconds`.
-    """
+    """Cloning of one task by a diffusion policy. Defaults are the project's README and DPPO's MLP recipe (2024)."""
 
     task: str = "lift"
+    """lift, can, square, tool_hang, transport, or a MuJoCo task of gymnasium such as Hopper-v5"""
     data_path: str = ""
+    """HDF5 file of demonstrations; default: what is found under datasets/"""
     save_dir: str = ""
+    """folder of the checkpoints; default checkpoints/bc/{task}"""
     filter_key: str = ""
+    """mask of the demonstrations to learn from, such as train; empty: all"""
     num_demos: int = 0
+    """take the first so many of them (0: all)"""
     pred_horizon: int = 4
+    """actions per chunk, which are predicted and executed open loop"""
     pad: bool = True
+    """repeat a demonstration's last action, so that chunks begin up to its end"""
     relative_quaternion: str = "raw"
+    """raw, six or drop: what is seen of an object's rotation relative to the hand"""
     env_check: bool = True
+    """refuse files of an environment that is not built here; else robosuite 1.4's usual one stands for it"""
     diffusion_steps: int = 100
+    """times of the noise schedule"""
     ddim_steps: int = 10
+    """sampling steps that evaluation takes by default"""
     spacing: str = "leading"
+    """leading or trailing sampling times"""
     hidden_dims: tuple[int, ...] = (1024, 1024, 1024)
+    """widths of the network's layers"""
     time_dim: int = 16
+    """size of the time's embedding"""
     epochs: int = 3000
+    """passes over the data"""
     batch_size: int = 256
+    """samples per gradient step"""
     learning_rate: float = 1e-4
+    """at its highest"""
     final_learning_rate: float = 1e-5
+    """after the last epoch, by a cosine"""
     warmup_epochs: float = 100
+    """until the learning rate is at its highest"""
     weight_decay: float = 1e-6
+    """of AdamW"""
     ema_decay: float = 0.995
+    """of the averaged weights"""
     ema_every: int = 10
+    """gradient steps between two updates of the averaged weights"""
     save_every: int = 500
+    """epochs between checkpoints"""
     seed: int = 0
+    """of weights, order and noise"""
     device: str = "auto"
+    """auto, cpu or cuda[:N]"""
     precision: str = "auto"
+    """auto, float32 or bfloat16"""
     checkpoint_seconds: float = 60.0
+    """between two writings of where to continue"""
 
     def __post_init__(self) -> None:
         standard_task(self.task)
@@ -107,77 +128,107 @@ def _where_from(task: str) -> str:
 class DSRLConfig:
     """Steering of one task's cloned policy. Steps are control steps of all environments together (20 per second).
 
-    The replay buffer starts with `initial_steps` of the cloned policy, w ~ N(0, I) clipped to +-`action_magnitude`;
-    `train_steps` of SAC follow, with `utd` gradient steps after each decision of all `num_envs` environments. A success
-    ends the episode, or with `until_success` off must be kept up to the horizon. Every `eval_every` steps
-    `eval_episodes` fixed episodes are run; the best actor is tried at the end on `fresh_episodes` others, as is the
-    cloned policy. `algorithm` is `sac` or `na`, where `distill_steps` counts. A cloned policy below `least_base_rate`
-    in its first rollouts is not worth steering: training stops. Defaults are the public DSRL code's where the README
-    names nothing else.
-
-    A control step gives the environment's reward less `reward_offset`: with 1, one that leaves a task of Robomimic
-    unsolved costs 1. With `discount` and `reward_scale` that bounds the values. `policy_delay`, `n_step`, `backup`,
-    `backup_critics`, `backup_entropy`, `offline_share`: see `UpdateRule`; where a success is dozens of decisions away,
-    news of it would take too many gradient steps one decision at a time. `distill_steps`, `distill_pairs`,
-    `refresh_share`: see `Distillation`, of `na`.
-
-    The `critics` have a LayerNorm behind each hidden layer with `critic_layer_norm`. `warm_noise`: noise beyond the
-    bounds is `clipped` to them in the warm start, or drawn anew (`truncated`). `critic_warmup` gradient steps of the
-    critics alone follow the warm start. `ent_coef` is a number, or `auto_NUMBER`, from which it is learned towards
-    `target_entropy`. `offline_data`: demonstrations (`na`), or a replay buffer that another run kept.
-
-    `eval_envs` environments run the evaluations (0: as many as episodes, 20 at most), in `eval_workers` processes.
-    Every `checkpoint_every` control steps of training (0: never) the present actor is kept as
-    `checkpoints/sac_<steps>.zip`, with `keep_buffer` the replay buffer too.
+    The best actor on the fixed episodes is tried at the end on the fresh ones, as is the cloned policy. Defaults are
+    the public DSRL code's where the README names nothing else. `discount` with `reward_scale` and `reward_offset`
+    bounds the values. `policy_delay`, `n_step`, `backup`, `backup_critics`, `backup_entropy`, `offline_share`: see
+    `UpdateRule`; where a success is dozens of decisions away, news of it would take too many gradient steps one
+    decision at a time. `distill_steps`, `distill_pairs`, `refresh_share`: see `Distillation`.
     """
 
     task: str = "lift"
+    """that of the cloned policy"""
     algorithm: str = "sac"
+    """sac, or na (noise aliasing: fewer steps, more computing)"""
     save_dir: str = ""
+    """folder; default checkpoints/dsrl/{task}"""
     action_magnitude: float = 1.0
+    """bound of every number of the noise"""
     ddim_steps: int = 10
+    """sampling steps"""
     spacing: str = ""
+    """leading or trailing sampling times; default: the checkpoint's"""
     initial_steps: int = 320_000
-    train_steps: int = 100_000
+    """of the cloned policy, w ~ N(0, I) within the bounds, to fill the replay buffer"""
+    max_timesteps: Annotated[int, alias("train_steps")] = 100_000
+    """of training, after the initial ones"""
     utd: int = 20
+    """gradient steps after each decision of all environments"""
     num_envs: int = 4
+    """environments side by side"""
     workers: bool = False
+    """a process for each environment"""
     horizon: int = 400
+    """control steps per episode"""
     until_success: bool = True
+    """a success ends the episode; else it must be kept up to the horizon"""
     hidden_dims: tuple[int, ...] = (256, 256, 256)
+    """widths of actor and critics"""
     learning_rate: float = 3e-4
+    """of actor, critics and entropy's weight"""
     batch_size: int = 256
+    """decisions per gradient step"""
     discount: float = 0.99
+    """per decision"""
     tau: float = 0.005
+    """step of the target critics"""
     ent_coef: str = "auto_1.0"
+    """the entropy's weight: a number, or auto_NUMBER, from which it is learned"""
     target_entropy: float = 0.0
+    """towards which"""
     policy_delay: int = 1
+    """gradient steps of the critics to one of actor and entropy's weight"""
     reward_scale: float = 1.0
+    """of rewards, offset included"""
     reward_offset: float = 1.0
+    """taken off for each control step: with 1, one that leaves a task of Robomimic unsolved costs 1"""
     n_step: int = 1
+    """decisions whose rewards stand in a target"""
     critics: int = 2
+    """how many"""
     critic_layer_norm: bool = True
+    """a LayerNorm behind each of the critics' hidden layers"""
     backup: str = "min"
+    """what a target takes of the critics' values: min, mean, or the minimum of a random subset"""
     backup_critics: int = 2
+    """size of that subset"""
     backup_entropy: bool = True
+    """the target counts the entropy"""
     warm_noise: str = "clipped"
+    """clipped or truncated (drawn anew): noise beyond the bounds in the warm start"""
     critic_warmup: int = 0
+    """gradient steps of the critics alone after the warm start"""
     offline_data: str = ""
+    """demonstrations (.hdf5, for na) or a kept replay buffer (.npz) to learn from too"""
     offline_share: float = 0.0
+    """share of each batch that is offline data; 0: as its number says"""
     distill_steps: int = 10
+    """of na: gradient steps of the noise critic per update"""
     distill_pairs: int = 0
+    """of na: noises denoised once per stored decision for these; 0: new ones in each step"""
     refresh_share: float = 1.0
+    """of na: share of a batch whose next chunk is denoised anew; the others' is the last one"""
     checkpoint_seconds: float = 60.0
+    """between two writings of where to continue"""
     checkpoint_every: int = 0
+    """keep the actor as checkpoints/sac_<steps>.zip every so many steps of training; 0: never"""
     keep_buffer: bool = False
-    eval_every: int = 20_000
+    """keep the replay buffer beside it"""
+    eval_freq: Annotated[int, alias("eval_every")] = 20_000
+    """steps between evaluations"""
     eval_envs: int = 0
+    """environments side by side that run the evaluations; 0: one per episode, 20 at most"""
     eval_workers: int = 0
-    eval_episodes: int = 20
+    """processes that step these; 0: this one"""
+    n_episodes: Annotated[int, alias("eval_episodes")] = 20
+    """fixed episodes of each evaluation"""
     fresh_episodes: int = 100
+    """other episodes for the final figures"""
     least_base_rate: float = 0.02
+    """a cloned policy that solves less in its first rollouts is not worth steering: training stops"""
     seed: int = 0
+    """of networks, starts and noise"""
     device: str = "auto"
+    """auto, cpu or cuda[:N]"""
 
     def __post_init__(self) -> None:
         standard_task(self.task)
@@ -190,8 +241,8 @@ class DSRLConfig:
                 f"backup {self.backup!r}, warm_noise {self.warm_noise!r}: "
                 f"expected one of {', '.join(BACKUPS)}, and of {', '.join(WARM_NOISE)}"
             )
-        counts = ("train_steps", "utd", "num_envs", "horizon", "batch_size", "eval_every", "critics", "backup_critics")
-        counts += ("eval_episodes", "fresh_episodes", "distill_steps", "policy_delay", "n_step", "ddim_steps")
+        counts = ("max_timesteps", "utd", "num_envs", "horizon", "batch_size", "eval_freq", "critics", "backup_critics")
+        counts += ("n_episodes", "fresh_episodes", "distill_steps", "policy_delay", "n_step", "ddim_steps")
         expect_range(self, *counts, "hidden_dims", least=1)
         expect_range(self, "action_magnitude", "reward_scale", "learning_rate", above=True)
         expect_range(self, "discount", "tau", most=1, above=True)
@@ -226,13 +277,9 @@ def _is_entropy_weight(text: str) -> bool:
 
 
 def load_task_config(cls: type[T], stage: str, task: str, file: Path | None, overrides: Mapping[str, Any]) -> T:
-    """Settings of `stage` (`bc`, `dsrl`) from `file` or `config/dsrl/{stage}_{task}.yaml`, with flags over it.
-
-    A flag that is None was not given.
-    """
-    given = {name: value for name, value in overrides.items() if value is not None}
+    """Settings of `stage` (`bc`, `dsrl`) from `file` or `config/dsrl/{stage}_{task}.yaml`, with flags over it."""
     standard_task(task)
     usual = _FOLDER / f"{stage}_{task.lower()}.yaml"
     if file is None and not usual.exists():
-        return from_mapping(cls, {"task": task, **given}, source="flags")
-    return load_yaml(cls, file or usual, {"task": task, **given})
+        return from_mapping(cls, {**overrides, "task": task}, source="flags")
+    return load_yaml(cls, file or usual, {**overrides, "task": task})

@@ -12,7 +12,6 @@ from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BACKUPS = ("min", "mean", "subset")
 """What of the critics' values a target takes."""
 
 Values = Callable[[Tensor, Tensor], Tensor]

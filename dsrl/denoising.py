@@ -10,10 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from runtime.errors import ConfigError
-
-SPACINGS = ("leading", "trailing")
-
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 """epsilon(x (B, A), t (B,), observation (B, D)) -> (B, A)."""
 
@@ -24,18 +20,6 @@ def cosine_alpha_bar(steps: int) -> Tensor:
     f = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
     beta = (1 - f[1:] / f[:-1]).clamp(max=0.999)
     return torch.cumprod(1 - beta, dim=0)
-
-
-def ddim_times(train_steps: int, steps: int, spacing: str) -> list[int]:
-    """The times at which the network is asked, from the noisiest: `leading` ends at 0, `trailing` starts at T - 1."""
-    if not 1 <= steps <= train_steps:
-        raise ConfigError(f"ddim_steps {steps}: expected 1 to diffusion_steps, {train_steps}")
-    if spacing not in SPACINGS:
-        raise ConfigError(f"spacing {spacing!r}: expected {' or '.join(SPACINGS)}")
-    stride = train_steps // steps
-    if spacing == "leading":
-        return [i * stride for i in reversed(range(steps))]
-    return [train_steps - 1 - i * stride for i in range(steps)]
 
 
 class NoisePredictor(nn.Module):

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim, ddim_times
+from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim
 from dsrl.normalizer import BOUND, MinMax, feature_columns, features
+from dsrl.schedule import ddim_times
 from dsrl.tasks import Task, task_of
 from runtime.atomic import checksum
 from runtime.checkpoint import build_within, entry, load_checkpoint, load_weights, vector

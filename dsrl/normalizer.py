@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dsrl.config import RELATIVE_QUATERNION
 from dsrl.tasks import Task
 from envs.robomimic.task import RobomimicTask
 from runtime.errors import ConfigError
@@ -17,8 +18,6 @@ CONSTANT = 1e-4
 
 BOUND = 5.0
 """Normalised observations are clamped to +-BOUND: what is far outside the data is far outside, and no further."""
-
-RELATIVE_QUATERNION = ("raw", "six", "drop")
 
 
 @dataclass(frozen=True)

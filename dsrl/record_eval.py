@@ -12,18 +12,16 @@ from pathlib import Path
 if not __package__:  # run as a plain script from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from dsrl.flags import EpisodeFlags, PolicyFlags
 from runtime.cli import parse_flags
 from runtime.main import run_main
 
+_FEW = EpisodeFlags(n_episodes=3)
+
 
 def main(
-    checkpoint: Path,
-    sac: Path | None = None,
-    deterministic: bool = False,
-    n_episodes: int = 3,
-    ddim_steps: int | None = None,
-    horizon: int | None = None,
-    seed: int = 0,
+    acting: PolicyFlags,
+    episodes: EpisodeFlags = _FEW,
     camera: str = "agentview",
     width: int = 320,
     height: int = 240,
@@ -31,14 +29,9 @@ def main(
 ) -> None:
     """Write <videos>/<task>_ep01.mp4 and so on; each ends ten control steps after the success.
 
+    The episodes are those of dsrl.evaluate.
+
     Args:
-        checkpoint: state_{epoch}.pt of the cloned policy
-        sac: sac_best.zip that chooses the noise; default: noise from N(0, I)
-        deterministic: take the mean of the SAC policy
-        n_episodes: episodes, with the seeds of dsrl.evaluate
-        ddim_steps: sampling steps; default: the checkpoint's
-        horizon: control steps per episode; default: the task's
-        seed: of start states and noise
         camera: agentview, frontview, birdview, sideview or robot0_eye_in_hand
         width: of the picture
         height: of the picture
@@ -48,26 +41,18 @@ def main(
     import numpy as np
 
     import envs
-    from dsrl.diffusion_policy import DiffusionPolicy
     from dsrl.rollout import Prior, episode_seeds
     from runtime.atomic import atomic_path
-    from runtime.checks import expect_sizes
-    from runtime.errors import ConfigError
     from runtime.logs import configure_logging
 
-    expect_sizes(n_episodes=n_episodes, **({} if horizon is None else {"horizon": horizon}))
-    if deterministic and not sac:
-        raise ConfigError("--deterministic: expected --sac too, whose mean it takes")
+    episodes.check()
+    acting.check()
     configure_logging()
-    policy = DiffusionPolicy.load(checkpoint, ddim_steps=ddim_steps)
-    horizon = policy.task.horizon if horizon is None else horizon
-    choose = Prior(policy.noise_dim)
-    if sac:
-        from dsrl.noise_env import load_actor
-
-        choose = load_actor(sac, policy, deterministic=deterministic)
+    policy, chosen = acting.load()
+    choose = chosen or Prior(policy.noise_dim)
+    horizon = policy.task.horizon if episodes.horizon is None else episodes.horizon
     env = envs.make(policy.task, horizon=horizon, keys=policy.keys, camera=camera, width=width, height=height)
-    for number, episode in enumerate(episode_seeds(seed, n_episodes), start=1):
+    for number, episode in enumerate(episode_seeds(episodes.seed, episodes.n_episodes), start=1):
         observation, _ = env.reset(seed=episode)
         frames, solved, left = [env.render()], False, 10
         decision, ended = 0, False

@@ -45,7 +45,7 @@ def make_sac(
     policy: SteerablePolicy, env: NoiseVecEnv, config: DSRLConfig, offline: OfflineDecisions | None = None
 ) -> NoiseSAC:
     """DSRL-SAC or DSRL-NA with room in its buffer for the warm start and the training."""
-    decisions = int(_PARTS * (config.initial_steps + config.train_steps) / policy.chunk) + 10 * config.num_envs
+    decisions = int(_PARTS * (config.initial_steps + config.max_timesteps) / policy.chunk) + 10 * config.num_envs
     network = {
         "net_arch": list(config.hidden_dims),
         "activation_fn": torch.nn.Tanh,
@@ -99,7 +99,7 @@ class Steering(ResumableRun):
         offline = read_offline(Path(config.offline_data), policy, config) if config.offline_data else None
         self.model = make_sac(policy, self.env, config, offline)
         self.prior = rng("prior", config.seed)
-        self.fixed_episodes = episode_seeds(config.seed, config.eval_episodes)
+        self.fixed_episodes = episode_seeds(config.seed, config.n_episodes)
         self.count: dict[str, Any] = {
             "base_solved": -1,  # of the fixed episodes, by the cloned policy
             "warm_solved": 0,
@@ -185,10 +185,10 @@ class Steering(ResumableRun):
             for choice in (True, False)
         )
         better = max(mean, sampled, key=self._merit)
-        last = self.steps >= self.config.train_steps
+        last = self.steps >= self.config.max_timesteps
         self.count["evaluated_at"] = self.steps
         self.count["next_evaluation"] = (
-            float("inf") if last else min(self.steps + self.config.eval_every, self.config.train_steps)
+            float("inf") if last else min(self.steps + self.config.eval_freq, self.config.max_timesteps)
         )
         return {
             "rate": better.rate,
@@ -261,7 +261,7 @@ def steer(policy: SteerablePolicy, config: DSRLConfig) -> Mapping[str, Any]:
         log.info("%s: finished before", folder.path)
         return result
     run = Steering(policy, config, folder.key)
-    batch = config.eval_envs or min(20, max(config.eval_episodes, config.fresh_episodes))
+    batch = config.eval_envs or min(20, max(config.n_episodes, config.fresh_episodes))
     judged = {"horizon": config.horizon, "workers": config.eval_workers}
     try:
         with open_environments(policy, batch, **judged) as environments, run:
@@ -316,9 +316,9 @@ def _expect_enough_to_learn_from(run: Steering) -> None:
     base = run.count["base_solved"]
     log.info(
         "cloned policy: %d of %d fixed episodes, %d of %d in the warm start",
-        *(base, config.eval_episodes, solved, episodes),
+        *(base, config.n_episodes, solved, episodes),
     )
-    if solved + base < config.least_base_rate * (episodes + config.eval_episodes):
+    if solved + base < config.least_base_rate * (episodes + config.n_episodes):
         raise DataError(
             f"{run.policy.source}: solves {solved} of {episodes} episodes in the warm start; below "
             f"least_base_rate {config.least_base_rate} there is too little to learn from"
@@ -327,14 +327,14 @@ def _expect_enough_to_learn_from(run: Steering) -> None:
 
 def _train(run: Steering, environments: EnvPool) -> None:
     config = run.config
-    with progress(config.train_steps, f"steering {run.policy.task}", done=run.steps) as bar:
+    with progress(config.max_timesteps, f"steering {run.policy.task}", done=run.steps) as bar:
         while True:
             if run.steps >= run.count["next_evaluation"]:
                 row = run.evaluate(environments)
                 run.write_metrics(step=row["env_steps"], **row)
-                _report(row, config.eval_episodes)
+                _report(row, config.n_episodes)
                 _keep_if_best(run, row)
-            if run.steps >= config.train_steps:
+            if run.steps >= config.max_timesteps:
                 return
             bar.update(run.advance())
             run.keep_checkpoint_if_due()

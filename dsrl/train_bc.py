@@ -14,65 +14,22 @@ from typing import Literal
 if not __package__:  # run as a plain script from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from dsrl.flags import CloningFlags
 from runtime.cli import parse_flags
 from runtime.main import run_main
 
 
 def main(
-    task: str = "lift",
-    data_path: str | None = None,
-    save_dir: str | None = None,
-    config: Path | None = None,
-    filter_key: str | None = None,
-    num_demos: int | None = None,
-    pred_horizon: int | None = None,
-    relative_quaternion: str | None = None,
-    env_check: bool | None = None,
-    diffusion_steps: int | None = None,
-    ddim_steps: int | None = None,
-    spacing: str | None = None,
-    hidden_dims: tuple[int, ...] | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    save_every: int | None = None,
-    seed: int | None = None,
-    device: str | None = None,
-    precision: str | None = None,
-    wandb_project: str | None = None,
-    wandb: Literal["offline", "online"] | None = None,
+    cloning: CloningFlags, wandb_project: str | None = None, wandb: Literal["offline", "online"] | None = None
 ) -> None:
     """Train on a Robomimic file; writes state_{epoch}.pt. The same command again continues.
 
-    What is not given comes from config/dsrl/bc_{task}.yaml.
+    A flag overrides the file of settings.
 
     Args:
-        task: lift, can, square, tool_hang, transport, or a MuJoCo task of gymnasium such as Hopper-v5
-        data_path: HDF5 file; default: what is found under datasets/
-        save_dir: folder of the checkpoints; default checkpoints/bc/{task}
-        config: another YAML file of settings
-        filter_key: mask of the demonstrations to learn from, such as train
-        num_demos: take the first so many (0: all)
-        pred_horizon: actions per chunk
-        relative_quaternion: raw, six or drop
-        env_check: refuse files of an environment that is not built here; else robosuite 1.4's usual one stands for it
-        diffusion_steps: times of the noise schedule
-        ddim_steps: sampling steps that evaluation takes by default
-        spacing: leading or trailing sampling times
-        hidden_dims: widths of the network's layers
-        epochs: passes over the data
-        batch_size: samples per gradient step
-        learning_rate: at its highest
-        save_every: epochs between checkpoints
-        seed: of weights, order and noise
-        device: auto, cpu or cuda[:N]
-        precision: auto, float32 or bfloat16
         wandb_project: send metrics to this W&B project as well
         wandb: offline (uploaded later by wandb sync) or online [offline]
     """
-    flags = {
-        name: value for name, value in locals().items() if name not in ("config", "task", "wandb_project", "wandb")
-    }
     from dsrl.behavior_cloning import train
     from dsrl.config import DiffusionBCConfig, load_task_config
     from dsrl.demos import read_demonstrations
@@ -84,9 +41,12 @@ def main(
     from runtime.logs import configure_logging
     from runtime.wandb_sink import use_wandb
 
+    task = cloning.task
+    settings = load_task_config(DiffusionBCConfig, "bc", task, cloning.config, cloning.overrides())
+    if cloning.prints(settings):
+        return
     configure_logging()
     use_wandb(wandb_project, wandb)
-    settings = load_task_config(DiffusionBCConfig, "bc", task, config, flags)
     data = read_demonstrations(settings.data_file, filter_key=settings.filter_key, num_demos=settings.num_demos)
     try:
         recorded = recorded_task(data, str(settings.data_file))

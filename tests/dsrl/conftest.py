@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dsrl.demos import read_demonstrations
 from dsrl.diffusion_policy import DiffusionPolicy
 from dsrl.noise_env import NoiseVecEnv, open_noise_environments
 from envs.robomimic.task import RobomimicTask
+from runtime.cli import parse_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -50,11 +52,22 @@ def open_noise(policy: DiffusionPolicy, **options: Any) -> NoiseVecEnv:
     return open_noise_environments(policy, 2, **{**settings, **options})
 
 
+def call(main: Callable[..., Any], **flags: Any) -> Any:
+    """Run a command in this process with flags as on its command line."""
+    words: list[str] = []
+    for name, value in flags.items():
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no_{name}")
+        else:
+            words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return parse_flags(main, words)
+
+
 def tiny_steering(folder: Path, **options: Any) -> DSRLConfig:
-    sizes = {"initial_steps": 60, "train_steps": 40, "utd": 2, "num_envs": 2, "horizon": 12, "hidden_dims": (16, 16)}
+    sizes = {"initial_steps": 60, "max_timesteps": 40, "utd": 2, "num_envs": 2, "horizon": 12, "hidden_dims": (16, 16)}
     trials = {
-        "eval_every": 20,
-        "eval_episodes": 2,
+        "eval_freq": 20,
+        "n_episodes": 2,
         "fresh_episodes": 2,
         "batch_size": 16,
         "least_base_rate": 0.0,

@@ -8,7 +8,7 @@ from dsrl.curves import draw_runs
 from runtime.atomic import read_json
 from runtime.errors import ConfigError, DataError
 from runtime.metrics import MetricsWriter
-from tests.dsrl.conftest import ROOT, run_command
+from tests.dsrl.conftest import ROOT, call, run_command
 
 
 def test_flags_go_over_the_task_s_file_over_defaults(tmp_path):
@@ -71,7 +71,7 @@ def test_flags_of_the_commands_that_cannot_be_are_refused(cloned, tmp_path):
         (curves.main, {"runs": (tmp_path,), "output": tmp_path / "x.xyz"}, "x.xyz: expected a picture's name"),
     ):
         with pytest.raises(ConfigError, match=message):
-            main(**options)
+            call(main, **options)
     assert not any(tmp_path.iterdir())
 
 
@@ -87,7 +87,7 @@ def test_the_commands_run_one_after_the_other(demos, tmp_path):
     assert "of 2 solved" in done.stdout
     assert (tmp_path / "evaluation" / "state_2" / "episodes.csv").read_text().count("\n") == 3
     # Another checkpoint's figures stand beside them.
-    evaluate.main(tmp_path / "state_2.pt", use_ema=False, n_episodes=1, horizon=4, ddim_steps=2)
+    call(evaluate.main, checkpoint=tmp_path / "state_2.pt", use_ema=False, n_episodes=1, horizon=4, ddim_steps=2)
     for name, weights in (("state_2", "ema"), ("state_2_last_weights", "last")):
         assert read_json(tmp_path / "evaluation" / name / "summary.json")["weights"] == weights
     wrong = run_command("-m", "dsrl.evaluate", "--checkpoint", checkpoint, "--task", "square")

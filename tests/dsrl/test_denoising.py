@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim, ddim_times, loss
+from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar, ddim, loss
+from dsrl.schedule import ddim_times
 from runtime.errors import ConfigError
 
 

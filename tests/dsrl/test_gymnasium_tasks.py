@@ -17,6 +17,7 @@ from pipeline.commands.gymnasium_sac import train_sac_gymnasium
 from runtime.atomic import read_json
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError, TaskError
+from tests.dsrl.conftest import call
 
 HOPPER = GymnasiumTask.standard("Hopper-v5", 20.0)
 
@@ -119,8 +120,8 @@ def test_hopper_goes_the_way_of_robomimic_s_tasks_by_the_same_commands(expert, t
     monkeypatch.chdir(tmp_path)
     record = {"tasks": ("Hopper-v5",), "num_demos": 3, "noise": 0.1, "horizon": 60, "workers": 1}
     with pytest.raises(ConfigError, match="--expert None: expected"):
-        collect_demos.main(**record)
-    collect_demos.main(**record, expert=expert, success_return=5.0)
+        call(collect_demos.main, **record)
+    call(collect_demos.main, **record, expert=expert, success_return=5.0)
     path = tmp_path / "datasets" / "Hopper-v5" / "scripted" / "low_dim_scripted.hdf5"
     assert "can be cloned: Hopper-v5, of gymnasium" in describe(path)
     with h5py.File(path) as file:
@@ -128,23 +129,40 @@ def test_hopper_goes_the_way_of_robomimic_s_tasks_by_the_same_commands(expert, t
         assert demo["obs/flat"].shape == (len(demo["actions"]), 11)
         assert not np.array_equal(demo["actions"], demo["executed_actions"])
         assert demo["rewards"][:].sum() >= 5
-    train_bc.main(task="Hopper-v5", epochs=2, hidden_dims=(16, 16), device="cpu", save_dir="bc")
-    sizes = {"initial_steps": 40, "train_steps": 40, "utd": 1, "horizon": 20, "ddim_steps": 2, "eval_every": 40}
-    trials = {"eval_episodes": 2, "fresh_episodes": 2, "device": "cpu"}
+    call(train_bc.main, task="Hopper-v5", epochs=2, hidden_dims=(16, 16), device="cpu", save_dir="bc")
+    sizes = {"initial_steps": 40, "max_timesteps": 40, "utd": 1, "horizon": 20, "ddim_steps": 2, "eval_freq": 40}
+    trials = {"n_episodes": 2, "fresh_episodes": 2, "device": "cpu"}
     for algorithm, extra in (("sac", {}), ("na", {"offline_data": path, "distill_pairs": 2, "distill_steps": 1})):
         out = tmp_path / algorithm
-        train_dsrl.main(
-            tmp_path / "bc" / "state_2.pt", algorithm=algorithm, save_dir=str(out), **sizes, **trials, **extra
+        call(
+            train_dsrl.main,
+            bc_checkpoint=tmp_path / "bc" / "state_2.pt",
+            algorithm=algorithm,
+            save_dir=str(out),
+            **sizes,
+            **trials,
+            **extra,
         )
         result = read_json(out / "result.json")
         assert result["task"] == "Hopper-v5"
         assert result["cloned"]["mean_return"] > 0
-    evaluate.main(tmp_path / "bc" / "state_2.pt", sac=tmp_path / "sac" / "sac_best.zip", n_episodes=2, horizon=20)
+    call(
+        evaluate.main,
+        checkpoint=tmp_path / "bc" / "state_2.pt",
+        sac=tmp_path / "sac" / "sac_best.zip",
+        n_episodes=2,
+        horizon=20,
+    )
     assert "Hopper-v5: " in capsys.readouterr().out
 
 
 def test_an_expert_of_another_task_is_refused(expert, tmp_path):
     with pytest.raises(DataError, match="sees 11 numbers, expected the 17 of HalfCheetah-v5"):
-        collect_demos.main(
-            tasks=("HalfCheetah-v5",), expert=expert, num_demos=1, workers=1, datasets=tmp_path / "datasets"
+        call(
+            collect_demos.main,
+            tasks=("HalfCheetah-v5",),
+            expert=expert,
+            num_demos=1,
+            workers=1,
+            datasets=tmp_path / "datasets",
         )

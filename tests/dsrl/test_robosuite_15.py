@@ -18,7 +18,7 @@ from envs.robomimic.arguments import TASK_SERIES
 from envs.robomimic.env import RobomimicEnv
 from envs.robomimic.task import POLICY_KEYS, RobomimicTask, task_names
 from runtime.errors import DataError
-from tests.dsrl.conftest import ROOT
+from tests.dsrl.conftest import ROOT, call
 
 TRACES = {path.stem: path for path in sorted((Path(__file__).parent / "traces_15").glob("*.npz"))}
 KEYS = (*POLICY_KEYS, "robot0_eef_quat_site")
@@ -175,7 +175,7 @@ def test_todays_files_are_looked_into_trained_on_and_evaluated(tmp_path):
         seen = file["data/demo_1/obs/object"][:]
     assert not seen[0, :7].any() and np.abs(seen[1:, 7:10] - seen[0, 7:10]).max() > 0.1, "the can's own pose is last"
     flags = {"data_path": str(path), "save_dir": str(tmp_path / "bc"), "config": ROOT / "config/dsrl/demo_bc.yaml"}
-    train_bc.main(task="can", epochs=2, save_every=2, relative_quaternion="six", device="cpu", **flags)
+    call(train_bc.main, task="can", epochs=2, save_every=2, relative_quaternion="six", device="cpu", **flags)
     policy = DiffusionPolicy.load(tmp_path / "bc/state_2.pt", ddim_steps=2)
     assert policy.task == RobomimicTask.standard("can", "1.5")
     with open_environments(policy, 2, horizon=8) as environments:
@@ -199,8 +199,8 @@ def test_arguments_of_a_version_that_the_observations_are_not_of_are_seen(demos,
     other = _relabelled_is_seen(tmp_path / "low_dim.hdf5", "lift", "1.5")
     flags = {"data_path": str(other), "save_dir": str(tmp_path / "bc"), "config": ROOT / "config/dsrl/demo_bc.yaml"}
     with pytest.raises(DataError, match="expected both of one version"):
-        train_bc.main(task="lift", epochs=1, save_every=1, **flags)
-    train_bc.main(task="lift", epochs=1, save_every=1, env_check=False, device="cpu", **flags)
+        call(train_bc.main, task="lift", epochs=1, save_every=1, **flags)
+    call(train_bc.main, task="lift", epochs=1, save_every=1, env_check=False, device="cpu", **flags)
     assert DiffusionPolicy.load(tmp_path / "bc/state_1.pt").task == RobomimicTask.standard("lift")
 
 
@@ -211,6 +211,6 @@ def test_a_file_of_another_version_is_trained_on_when_asked_for_and_else_refused
         file["data"].attrs["env_args"] = file["data"].attrs["env_args"].replace('"1.4.1"', '"1.2.0"')
     flags = {"data_path": str(old), "save_dir": str(tmp_path / "bc"), "config": ROOT / "config/dsrl/demo_bc.yaml"}
     with pytest.raises(DataError, match=r"env_version is '1.2.0', expected 1.4 or 1.5.*--no_env_check"):
-        train_bc.main(task="lift", epochs=1, save_every=1, **flags)
-    train_bc.main(task="lift", epochs=1, save_every=1, env_check=False, device="cpu", **flags)
+        call(train_bc.main, task="lift", epochs=1, save_every=1, **flags)
+    call(train_bc.main, task="lift", epochs=1, save_every=1, env_check=False, device="cpu", **flags)
     assert DiffusionPolicy.load(tmp_path / "bc/state_1.pt").task == RobomimicTask.standard("lift")

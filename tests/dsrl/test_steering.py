@@ -114,7 +114,7 @@ def test_a_run_that_was_asked_to_stop_goes_on_as_one_that_was_not(policy, tmp_pa
     """In the warm start (4 decisions of both environments) and in the training (12)."""
 
     def config(name):
-        return tiny_steering(tmp_path / name, algorithm=algorithm, initial_steps=64, eval_every=16)
+        return tiny_steering(tmp_path / name, algorithm=algorithm, initial_steps=64, eval_freq=16)
 
     whole = steer(policy, config("whole"))
     execute, executed = Steering._execute, []

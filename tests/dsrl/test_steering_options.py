@@ -19,7 +19,7 @@ from dsrl.saved_actor import load_saved_actor
 from dsrl.steering import Steering, prior_noise, steer
 from runtime import interrupt
 from runtime.errors import ConfigError, DataError, StateError
-from tests.dsrl.conftest import tiny_steering
+from tests.dsrl.conftest import call, tiny_steering
 from tests.dsrl.foreign import Throw
 from tests.dsrl.stacked_critics import expect_stacked_like
 from tests.resuming import expect_equal, stopped
@@ -43,7 +43,7 @@ def _run(folder, **options):
 
 
 def _config(folder, **options):
-    own = {"initial_steps": 24, "train_steps": 12, "horizon": 3, "until_success": False, "reward_offset": 0.0}
+    own = {"initial_steps": 24, "max_timesteps": 12, "horizon": 3, "until_success": False, "reward_offset": 0.0}
     return tiny_steering(folder, **{**own, **options})
 
 
@@ -298,7 +298,7 @@ def test_a_run_of_noise_aliasing_with_demonstrations_and_kept_chunks_goes_on_to_
 ):
     def run(folder):
         kept = {"distill_pairs": 2, "refresh_share": 0.5, "offline_data": str(demos), "n_step": 2, "critic_warmup": 2}
-        result = steer(policy, tiny_steering(folder, algorithm="na", initial_steps=16, eval_every=40, **kept))
+        result = steer(policy, tiny_steering(folder, algorithm="na", initial_steps=16, eval_freq=40, **kept))
         return {**result, "seconds": 0}, load_saved_actor(folder / "sac_best.zip", CPU).actor.state_dict()
 
     whole = run(tmp_path / "whole")
@@ -322,21 +322,21 @@ def test_checkpoints_are_kept_every_so_many_steps_with_the_buffer_or_without(tmp
 
 
 def test_results_do_not_depend_on_how_many_environments_evaluate(tmp_path):
-    one = steer(Throw(), _config(tmp_path / "one", eval_envs=1, eval_episodes=5))
-    four = steer(Throw(), _config(tmp_path / "four", eval_envs=4, eval_episodes=5))
+    one = steer(Throw(), _config(tmp_path / "one", eval_envs=1, n_episodes=5))
+    four = steer(Throw(), _config(tmp_path / "four", eval_envs=4, n_episodes=5))
     assert {**one, "seconds": 0} == {**four, "seconds": 0}
-    assert steer(Throw(), _config(tmp_path / "one", eval_envs=3, eval_episodes=5)) == one, "the same run"
+    assert steer(Throw(), _config(tmp_path / "one", eval_envs=3, n_episodes=5)) == one, "the same run"
     with pytest.raises(StateError, match="critics"):
-        steer(Throw(), _config(tmp_path / "one", critics=3, eval_episodes=5))
+        steer(Throw(), _config(tmp_path / "one", critics=3, n_episodes=5))
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "na"])
 def test_any_policy_of_observation_and_noise_is_steered(tmp_path, algorithm):
     """A foreign policy in a foreign environment, whose noise has another size than its chunk, gains by it."""
     options = {"action_magnitude": 2.0, "horizon": 3, "until_success": False, "reward_offset": 0.0, "num_envs": 4}
-    sizes = {"initial_steps": 200, "train_steps": 900, "utd": 4, "hidden_dims": (32, 32), "learning_rate": 3e-3}
+    sizes = {"initial_steps": 200, "max_timesteps": 900, "utd": 4, "hidden_dims": (32, 32), "learning_rate": 3e-3}
     entropy = {"ent_coef": "auto_0.05", "target_entropy": -6.0, "discount": 0.5, "batch_size": 32}
-    trials = {"eval_every": 900, "eval_episodes": 30, "fresh_episodes": 100, "least_base_rate": 0.0}
+    trials = {"eval_freq": 900, "n_episodes": 30, "fresh_episodes": 100, "least_base_rate": 0.0}
     config = DSRLConfig(
         save_dir=str(tmp_path),
         device="cpu",
@@ -385,7 +385,7 @@ def test_options_that_cannot_be_are_named(name, options):
 def test_the_commands_take_the_usual_flags_of_weights_and_biases(cloned, demos):
     for main, options in ((train_bc.main, {"data_path": str(demos)}), (train_dsrl.main, {"bc_checkpoint": cloned})):
         with pytest.raises(ConfigError, match="expected --wandb_project too"):
-            main(wandb="offline", **options)
+            call(main, wandb="offline", **options)
 
 
 def test_defaults_are_those_of_the_public_code():

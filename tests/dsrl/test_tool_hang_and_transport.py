@@ -17,6 +17,7 @@ from envs.robomimic.scene import global_random_state, import_robosuite
 from envs.robomimic.task import RobomimicTask
 from runtime.atomic import read_json
 from runtime.errors import ConfigError, DataError, TaskError
+from tests.dsrl.conftest import call
 
 NAMES = ("tool_hang", "transport")
 
@@ -137,21 +138,28 @@ def test_published_files_are_cloned_and_steered_and_nothing_else_is_there(name, 
     with pytest.raises(DataError, match=f"demonstrations of {name} are published files alone: put low_dim_v141"):
         assert config.data_file
     with pytest.raises(ConfigError, match=f"--tasks {name}: no scripted demonstrator"):
-        collect_demos.main(tasks=(name,))
+        call(collect_demos.main, tasks=(name,))
     with pytest.raises(ConfigError, match=f"{name} is published today as of robosuite 1.5"):
-        collect_demos.main(tasks=(name,), download=True)
+        call(collect_demos.main, tasks=(name,), download=True)
     path = tmp_path / "datasets" / name / "ph" / "low_dim_v141.hdf5"
     path.parent.mkdir(parents=True)
     write_demonstrations(path, [_random_motion(task, seed) for seed in (0, 1)], task, {}, {})
     with h5py.File(path) as file:
         assert file["data/demo_0/obs/object"].shape[1] == {"tool_hang": 44, "transport": 41}[name]
-    train_bc.main(task=name, epochs=1, hidden_dims=(16,), device="cpu", save_dir="bc")
-    evaluate.main(tmp_path / "bc" / "state_1.pt", n_episodes=1, horizon=4, ddim_steps=2)
-    sizes = {"initial_steps": 4, "train_steps": 8, "utd": 1, "num_envs": 1, "horizon": 4, "ddim_steps": 2}
-    few = {"eval_every": 8, "eval_episodes": 1, "fresh_episodes": 1, "device": "cpu"}
+    call(train_bc.main, task=name, epochs=1, hidden_dims=(16,), device="cpu", save_dir="bc")
+    call(evaluate.main, checkpoint=tmp_path / "bc" / "state_1.pt", n_episodes=1, horizon=4, ddim_steps=2)
+    sizes = {"initial_steps": 4, "max_timesteps": 8, "utd": 1, "num_envs": 1, "horizon": 4, "ddim_steps": 2}
+    few = {"eval_freq": 8, "n_episodes": 1, "fresh_episodes": 1, "device": "cpu"}
     settings = tmp_path / "tiny.yaml"
     settings.write_text("least_base_rate: 0\nhidden_dims: [8]\nbatch_size: 4\n")
-    train_dsrl.main(tmp_path / "bc" / "state_1.pt", config=settings, save_dir=str(tmp_path / "dsrl"), **sizes, **few)
+    call(
+        train_dsrl.main,
+        bc_checkpoint=tmp_path / "bc" / "state_1.pt",
+        config=settings,
+        save_dir=str(tmp_path / "dsrl"),
+        **sizes,
+        **few,
+    )
     assert read_json(tmp_path / "dsrl" / "result.json")["task"] == name
 
 
