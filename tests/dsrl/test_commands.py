@@ -1,18 +1,22 @@
+import dataclasses
 import math
+import re
 
 import pytest
+import yaml
 
-from dsrl import collect_demos, curves, evaluate, record_eval
+from dsrl import collect_demos, curves, evaluate, record_eval, train_bc, train_dsrl
 from dsrl.config import DiffusionBCConfig, DSRLConfig, load_task_config
 from dsrl.curves import draw_runs
 from runtime.atomic import read_json
+from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError
 from runtime.metrics import MetricsWriter
 from tests.dsrl.conftest import ROOT, call, run_command
 
 
 def test_flags_go_over_the_task_s_file_over_defaults(tmp_path):
-    config = load_task_config(DiffusionBCConfig, "bc", "square", None, {"epochs": 7, "seed": None})
+    config = load_task_config(DiffusionBCConfig, "bc", "square", None, {"epochs": 7})
     assert (config.epochs, config.time_dim, config.hidden_dims) == (7, 32, (1024, 1024, 1024))
     (tmp_path / "mine.yaml").write_text("epoch: 3\n")
     with pytest.raises(ConfigError, match="unknown key 'epoch'; did you mean 'epochs'"):
@@ -50,6 +54,48 @@ def test_settings_of_steering_that_cannot_be_are_named(name, value):
 @pytest.mark.parametrize("weight", ["auto", "auto_0.02", "auto_1e-3", "0", "0.1"])
 def test_the_weight_of_the_entropy_may_be_learned_or_given(weight):
     assert DSRLConfig(ent_coef=weight).ent_coef == weight
+
+
+def _help(main, capsys) -> dict[str, tuple[str, str]]:
+    """Flag -> its line of help, with the type before it, and its default; of a switch under `no_` and its name."""
+    with pytest.raises(SystemExit):
+        parse_flags(main, ["--help"])
+    text = " ".join(line.strip("│ ") for line in capsys.readouterr().out.splitlines())
+    found = (re.match(r"(\w+) (.*?) ?\(default: (.*?)\)", entry) for entry in re.split(r"(?:^| )--(?=\w)", text))
+    return {match[1]: (match[2], match[3]) for match in found if match}
+
+
+@pytest.mark.parametrize(
+    ("main", "config"), [(train_bc.main, DiffusionBCConfig), (train_dsrl.main, DSRLConfig)], ids=["clone", "steer"]
+)
+def test_every_setting_is_a_flag_with_a_line_of_help_and_its_default(main, config, capsys):
+    shown = _help(main, capsys)
+    for field in dataclasses.fields(config):
+        kind = type(field.default)
+        words, default = shown[f"no_{field.name}" if kind is bool else field.name]
+        assert len(re.sub(r"[\[\]]|\b(INT|FLOAT|STR)\b|\.\.\.", "", words).strip()) > 3, field.name
+        if kind is tuple:
+            assert tuple(map(int, default.split())) == field.default, field.name
+        elif field.name != "task":
+            assert kind(yaml.safe_load(default)) == field.default, field.name
+
+
+def _printed(main, capsys, **flags):
+    call(main, **flags, print_config=True)
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_flags_lie_over_the_tasks_file_and_what_is_printed_loads_again(cloned, capsys, tmp_path):
+    of_file = dataclasses.asdict(load_task_config(DSRLConfig, "dsrl", "lift", None, {}))
+    published = {"train_steps": 77, "eval_every": 5, "eval_episodes": 3, "critic_layer_norm": False}
+    settings = _printed(train_dsrl.main, capsys, bc_checkpoint=cloned, **published)
+    given = {"max_timesteps": 77, "eval_freq": 5, "n_episodes": 3, "critic_layer_norm": False}
+    assert settings == {**of_file, **given, "hidden_dims": list(of_file["hidden_dims"])}
+    (tmp_path / "printed.yaml").write_text(yaml.safe_dump(settings))
+    assert _printed(train_dsrl.main, capsys, bc_checkpoint=cloned, config=tmp_path / "printed.yaml") == settings
+    cloning = _printed(train_bc.main, capsys, task="square", epochs=7)
+    assert (cloning["epochs"], cloning["task"]) == (7, "square")
+    assert not any(path.name != "printed.yaml" for path in tmp_path.iterdir())
 
 
 def test_flags_of_the_commands_that_cannot_be_are_refused(cloned, tmp_path):
