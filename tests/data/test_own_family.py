@@ -1,16 +1,32 @@
 """The generator is tied to a layout, not to CompoSuite: the worked example of another family."""
 
+import functools
+
 import numpy as np
 import pytest
+import torch
+import yaml
 
+from corl.config import PolicyConfig
+from corl.evaluate import evaluate
+from corl.replay import ReplayData
+from corl.train import train_policy
+from diffusion.config import SamplerConfig, TrainConfig
 from diffusion.denoisers import DenoiserConfig, build
+from diffusion.generate import generate, keep_in_range
+from diffusion.model import DiffusionModel
+from diffusion.pool import Pool
+from diffusion.train import train
+from envs.pool import EnvPool
 from envs.recording import CollectConfig, record
 from examples.point_family import AXES, FAMILY, LAYOUT
 from offline_compositional_rl_datasets.composuite import COMPOSUITE
-from offline_compositional_rl_datasets.hdf5 import Episode, read_expert, write_expert
+from offline_compositional_rl_datasets.hdf5 import Episode, read_expert, task_file, write_expert
 from offline_compositional_rl_datasets.samples import read_samples, write_samples
 from offline_compositional_rl_datasets.transitions import Transitions
+from runtime.config import from_mapping
 from runtime.errors import DataError
+from tests.conftest import ROOT
 
 TASKS = FAMILY.tasks()
 
@@ -84,3 +100,33 @@ def test_recorded_actions_of_another_family_are_checked_when_they_are_read(tmp_p
             np.testing.assert_array_equal(read_expert(path, task).actions, data.actions)
     with pytest.raises(DataError, match=r"actions has -40 in row 3, expected actions in \[-1, 1\]"):
         read_expert(path, task)
+
+
+def test_clones_of_what_the_generator_makes_solve_tasks_that_nobody_demonstrated(tmp_path):
+    """The example's own generator after 700 of its 1,200 steps, on fewer runs; small clones for its policies."""
+    example = yaml.safe_load((ROOT / "examples" / "point_family.yaml").read_text())
+    recording = from_mapping(CollectConfig, {**example["collect"], "episodes": 12}, source="example")
+    split, cpu = FAMILY.split(tmp_path, "default", 0), torch.device("cpu")
+    parts = []
+    for task in split.train:
+        runs = record(task, recording, range(recording.episodes), FAMILY.expert(task))
+        write_expert(task_file(tmp_path, "expert", task), [episode for run in runs for episode in run.episodes], task)
+        parts.append(FAMILY.read_data(FAMILY.data_file(tmp_path, "expert", task), task, episode_ends="drop"))
+    training = from_mapping(TrainConfig, {**example["training"], "steps": 700}, source="example")
+    network = from_mapping(DenoiserConfig, example["network"], source="example")
+    train(Pool.of(parts, LAYOUT, timeouts_as_terminals=False), network, training, tmp_path / "m.pt", seed=0, device=cpu)
+    model, sampling = DiffusionModel.load(tmp_path / "m.pt", LAYOUT, cpu), SamplerConfig(**example["sampling"])
+    clone = PolicyConfig("bc", 400, 128, 400, 20, horizon=25, learners={"bc": {"hidden_dims": [64, 64]}})
+    solved = []
+    for task in split.test[:3]:
+        rows = generate(model, task.one_hot, sampling, seed=0)
+        keep_in_range(rows, model, sampling)
+        data = ReplayData.of(Transitions.from_matrix(rows, task, LAYOUT), clone, LAYOUT, cpu)
+        with EnvPool(task, 20, horizon=25) as environment:
+            judge = functools.partial(_judge, environment)
+            solved.append(train_policy(data, clone, judge, tmp_path / task.name, seed=0, device=cpu).best_solved)
+    assert min(solved) >= 12 and sum(solved) >= 48, f"{solved} of 20 episodes each"
+
+
+def _judge(environment, policy, seeds):
+    return evaluate(policy, environment, seeds)
