@@ -9,7 +9,6 @@ import numpy as np
 
 from runtime.seeds import rng
 
-
 CERTAIN = 0.8
 """From this size on an expected command of which only the sign counts has that sign."""
 

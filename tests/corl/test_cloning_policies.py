@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from corl.acting import Acting
+from corl.acting import CERTAIN, Acting
 from corl.bc import BC, BCConfig
 from corl.bulk import train_policies
 from corl.config import PolicyConfig
@@ -155,7 +155,7 @@ def test_acting_out_of_range_is_refused(value):
         PolicyConfig(**value)
 
 
-@pytest.mark.parametrize("expected", [-1.0, -0.5, 0.0, 0.8, 1.0])
+@pytest.mark.parametrize("expected", [-1.0, -0.81, -0.5, 0.0, 0.6, 0.81, 1.0])
 def test_the_sign_of_a_binary_command_is_drawn_by_its_expectation_and_held(expected):
     count, steps, hold = 400, 20, 5
     variation = Acting(binary_hold=hold, binary=(1,)).begin(range(count))
@@ -164,8 +164,8 @@ def test_the_sign_of_a_binary_command_is_drawn_by_its_expectation_and_held(expec
     signs = done[..., 1]
     assert set(np.unique(signs)) <= {-1.0, 1.0}
     assert (signs.reshape(-1, hold, count) == signs[::hold][:, None]).all()  # one draw for so many steps
-    assert (signs[0][:, None] != signs[::hold].T).any() or abs(expected) == 1  # and then another
-    spread = 4 * np.sqrt((1 - expected**2) / signs[::hold].size)
-    assert abs(signs.mean() - expected) <= spread
+    assert (signs[::hold] != signs[0]).any() == (abs(expected) < CERTAIN)  # and then another, unless it is certain
+    mean = np.clip(expected / CERTAIN, -1, 1)
+    assert abs(signs.mean() - mean) <= 4 * np.sqrt((1 - mean**2) / signs[::hold].size)
     np.testing.assert_array_equal(done[..., [0, 2]], np.broadcast_to(actions[:, [0, 2]], (steps, count, 2)))
     assert (actions == np.float32(expected)).all()  # the policy's own array is left as it is
