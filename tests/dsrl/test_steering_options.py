@@ -8,8 +8,8 @@ import torch
 from scipy.stats import truncnorm
 
 from dsrl import train_bc, train_dsrl
-from dsrl.config import DSRLConfig
-from dsrl.critics import BACKUPS, LayerNormCritic, backed_up
+from dsrl.config import BACKUPS, DSRLConfig
+from dsrl.critics import LayerNormCritic, backed_up
 from dsrl.demos import read_demonstrations
 from dsrl.noise_aliasing import Distillation
 from dsrl.noise_sac import BUFFER
