@@ -64,6 +64,8 @@ class TaskFamily(Generic[T]):
 
     name: str
     task_class: type[T]
+    splits_folder: Path | None = None
+    """Where the family's published splits are, if it has any."""
 
     def __init__(self) -> None:
         """Raises `TaskError` where axes, elements and layout do not belong together."""
@@ -102,15 +104,22 @@ class TaskFamily(Generic[T]):
             raise TaskError(f"family {self.name}: {axis} {element!r}, expected {', '.join(elements) or 'another axis'}")
         return [task for task in self.tasks() if getattr(task, axis) == element]
 
-    def split(self, tasks_path: Path, kind: str, seed: int) -> Split:
+    def split(self, kind: str, seed: int, folder: Path | None = None) -> Split:
         """Which tasks give expert data and which are held out.
 
-        That of the file `<tasks_path>/<kind>/split_<seed>.json`; of the kind `default`, where there is no such file,
-        one drawn from the seed. Raises `DataError` for a file that is missing or malformed.
+        That of the file `<folder>/<kind>/split_<seed>.json`, by itself in the family's `splits_folder`; of the kind
+        `default`, where there is no such file, one drawn from the seed. Raises `DataError` for a file that is missing
+        or malformed, `ConfigError` where there is no folder to look into.
         """
-        if kind == "default" and not split_file(tasks_path, kind, seed).exists():
+        folder = folder or self.splits_folder
+        if kind == "default" and (folder is None or not split_file(folder, kind, seed).exists()):
             return covering_split(self.tasks(), seed)
-        return load_split(self.task_class, tasks_path, kind, seed)
+        if folder is None:
+            raise ConfigError(
+                f"experiment_type {kind}: family {self.name} has no published splits, expected default, or a "
+                f"splits_path with {kind}/split_{seed}.json"
+            )
+        return load_split(self.task_class, folder, kind, seed)
 
     def curriculum_axes(self) -> dict[str, tuple[str, ...]]:
         """What the curriculum rotates over: axes and their elements, in the order that its seed shuffles."""

@@ -92,10 +92,10 @@ class PointFamily(TaskFamily[PointTask]):
         wind, speed = np.array(WINDS[task.wind]), SPEEDS[task.body]
         return lambda states: np.clip((states[:, 4:6] - wind) / speed, -1, 1)
 
-    def split(self, tasks_path: Path, kind: str, seed: int) -> Split:
+    def split(self, kind: str, seed: int, folder: Path | None = None) -> Split:
         """Optional: without it half of the tasks are held out, drawn from the seed."""
         if kind != "default":
-            return super().split(tasks_path, kind, seed)
+            return super().split(kind, seed, folder)
         tasks = self.tasks()
         held_out = [tasks[i] for i in (1, 5, 6, 9, 13, 17)]
         return Split(tuple(task for task in tasks if task not in held_out), tuple(held_out))

@@ -11,6 +11,9 @@ from offline_compositional_rl_datasets.splits import Split, load_split, split_fi
 from offline_compositional_rl_datasets.task import Task
 from runtime.errors import ConfigError
 
+PUBLISHED = Path(__file__).parent / "_train_test_splits"
+"""Folder of the split files that come with the data sets."""
+
 KINDS = ("default", "compositional", "holdout", "component-wise")
 
 _EXPERT_PER_ROBOT, _HOLDOUT_TRAIN, _COVERING = 19, 56, 14
@@ -114,13 +117,13 @@ def _component_wise(seed: int, robot: str) -> Split:
             return Split(tuple(tasks[:half]), tuple(tasks[half:]))
 
 
-def find_split(tasks_path: Path, kind: str, seed: int, holdout_elem: str | None = None) -> Split:
+def find_split(folder: Path, kind: str, seed: int, holdout_elem: str | None = None) -> Split:
     """The published or own file of a split where there is one, else the drawn one of its kind.
 
     Raises as `load_split` and `draw_split` do.
     """
-    if split_file(tasks_path, kind, seed, holdout_elem).exists() or kind not in KINDS:
-        return load_split(CompoSuiteTask, tasks_path, kind, seed, holdout_elem)
+    if split_file(folder, kind, seed, holdout_elem).exists() or kind not in KINDS:
+        return load_split(CompoSuiteTask, folder, kind, seed, holdout_elem)
     return draw_split(kind, seed, holdout_elem)
 
 

@@ -28,26 +28,24 @@ class Split:
         return self.train[:num_train]
 
 
-def split_file(tasks_path: Path, kind: str, seed: int, holdout_elem: str | None = None) -> Path:
+def split_file(folder: Path, kind: str, seed: int, holdout_elem: str | None = None) -> Path:
     """Raises `ConfigError` for a kind or an element that is no name."""
     path_part("experiment_type", kind)
     if holdout_elem:
         path_part("holdout_elem", holdout_elem)
     prefix = f"{holdout_elem}_" if holdout_elem else ""
-    return Path(tasks_path) / kind / f"{prefix}split_{seed}.json"
+    return Path(folder) / kind / f"{prefix}split_{seed}.json"
 
 
-def load_split(
-    task_class: type[Task], tasks_path: Path, kind: str, seed: int, holdout_elem: str | None = None
-) -> Split:
-    """A split of such tasks from `<tasks_path>/<kind>/split_<seed>.json`.
+def load_split(task_class: type[Task], folder: Path, kind: str, seed: int, holdout_elem: str | None = None) -> Split:
+    """A split of such tasks from `<folder>/<kind>/split_<seed>.json`.
 
     Raises `DataError` for a missing or malformed file and `TaskError` for an unknown element.
     """
-    path = split_file(tasks_path, kind, seed, holdout_elem)
+    path = split_file(folder, kind, seed, holdout_elem)
     if not path.exists():
-        kinds = sorted(folder.name for folder in Path(tasks_path).glob("*") if folder.is_dir())
-        raise DataError(f"{path}: no such split file; kinds in {tasks_path}: {', '.join(kinds) or 'none'}")
+        kinds = sorted(path.name for path in Path(folder).glob("*") if path.is_dir())
+        raise DataError(f"{path}: no such split file; kinds in {folder}: {', '.join(kinds) or 'none'}")
     content = read_json(path)
     if not isinstance(content, dict) or not {"train", "test"} <= set(content):
         raise DataError(f"{path}: expected an object with the lists train and test")

@@ -36,7 +36,6 @@ class MachineSettings:
 
     data_path: Path = Path("data")
     results_path: Path = Path("results")
-    tasks_path: Path = Path("offline_compositional_rl_datasets/_train_test_splits")
     logs_path: Path = Path("scripts")
     runs_path: Path = Path("runs")
     cache_path: Path = Path(".cache")
@@ -50,6 +49,8 @@ def machine_settings(path: Path | None = None) -> MachineSettings:
     """
     file = path or shipped(_PATHS_FILE, own_root())
     settings = load_yaml(MachineSettings, file) if file.exists() else MachineSettings()
+    if "ICDG_TASKS_PATH" in os.environ:
+        raise ConfigError("ICDG_TASKS_PATH: a family has its own splits now, others are named by --splits_path")
     values = {}
     for field in fields(settings):
         override = os.environ.get(f"ICDG_{field.name.upper()}")

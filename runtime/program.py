@@ -45,5 +45,5 @@ def own_root() -> Path:
 def shipped(path: Path, start: Path = Path()) -> Path:
     """`start/path`; where it is not there, the file or folder of that name that comes with the program, if one does."""
     own = PROJECT_ROOT / path
-    comes = path.parts[:1] in (("config",), ("offline_compositional_rl_datasets",)) and own.exists()
+    comes = path.parts[:1] == ("config",) and own.exists()
     return own if comes and not (start / path).exists() else start / path

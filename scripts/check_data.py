@@ -22,6 +22,7 @@ def main(
     dataset_type: str = "expert",
     json: Path | None = None,
     family: str = "composuite",
+    splits_path: Path | None = None,
 ) -> int:
     """Print a table: rows, episodes, success at an episode's end, mean return, and what is wrong; exit 1 on a fault.
 
@@ -36,6 +37,7 @@ def main(
         dataset_type: expert, medium, random or medium-replay-subsampled
         json: file for the figures
         family: of the tasks, such as my_package.my_module:FAMILY
+        splits_path: folder of the splits; default: the family's published ones
     """
     import dataclasses
 
@@ -49,7 +51,7 @@ def main(
         raise ConfigError("expected one of --robot, --tasks and --split")
     settings, found = machine_settings(), find_family(family)
     if split:
-        chosen = list(found.split(settings.tasks_path, split, task_list_seed).train)
+        chosen = list(found.split(split, task_list_seed, splits_path).train)
     else:
         chosen = [found.parse(name) for name in tasks] or found.tasks_with("robot", robot)
     reports = check_folder(data_path or settings.data_path, dataset_type, chosen)

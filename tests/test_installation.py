@@ -90,7 +90,8 @@ for name in "envs diffusion corl dsrl diffusion.train corl.td3_bc pipeline.loop.
 from runtime.paths import machine_settings
 settings = machine_settings()
 print(settings.data_path, settings.results_path)
-print((settings.tasks_path / "default" / "split_0.json").is_file())
+from envs.family import find_family
+print(len(find_family("composuite").split("default", 0).train))
 from dsrl.config import DiffusionBCConfig, load_task_config
 print(load_task_config(DiffusionBCConfig, "bc", "square", None, {}).hidden_dims)
 from runtime.provenance import provenance
@@ -103,7 +104,7 @@ print(provenance()["commit"])
     version = PROJECT["project"]["version"]
     assert lines[8:12] == [
         f"{tmp_path / 'data'} {tmp_path / 'results'}",
-        "True",
+        "224",
         "(1024, 1024, 1024)",
         f"release {version}",
     ]

@@ -5,7 +5,8 @@ from decimal import Decimal
 from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.run import Run
 from pipeline.loop.selection import Score, ThresholdRule, select, task_rate
-from pipeline.loop.state import Iteration, save_state
+from pipeline.loop.state import Iteration
+from pipeline.loop.state_file import save_state
 from runtime.atomic import write_json
 from runtime.config import to_dict
 

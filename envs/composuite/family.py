@@ -14,6 +14,7 @@ from envs.composuite.state_setter import CompoSuiteStateSetter
 from envs.disturbance import Disturbance
 from envs.family import Expert, TaskFamily
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask, all_tasks, curriculum_axes
+from offline_compositional_rl_datasets.composuite_splits import PUBLISHED
 from offline_compositional_rl_datasets.splits import Split, load_split
 
 _HEIGHT = COMPOSUITE.factor_slices["object"].start + 2
@@ -25,15 +26,16 @@ class CompoSuite(TaskFamily[CompoSuiteTask]):
 
     name = "composuite"
     task_class = CompoSuiteTask
+    splits_folder = PUBLISHED
     grid_axes = ("object", "obstacle", "objective", "robot")
     table_columns = ("robot", "object", "obstacle", "subtask")
 
     def tasks(self) -> list[CompoSuiteTask]:
         return list(all_tasks())
 
-    def split(self, tasks_path: Path, kind: str, seed: int) -> Split:
+    def split(self, kind: str, seed: int, folder: Path | None = None) -> Split:
         """Of a file alone: the seeded splits of the data sets' authors are `composuite_splits`."""
-        return load_split(self.task_class, tasks_path, kind, seed)
+        return load_split(self.task_class, folder or self.splits_folder, kind, seed)
 
     def curriculum_axes(self) -> dict[str, tuple[str, ...]]:
         return curriculum_axes()

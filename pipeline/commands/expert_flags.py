@@ -27,8 +27,8 @@ class ExpertFlags:
     """kind of split"""
     task_list_seed: int = 0
     """which split file"""
-    tasks_path: Annotated[Path | None, alias("task_list_path")] = None
-    """folder of the splits; default from config/paths.yaml"""
+    splits_path: Annotated[Path | None, alias("tasks_path", "task_list_path")] = None
+    """folder of the splits; default: the family's published ones"""
     dataset_type: str = "expert"
     """expert, medium, random or medium-replay-subsampled"""
     data_path: Path | None = None
@@ -36,10 +36,8 @@ class ExpertFlags:
 
     def split(self) -> Split:
         from envs.family import find_family
-        from runtime.paths import machine_settings
 
-        folder = self.tasks_path or machine_settings().tasks_path
-        return find_family(self.family).split(folder, self.experiment_type, self.task_list_seed)
+        return find_family(self.family).split(self.experiment_type, self.task_list_seed, self.splits_path)
 
     def files(self) -> tuple[tuple[Task, Path], ...]:
         """The training tasks, each with its file. Raises `DataError` for the first that is missing."""

@@ -26,7 +26,7 @@ class SplitFlags:
     """A split and its data."""
 
     dataset_task_list_path: Path | None = None
-    """folder of the splits; default from config/paths.yaml"""
+    """folder of the splits; default: the published ones"""
     dataset_split: str = "default"
     """default, compositional, holdout or component-wise; without a file the split is drawn"""
     dataset_type: str = "expert"
@@ -38,13 +38,13 @@ class SplitFlags:
 
     def config(self, folder: Path | None = None) -> DatasetConfig:
         """What the flags stand for; folders that are not given come from config/paths.yaml."""
+        from offline_compositional_rl_datasets.composuite_splits import PUBLISHED
         from pipeline.stages.offline import DatasetConfig
         from runtime.paths import machine_settings
 
-        machine = machine_settings()
         return DatasetConfig(
-            folder or machine.data_path,
-            self.dataset_task_list_path or machine.tasks_path,
+            folder or machine_settings().data_path,
+            self.dataset_task_list_path or PUBLISHED,
             self.dataset_split,
             self.dataset_type,
             self.dataset_seed,

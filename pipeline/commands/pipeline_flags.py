@@ -65,8 +65,8 @@ class GeneratorFlags(ByHandFlags):
     """seed of the generator's training and sampling"""
     experiment_type: str = setting("component-wise")
     """kind of split"""
-    tasks_path: Annotated[Path | None, alias("task_list_path")] = setting(None, "paths.tasks_path")
-    """folder of the splits; default from config/paths.yaml"""
+    splits_path: Annotated[Path | None, alias("tasks_path", "task_list_path")] = setting(None, "paths.splits_path")
+    """folder of the splits; default: the family's published ones"""
 
 
 @dataclass(frozen=True)

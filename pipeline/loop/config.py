@@ -42,17 +42,31 @@ class PathConfig:
 
     data_path: Path | None = None
     results_path: Path | None = None
-    tasks_path: Path | None = None
+    splits_path: Path | None = None  # by itself the family's published splits, if it has any
     logs_path: Path | None = None
 
-    def resolved(self) -> PathConfig:
-        settings = machine_settings()
-        return PathConfig(
-            **{
-                name: Path(getattr(self, name) or getattr(settings, name)).expanduser().absolute()
-                for name in ("data_path", "results_path", "tasks_path", "logs_path")
-            }
+    def resolved(self) -> Paths:
+        machine = machine_settings()
+        return Paths(
+            data_path=_absolute(self.data_path or machine.data_path),
+            results_path=_absolute(self.results_path or machine.results_path),
+            splits_path=None if self.splits_path is None else _absolute(self.splits_path),
+            logs_path=_absolute(self.logs_path or machine.logs_path),
         )
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Absolute folders of a run. Without `splits_path` its splits are the family's."""
+
+    data_path: Path
+    results_path: Path
+    splits_path: Path | None
+    logs_path: Path
+
+
+def _absolute(path: Path) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 @dataclass(frozen=True)
@@ -150,8 +164,19 @@ def load_pipeline_config(
     """
     source = "flags" if path is None else str(path)
     values = merge(defaults or {}, {} if path is None else read_yaml(path))
-    values = merge(values, given(overrides))
+    values = _renamed(merge(values, given(overrides)), source)
     preset = DENOISERS.get(str(values.get("denoiser", PipelineConfig.denoiser)))
     if preset is not None:
         values = merge(preset.settings(), values)
     return from_mapping(PipelineConfig, values, source=source)
+
+
+def _renamed(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The settings under today's names: those of runs that were begun under older ones still go on."""
+    paths = values.get("paths")
+    if not isinstance(paths, Mapping) or "tasks_path" not in paths:
+        return dict(values)
+    if paths.get("splits_path") is not None and paths["tasks_path"] is not None:
+        raise ConfigError(f"{source}: paths has splits_path and its older name tasks_path, expected one of them")
+    others = {name: path for name, path in paths.items() if name != "tasks_path"}
+    return {**values, "paths": {"splits_path": paths["tasks_path"]} | others}

@@ -103,6 +103,11 @@ def policy_stages(run: Run, iteration: Iteration) -> list[TrainPolicy | TrainPol
     return _policies(run, iteration, [(task, generation_stage(run, iteration.index, task).output) for task in tasks])
 
 
+def policies(run: Run, iteration: Iteration) -> list[TrainPolicy]:
+    """Every pair of task and seed of an iteration, however they are grouped into jobs."""
+    return [member for stage in policy_stages(run, iteration) for member in stage.members]
+
+
 def practised_policy_stages(run: Run, iteration: Iteration) -> list[TrainPolicy | TrainPolicies]:
     """Policies of the practised sets that are there."""
     stages = [stage for stage in practice_stages(run, iteration) if is_complete(stage.output)]

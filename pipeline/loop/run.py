@@ -10,9 +10,10 @@ from typing import Any
 
 from envs.family import TaskFamily, find_family, is_installed
 from offline_compositional_rl_datasets.task import Task
-from pipeline.loop.config import PathConfig, PipelineConfig, load_pipeline_config
+from pipeline.loop.config import Paths, PipelineConfig, load_pipeline_config
 from pipeline.loop.selection import Threshold
-from pipeline.loop.state import LoopState, load_state
+from pipeline.loop.state import LoopState
+from pipeline.loop.state_file import load_state
 from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError
 
@@ -30,9 +31,9 @@ class TaskSets:
         return (*self.test, *self.middle)
 
 
-def task_sets(family: TaskFamily, config: PipelineConfig, tasks_path: Path) -> TaskSets:
+def task_sets(family: TaskFamily, config: PipelineConfig, splits_path: Path | None) -> TaskSets:
     """The first `num_train` tasks of the split's train list give data, the rest of it is middle."""
-    split = family.split(tasks_path, config.experiment_type, config.task_list_seed)
+    split = family.split(config.experiment_type, config.task_list_seed, splits_path)
     if config.num_train > len(split.train):
         raise ConfigError(f"num_train {config.num_train}: the split has {len(split.train)} train tasks")
     sets = TaskSets(split.train[: config.num_train], split.train[config.num_train :], split.test)
@@ -53,10 +54,10 @@ def _expect_parts(family: TaskFamily, config: PipelineConfig) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A run at one moment. `paths` are resolved: absolute, none of them missing."""
+    """A run at one moment."""
 
     config: PipelineConfig
-    paths: PathConfig
+    paths: Paths
     tasks: TaskSets
     state: LoopState
 
@@ -68,7 +69,7 @@ class Run:
         """
         paths, family = config.paths.resolved(), find_family(config.family)
         _expect_parts(family, config)
-        tasks = task_sets(family, config, paths.tasks_path)
+        tasks = task_sets(family, config, paths.splits_path)
         threshold = Threshold(Decimal(str(config.success_threshold)))
         return cls(config, paths, tasks, LoopState(identity(config, tasks), threshold))
 

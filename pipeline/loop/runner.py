@@ -14,9 +14,11 @@ from pipeline.jobs.attempts import Ledger
 from pipeline.jobs.queue import make_site, resolve_cluster
 from pipeline.jobs.stage import key_of
 from pipeline.loop.algorithm import iterate
+from pipeline.loop.config import PathConfig
 from pipeline.loop.observer import Observer
 from pipeline.loop.run import Run
-from pipeline.loop.state import LoopState, load_state, save_state
+from pipeline.loop.state import LoopState
+from pipeline.loop.state_file import load_state, save_state
 from pipeline.loop.steps import Steps
 from pipeline.stages.paths import expert_files
 from runtime.atomic import write_json
@@ -80,7 +82,8 @@ def open_folder(run: Run, observers: Sequence[Observer] = ()) -> Run:
     for observer in observers:
         observer.claim(run)
     # With the folders that were found: whoever looks at the run later may have other settings.
-    paths = dataclasses.replace(run.paths, tasks_path=run.config.paths.tasks_path)
+    found = dataclasses.asdict(run.paths) | {"splits_path": run.config.paths.splits_path}
+    paths = PathConfig(**found)
     write_json(run.folder / "config.json", to_dict(dataclasses.replace(run.config, paths=paths)))
     if begun is None:
         save_state(run.state_file, run.state)

@@ -24,7 +24,8 @@ from pipeline.loop.plan import (
 )
 from pipeline.loop.run import Run
 from pipeline.loop.selection import Score, Selection, Threshold
-from pipeline.loop.state import Iteration, LoopState, save_state
+from pipeline.loop.state import Iteration, LoopState
+from pipeline.loop.state_file import save_state
 from pipeline.loop.upkeep import is_sound
 from pipeline.stages.generator import Generate
 from pipeline.stages.policy import TrainPolicies, TrainPolicy

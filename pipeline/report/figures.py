@@ -11,7 +11,10 @@ import numpy as np
 from pipeline.loop.run import Run
 from pipeline.report.physics import compare_figure
 from pipeline.report.style import COLOURS, INK, SOFT, new_figure, styled, success_map
-from pipeline.results import overview
+from pipeline.results.generated_sets import generated_sets
+from pipeline.results.grid import cells_of, grid_of
+from pipeline.results.history import STAGES, history
+from pipeline.results.training_curves import loss_curves, policy_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +34,7 @@ def success_grid(run: Run, iteration: int | None = None) -> Figure:
     """
     from matplotlib.patches import Rectangle
 
-    grid = overview.grid(run)
+    grid = grid_of(run)
     columns = grid.across
     rows = len(grid.blocks) // columns
     size = (0.38 * len(grid.columns) * columns + 1.0, (0.38 * len(grid.rows) + 0.9) * rows)
@@ -71,7 +74,7 @@ def _draw_cell(axes: Axes, rectangle: Any, cell: Any, x: int, y: int, iteration:
 @styled
 def diffusion_loss(run: Run) -> Figure | None:
     """Denoising loss while the generators train, one curve per iteration."""
-    curves = overview.loss_curves(run)
+    curves = loss_curves(run)
     if not curves:
         return None
     figure, ((axes,),) = new_figure()
@@ -98,7 +101,7 @@ def policy_return(run: Run) -> Figure | None:
 
 @styled
 def _policy_figure(run: Run, key: str, label: str, **limits: Any) -> Figure | None:
-    curves = list(overview.policy_curves(run))
+    curves = list(policy_curves(run))
     if not curves:
         return None
     figure, ((axes,),) = new_figure()
@@ -124,11 +127,11 @@ def _policy_figure(run: Run, key: str, label: str, **limits: Any) -> Figure | No
 @styled
 def threshold_history(run: Run) -> Figure | None:
     """Acceptance threshold and the successes that met it, per iteration; the curriculum's phases along the axis."""
-    rows = overview.history(run)
+    rows = history(run)
     if not rows:
         return None
     figure, ((axes,),) = new_figure()
-    known = overview.cells(run).values()
+    known = cells_of(run).values()
     for kind, colour, marker in (("held out", COLOURS[2], "o"), ("middle", COLOURS[3], "s")):
         points = [(i, rate) for cell in known if cell.kind == kind for i, rate in enumerate(cell.rates)]
         points = [(i, rate) for i, rate in points if rate is not None]
@@ -149,7 +152,7 @@ def threshold_history(run: Run) -> Figure | None:
 @styled
 def data_quality(run: Run) -> Figure | None:
     """Success of a set's policies over its quality; None where no set was assessed and tried."""
-    sets = [each for each in overview.generated_sets(run) if each.quality is not None and each.rate is not None]
+    sets = [each for each in generated_sets(run) if each.quality is not None and each.rate is not None]
     if not sets:
         return None
     figure, (row,) = new_figure(1, 3, size=(7.2, 2.5))
@@ -170,14 +173,14 @@ def data_quality(run: Run) -> Figure | None:
 @styled
 def stage_times(run: Run) -> Figure | None:
     """Wall time of each stage per iteration."""
-    rows = [row for row in overview.history(run) if row["seconds"]]
+    rows = [row for row in history(run) if row["seconds"]]
     if not rows:
         return None
     figure, ((axes,),) = new_figure(size=(4.6, 2.4))
     left = np.zeros(len(rows))
     for stage, colour in zip(run.config.stages, COLOURS, strict=False):
         minutes = np.array([row["seconds"].get(stage, 0.0) / 60 for row in rows])
-        label = overview.STAGES[stage]
+        label = STAGES[stage]
         axes.barh([row["index"] for row in rows], minutes, left=left, color=colour, height=0.6, label=label)
         left += minutes
     axes.set(xlabel="minutes", ylabel="iteration")
@@ -189,7 +192,7 @@ def stage_times(run: Run) -> Figure | None:
 
 def physics_errors(run: Run) -> Figure | None:
     """How far generated next states are from the simulator's, beside real data's own; None where unchecked."""
-    checked = [each for each in overview.generated_sets(run) if each.physics]
+    checked = [each for each in generated_sets(run) if each.physics]
     return compare_figure([each.physics for each in checked]) if checked else None
 
 

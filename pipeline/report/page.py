@@ -21,8 +21,13 @@ from pipeline.loop.observer import Observer
 from pipeline.loop.run import Run
 from pipeline.report.figures import FIGURES
 from pipeline.report.pictures import film_strip
-from pipeline.results import overview, tables
+from pipeline.results import tables
+from pipeline.results.generated_sets import GeneratedSet, generated_sets
+from pipeline.results.grid import cells_of, grid_of
+from pipeline.results.history import history, stage_rows
+from pipeline.results.links import links
 from pipeline.results.practice_table import practice_rows
+from pipeline.results.under_way import now
 from pipeline.stages.paths import policy_folder
 from runtime.atomic import atomic_path, write_json, write_text
 from runtime.config import to_dict
@@ -108,23 +113,23 @@ def page(run: Run, *, failure: str = "") -> str:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"shade": shade, "median": _median}
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    cells = overview.cells(run).values()
+    cells = cells_of(run).values()
     tests = [cell for cell in cells if cell.kind == "held out"]
     tests.sort(key=lambda cell: -(cell.best or 0))
     iterations = [it.index for it in state.iterations]
     views = [{"name": "best", "iteration": None}, *({"name": f"iteration {i}", "iteration": i} for i in iterations)]
-    sets = overview.generated_sets(run)
+    sets = generated_sets(run)
     averages = tables.final_rows(run)[-1] if any(cell.best is not None for cell in tests) else {}
     return template.render(
         title=config.run_name,
         outcome=state.outcome,
         failure=failure,
         running=not state.outcome and not failure and is_held(run.lock_file),
-        now=overview.now(run),
+        now=now(run),
         written=time.strftime("%Y-%m-%d %H:%M:%S"),
         iterations=iterations,
         views=views if iterations[1:] else views[:1],
-        grid=overview.grid(run),
+        grid=grid_of(run),
         tests=tests,
         middles=[cell for cell in cells if cell.kind == "middle"],
         train=[task.name for task in run.tasks.train],
@@ -135,13 +140,13 @@ def page(run: Run, *, failure: str = "") -> str:
         stage_names=config.stages,
         threshold=state.threshold.value,
         spent=duration(sum(sum(it.seconds.values()) for it in state.iterations)),
-        history=overview.history(run),
-        stages=overview.stage_rows(run),
+        history=history(run),
+        stages=stage_rows(run),
         sets=sets,
         checked=any(each.physics for each in sets),
         figures=list(_figures(run)),
         strips=_strips(run),
-        links=overview.links(run),
+        links=links(run),
         seeds={
             "diffusion": config.diffusion_seed,
             "curriculum": config.curriculum_seed,
@@ -161,7 +166,7 @@ def shade(rate: float) -> str:
     return f"background:rgb({colour})" + (";color:#fff" if rate > 0.55 else "")
 
 
-def _median(generated_set: overview.GeneratedSet, quantity: str) -> str:
+def _median(generated_set: GeneratedSet, quantity: str) -> str:
     """Median error of a physics check with that of real data in brackets."""
     physics = generated_set.physics
     own, real = (physics.quantiles(kind, quantity) if physics else {} for kind in ("generated", "real"))

@@ -114,7 +114,9 @@ def status_of(run: Run, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
 
 def gone(run: Run) -> dict[str, str]:
     """Folders of this run's, as they were recorded, that are not there any more: it or they were moved."""
-    expected = {"logs_path": run.paths.logs_path, "tasks_path": run.paths.tasks_path}
+    expected = {"logs_path": run.paths.logs_path}
+    if run.paths.splits_path:
+        expected["splits_path"] = run.paths.splits_path
     if run.state.expert_data:
         expected["data_path"] = run.paths.data_path
     return {name: str(path) for name, path in expected.items() if run.folder.exists() and not path.exists()}

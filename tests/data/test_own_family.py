@@ -62,7 +62,7 @@ def test_the_layout_of_another_family_has_its_own_tokens_and_sizes():
 
 
 def test_the_held_out_tasks_are_new_combinations_of_known_elements(tmp_path):
-    split = FAMILY.split(tmp_path, "default", 0)
+    split = FAMILY.split("default", 0, tmp_path)
     assert (len(split.train), len(split.test)) == (12, 6)
     for axis, elements in AXES.items():
         assert {getattr(task, axis) for task in split.train} == set(elements)

@@ -1,25 +1,21 @@
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from offline_compositional_rl_datasets.composuite import OBJECTS, CompoSuiteTask, all_tasks
-from offline_compositional_rl_datasets.composuite_splits import sample_tasks
+from offline_compositional_rl_datasets.composuite_splits import PUBLISHED, sample_tasks
 from offline_compositional_rl_datasets.splits import Split, load_split, save_split
 from runtime.errors import ConfigError, DataError
-from runtime.paths import machine_settings
 from tests.benchmark_axes import benchmark_axes
-
-TASKS_PATH = machine_settings().tasks_path
 
 TASKS = len(all_tasks())
 
 
 def test_the_component_wise_split_is_the_papers():
-    split = load_split(CompoSuiteTask, TASKS_PATH, "component-wise", 0)
+    split = load_split(CompoSuiteTask, PUBLISHED, "component-wise", 0)
     assert len(split.train) == len(split.test) == 32
     assert {task.robot for task in (*split.train, *split.test)} == {"IIWA"}
     assert len({*split.train, *split.test}) == 64
@@ -31,7 +27,7 @@ def test_the_component_wise_split_is_the_papers():
 
 
 def test_the_demo_holds_out_combinations_whose_elements_it_has_all_seen():
-    split = load_split(CompoSuiteTask, TASKS_PATH, "demo", 0)
+    split = load_split(CompoSuiteTask, PUBLISHED, "demo", 0)
     for axis in ("object", "obstacle", "objective"):
         seen = {getattr(task, axis) for task in split.train}
         assert {getattr(task, axis) for task in split.test} <= seen
@@ -119,7 +115,6 @@ def test_so_many_first_tasks_as_a_split_does_not_have_are_refused(num_train):
 
 def test_a_missing_split_lists_the_kinds_there_are():
     with pytest.raises(DataError, match="component-wise"):
-        load_split(CompoSuiteTask, TASKS_PATH, "component-wize", 0)
-    assert isinstance(TASKS_PATH, Path)
-    split = load_split(CompoSuiteTask, TASKS_PATH, "component-wise", 0)
+        load_split(CompoSuiteTask, PUBLISHED, "component-wize", 0)
+    split = load_split(CompoSuiteTask, PUBLISHED, "component-wise", 0)
     assert CompoSuiteTask.parse("IIWA_Box_None_Push") in split.train

@@ -17,7 +17,7 @@ from envs.pool import EnvPool
 from offline_compositional_rl_datasets.layout import Factor, FactoredLayout
 from offline_compositional_rl_datasets.splits import covering_split
 from offline_compositional_rl_datasets.task import Task
-from runtime.errors import ConfigError, TaskError
+from runtime.errors import ConfigError, DataError, TaskError
 
 EXAMPLES = ["examples.point_family:FAMILY", "examples.arm_family:FAMILY"]
 AXES = (("size", ("small", "large")), ("place", ("here", "there", "away")))
@@ -119,12 +119,12 @@ def test_a_drawn_split_shows_every_element_in_training_and_holds_out_half_where_
 
 def test_the_default_split_is_drawn_from_the_seed_and_a_file_goes_before_it(tmp_path):
     family = family_with()
-    assert family.split(tmp_path, "default", 1) == covering_split(family.tasks(), 1)
-    assert family.split(tmp_path, "default", 1) != family.split(tmp_path, "default", 2)
+    assert family.split("default", 1, tmp_path) == covering_split(family.tasks(), 1)
+    assert family.split("default", 1, tmp_path) != family.split("default", 2, tmp_path)
     (tmp_path / "default").mkdir()
     file = tmp_path / "default" / "split_1.json"
     file.write_text('{"train": [["small", "here"]], "test": [["large", "away"]]}')
-    split = family.split(tmp_path, "default", 1)
+    split = family.split("default", 1, tmp_path)
     assert [task.name for task in (*split.train, *split.test)] == ["small_here", "large_away"]
 
 
@@ -279,3 +279,21 @@ def test_the_simulators_of_the_examples_are_put_into_recorded_states(place):
             assert abs(reward - own_reward) < 1e-5 and not ended
             state = following
         assert not setter.determined(np.full((1, len(state)), np.nan)).any()
+
+
+def test_a_family_needs_a_folder_of_splits_only_for_what_it_does_not_draw(tmp_path):
+    family = family_with()
+    assert family.split("default", 1) == covering_split(family.tasks(), 1)
+    expected = r"experiment_type half: family \w+ has no published splits, expected default, or a splits_path"
+    with pytest.raises(ConfigError, match=expected):
+        family.split("half", 1)
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "split_1.json").write_text('{"train": [["small", "here"]], "test": [["large", "away"]]}')
+    assert [task.name for task in family.split("half", 1, tmp_path).test] == ["large_away"]
+
+
+def test_composuite_has_its_published_splits_by_itself_and_takes_others(tmp_path):
+    family = find_family("composuite")
+    assert len(family.split("component-wise", 0).train) == 32
+    with pytest.raises(DataError, match=r"component-wise/split_0\.json: no such split file"):
+        family.split("component-wise", 0, tmp_path)

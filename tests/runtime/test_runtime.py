@@ -253,6 +253,10 @@ def test_environment_variables_override_the_machine_settings(tmp_path, monkeypat
     monkeypatch.setenv("ICDG_DATA_PATH", str(tmp_path / "elsewhere"))
     machine_settings.cache_clear()
     assert machine_settings().data_path == tmp_path / "elsewhere"
+    monkeypatch.setenv("ICDG_TASKS_PATH", str(tmp_path))
+    machine_settings.cache_clear()
+    with pytest.raises(ConfigError, match=r"ICDG_TASKS_PATH: .* named by --splits_path"):
+        machine_settings()
     monkeypatch.undo()
     machine_settings.cache_clear()
 

@@ -26,7 +26,8 @@ from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.plan import generation_stages
 from pipeline.loop.run import Run
 from pipeline.loop.selection import Score
-from pipeline.loop.state import Iteration, save_state
+from pipeline.loop.state import Iteration
+from pipeline.loop.state_file import save_state
 from runtime.atomic import commit_artifact, write_json
 from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError, StateError

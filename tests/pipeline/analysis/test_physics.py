@@ -16,7 +16,8 @@ from pipeline.analysis import physics
 from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.plan import generation_stages
 from pipeline.loop.run import Run, open_run
-from pipeline.loop.state import Iteration, save_state
+from pipeline.loop.state import Iteration
+from pipeline.loop.state_file import save_state
 from pipeline.report import page as report
 from runtime.atomic import write_json
 from runtime.config import to_dict

@@ -14,7 +14,7 @@ import pytest
 
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.samples import read_samples
-from pipeline.loop.state import load_state
+from pipeline.loop.state_file import load_state
 from tests.conftest import ROOT
 
 LOOP = ["-u", "-m", "scripts.automated_iterative_diffusion_dits_iiwa"]

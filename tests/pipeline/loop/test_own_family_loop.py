@@ -32,7 +32,7 @@ def _prepare(folder, **changes):
     config["collect"] |= {"episodes": 2}
     config["training"] |= {"steps": 40, "checkpoint_seconds": 0.1}
     config["policy"] = {"max_timesteps": 40, "batch_size": 16, "eval_freq": 20, "n_episodes": 2, "horizon": 10}
-    config["paths"] = {"tasks_path": str(folder / "splits"), "data_path": str(folder / "data")}
+    config["paths"] = {"splits_path": str(folder / "splits"), "data_path": str(folder / "data")}
     config["paths"] |= {"results_path": str(folder / "results"), "logs_path": str(folder / "logs")}
     (folder / "splits" / "tiny").mkdir(parents=True)
     (folder / "splits" / "tiny" / "split_0.json").write_text(json.dumps({"train": TRAIN, "test": TEST}))

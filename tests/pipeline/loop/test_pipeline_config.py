@@ -1,10 +1,12 @@
 """What a configuration of the loop may hold."""
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 
+from envs.family import find_family
 from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.run import Run
 from pipeline.loop.runner import carry_out
@@ -85,3 +87,20 @@ def test_a_device_that_this_machine_lacks_is_refused_before_data_is_recorded(tmp
 def test_an_iteration_before_the_first_has_no_model():
     with pytest.raises(ConfigError, match="--diffusion_training_run -1: expected 0 or more"):
         load_pipeline_config(None, {}).model_name(-1)
+
+
+def test_the_folder_of_splits_goes_by_its_older_name_as_well(tmp_path):
+    for name in ("tasks_path", "splits_path"):
+        assert load_pipeline_config(None, {"paths": {name: tmp_path}}).paths.splits_path == tmp_path
+    recorded = {"paths": {"tasks_path": None, "data_path": tmp_path}}
+    (file := tmp_path / "config.json").write_text(json.dumps(recorded, default=str))
+    assert load_pipeline_config(file, {}).paths.splits_path is None
+    assert load_pipeline_config(file, {"paths": {"splits_path": tmp_path}}).paths.splits_path == tmp_path
+    with pytest.raises(ConfigError, match="paths has splits_path and its older name tasks_path, expected one of them"):
+        load_pipeline_config(None, {"paths": {"tasks_path": tmp_path, "splits_path": tmp_path}})
+
+
+def test_splits_are_the_familys_where_no_folder_is_given(tmp_path):
+    config = load_pipeline_config(None, {})
+    assert config.paths.resolved().splits_path is None
+    assert Run.of(config).tasks.train == find_family("composuite").split("component-wise", 0).first(14)

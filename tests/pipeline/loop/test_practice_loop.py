@@ -15,8 +15,9 @@ from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.plan import generator_stage, to_practise
 from pipeline.loop.run import Run, open_run
 from pipeline.loop.selection import Score, Selection, Threshold
-from pipeline.loop.state import Iteration, load_state
-from pipeline.results.overview import cells
+from pipeline.loop.state import Iteration
+from pipeline.loop.state_file import load_state
+from pipeline.results.grid import cells_of
 from pipeline.stages.score_table import SCORES_FILE, read_score_table
 from runtime.atomic import artifact_info
 from tests.pipeline.loop.test_loop import LOOP, ROOT, RUN, _environment, _run
@@ -125,7 +126,7 @@ def test_an_accepted_practised_set_trains_the_next_generator_in_place_of_the_gen
     following = Iteration(1, (), {0: (task,)}, None)
     ((_, source),) = generator_stage(run, following).sources
     assert source.parent.name == "practice"
-    assert cells(run)[task].practised and cells(run)[task].rates == (3 / 20,), "the strict figure stays"
+    assert cells_of(run)[task].practised and cells_of(run)[task].rates == (3 / 20,), "the strict figure stays"
 
 
 def test_a_generated_set_that_is_as_good_is_kept_as_it_is(tmp_path):

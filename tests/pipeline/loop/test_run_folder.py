@@ -15,15 +15,17 @@ from pipeline.jobs.attempts import Ledger
 from pipeline.jobs.call import note_file, read_note
 from pipeline.jobs.local import LocalSite
 from pipeline.loop.algorithm import iterate
-from pipeline.loop.plan import generation_stages, rejected
+from pipeline.loop.plan import generation_stages, policies, rejected
 from pipeline.loop.run import Run, open_run
 from pipeline.loop.runner import _announce, open_folder
 from pipeline.loop.selection import Score
 from pipeline.loop.steps import Steps
 from pipeline.report import page as report
-from pipeline.results import overview, tables
+from pipeline.results import tables
+from pipeline.results.generated_sets import generated_sets
 from pipeline.results.physics_summary import LEVELS, UNITS, PhysicsSummary
 from pipeline.results.status import render, status_of
+from pipeline.results.training_curves import loss_curves
 from pipeline.stages.paths import PHYSICS_FILE, marginals_file
 from runtime.atomic import read_json, write_json
 from runtime.config import to_dict
@@ -48,7 +50,7 @@ def _quantiles():
 def _optional_files(run):
     """One of each kind of file that a run can do without, with what belongs in it."""
     it = run.state.iterations[0]
-    generated, policy = generation_stages(run, it)[0], overview.policies(run, it)[0]
+    generated, policy = generation_stages(run, it)[0], policies(run, it)[0]
     physics = PhysicsSummary(generated.task.name, 1, 0.0, list(LEVELS), UNITS, _quantiles(), _quantiles(), {})
     note = {"stage": "s", "outcome": "done", "host": "h", "started": 1.0, "seconds": 2.0, "memory_gb": 0.5}
     note |= {"run": run.config.run_name, "group": "policy_i2"}
@@ -73,7 +75,7 @@ def _all_that_is_told(run):
     tables.write_iteration_tables(run)
     rejected(run, run.state.iterations[0])
     (stage,) = (s for s in status_of(run, {})["stages"] if s["stage"] == "policy")
-    return len(overview.generated_sets(run)), len(overview.loss_curves(run)), stage["memory_gb"]["used"]
+    return len(generated_sets(run)), len(loss_curves(run)), stage["memory_gb"]["used"]
 
 
 def test_information_that_a_run_can_do_without_is_told_where_it_is_whole(run):

@@ -7,7 +7,8 @@ import pytest
 from offline_compositional_rl_datasets.composuite import CompoSuiteTask, all_tasks
 from pipeline.commands.sources import parse_sources
 from pipeline.loop.selection import Score, Selection, Threshold
-from pipeline.loop.state import Iteration, LoopState, _encode, load_state, save_state
+from pipeline.loop.state import Iteration, LoopState
+from pipeline.loop.state_file import _encode, load_state, save_state
 from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError, StateError, TaskError
 

@@ -16,7 +16,8 @@ from pipeline.loop.plan import generation_stages, generator_stage, source_stages
 from pipeline.loop.run import Run
 from pipeline.loop.runner import open_folder
 from pipeline.loop.selection import Score, Selection, Threshold
-from pipeline.loop.state import Iteration, save_state
+from pipeline.loop.state import Iteration
+from pipeline.loop.state_file import save_state
 from pipeline.loop.steps import Steps
 from pipeline.loop.upkeep import is_sound
 from runtime.atomic import is_complete, side_file, verify

@@ -13,14 +13,16 @@ from diffusion.quality import Quality
 from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import task_file
 from pipeline.loop.config import load_pipeline_config
-from pipeline.loop.plan import generation_stages, generator_stage
+from pipeline.loop.plan import generation_stages, generator_stage, policies
 from pipeline.loop.run import Run, open_run
 from pipeline.loop.runner import carry_out
 from pipeline.loop.selection import Score
 from pipeline.report import page as report
 from pipeline.report.figures import FIGURES
-from pipeline.results import overview
+from pipeline.results.grid import grid_of
+from pipeline.results.links import _address
 from pipeline.results.status import render, status_of
+from pipeline.results.under_way import now
 from runtime.atomic import commit_artifact, write_json
 from runtime.errors import ConfigError, DataError
 from runtime.lease import Lease
@@ -87,7 +89,7 @@ def test_the_best_are_filmed_where_nothing_is_solved(run):
 
 
 def test_the_grid_tells_train_middle_and_held_out_tasks_apart(finished):
-    grid = overview.grid(finished)
+    grid = grid_of(finished)
     cells = [cell for block in grid.blocks for row in block.rows for cell in row]
     kinds = [cell.kind for cell in cells]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {"train": 14, "middle": 18, "held out": 32}
@@ -119,25 +121,25 @@ def test_links_of_the_page_lead_to_files(finished):
 def test_a_link_leads_to_a_folder_of_any_name(tmp_path, name):
     (page := tmp_path / "loops" / "run").mkdir(parents=True)
     (target := tmp_path / name).mkdir()
-    address = overview._address(target, page)
+    address = _address(target, page)
     assert re.fullmatch(r"[A-Za-z0-9_.~/%-]+", address), "nothing that a page or a browser could take otherwise"
     found = urlsplit(urljoin(f"{page.as_uri()}/report.html", address))
     assert (Path(unquote(found.path)), found.query, found.fragment) == (target, "", "")
 
 
 def test_the_page_says_what_is_being_done(run):
-    assert overview.now(run) == []
+    assert now(run) == []
     run = runs.begun(run)
     it = run.state.current
     MetricsWriter(generator_stage(run, it).checkpoint.parent).log(step=25_000, loss=0.5)
-    assert overview.now(run) == ["Iteration 0: train the generator: step 25,000/100,000, loss 0.5000"]
+    assert now(run) == ["Iteration 0: train the generator: step 25,000/100,000, loss 0.5000"]
     run = runs.saved(run, run.state.update(seconds={"diffusion": 1.0}))
-    assert overview.now(run) == ["Iteration 0: generate: 0 of 50 sets done"]
+    assert now(run) == ["Iteration 0: generate: 0 of 50 sets done"]
     run = runs.saved(run, run.state.update(seconds={"diffusion": 1.0, "generation": 1.0}))
-    first, second = overview.policies(run, run.state.current)[:2]
+    first, second = policies(run, run.state.current)[:2]
     run = runs.saved(run, run.state.update(scores={first.task: {first.seed: Score(1, 10)}}))
     MetricsWriter(second.folder).log(step=10_000, success_rate=0.5, mean_return=1.0)
-    head, job = overview.now(run)
+    head, job = now(run)
     assert head == "Iteration 0: train and test policies: 1 of 82 scored"
     assert job == f"{second.task} seed 1: step 10,000/50,000, success 0.50"
     assert "1 of 82 scored" in report.page(run)
@@ -147,7 +149,7 @@ def test_the_page_says_what_is_being_done(run):
 def test_the_page_says_how_many_experts_are_recorded(tmp_path):
     paths = {"results_path": tmp_path / "results", "logs_path": tmp_path / "logs", "data_path": tmp_path / "data"}
     run = Run.of(load_pipeline_config(None, {"paths": paths, "collect": {"episodes": 1}}))
-    assert overview.now(run) == ["Expert data: 0 of 14 tasks recorded"]
+    assert now(run) == ["Expert data: 0 of 14 tasks recorded"]
     path = task_file(run.paths.data_path, "expert", run.tasks.train[3])
     commit_artifact(path, lambda temporary: temporary.write_bytes(b"data"), {})
     assert "Expert data: 1 of 14 tasks recorded" in report.page(run)
@@ -158,7 +160,7 @@ def test_curves_quality_and_threshold_are_drawn_where_there_is_something_to_draw
     assert drawn == {"success_grid", "threshold", "stage_times"}
     it = finished.state.iterations[0]
     MetricsWriter(generator_stage(finished, it).checkpoint.parent).log(step=1, loss=0.5)
-    for stage in overview.policies(finished, it):
+    for stage in policies(finished, it):
         MetricsWriter(stage.folder).log(step=1, success_rate=0.5, mean_return=1.0)
     quality = Quality(100, 0.25, "s_object", 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.03, 0.0)
     stage = generation_stages(finished, it)[0]
@@ -173,7 +175,7 @@ def test_curves_quality_and_threshold_are_drawn_where_there_is_something_to_draw
 
 
 def test_a_page_that_cannot_be_written_does_not_end_the_run(finished, monkeypatch, caplog):
-    monkeypatch.setattr(overview, "grid", lambda run: 1 / 0)
+    monkeypatch.setattr(report, "grid_of", lambda run: 1 / 0)
     report.write_report(finished)
     assert "could not be written" in caplog.text
 

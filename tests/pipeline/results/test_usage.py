@@ -8,7 +8,7 @@ from pipeline.jobs.usage import Usage, ask_accounting, notes_of, of_stage, parse
 from pipeline.loop.config import load_pipeline_config
 from pipeline.loop.run import Run
 from pipeline.report import page as report
-from pipeline.results import overview
+from pipeline.results.history import stage_rows
 from pipeline.results.status import status_of
 from runtime.atomic import write_json
 from runtime.config import to_dict
@@ -41,7 +41,7 @@ def test_the_largest_and_the_longest_job_of_a_stage_are_told(run):
     most = used(of_stage(_notes(run), "policy"))
     assert (most.memory_gb, most.hours, most.accounted) == (1.5, 2.0, False)
     assert used(of_stage(_notes(run), "generation")) == Usage()
-    rows = {row["stage"]: row for row in overview.stage_rows(run)}
+    rows = {row["stage"]: row for row in stage_rows(run)}
     policies = rows["train and test policies"]
     assert (policies["memory"], policies["peak"], policies["longest"]) == ("16 GB", "1.50 GB", "2h00m")
     page = report.page(run)

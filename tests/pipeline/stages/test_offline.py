@@ -23,6 +23,7 @@ from offline_compositional_rl_datasets.composuite import (
 )
 from offline_compositional_rl_datasets.composuite_splits import (
     KINDS,
+    PUBLISHED,
     draw_split,
     find_split,
     get_partial_task_list,
@@ -33,7 +34,6 @@ from pipeline.commands.offline import evaluate_offline, finetune, key_values, pa
 from pipeline.stages.offline import newest_checkpoint
 from pipeline.stages.score_table import SCORES_FILE, read_score_table
 from runtime.errors import ConfigError, DataError
-from runtime.paths import machine_settings
 from tests.benchmark_axes import benchmark_axes
 from tests.recordings import write_random_recordings
 
@@ -105,7 +105,7 @@ def test_an_axis_of_more_elements_than_a_component_wise_split_can_show_is_refuse
 
 
 def test_the_published_component_wise_split_is_the_one_that_is_read():
-    split = find_split(machine_settings().tasks_path, "component-wise", 0)
+    split = find_split(PUBLISHED, "component-wise", 0)
     assert split.train[0].name == "IIWA_Box_ObjectDoor_Trashcan"
     assert split.test[0].name == "IIWA_Dumbbell_GoalWall_Shelf"
 
