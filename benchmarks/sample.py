@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -143,16 +144,33 @@ def plot(rows: list[dict[str, object]], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
+@dataclass(frozen=True)
+class QualityFlags:
+    """Of which generator quality against evaluations is measured, and how."""
+
+    checkpoint: Path | None = None
+    """a trained generator"""
+    data_path: Path | None = None
+    """real data of --task"""
+    task: tuple[str, ...] = ()
+    """tasks that the generator was trained on"""
+    rows: int = 2000
+    """samples per solver"""
+    seeds: int = 1
+    """repetitions"""
+    plot_file: Path | None = None
+    """picture of quality against evaluations"""
+    csv: Path | None = None
+    """table of quality against evaluations"""
+
+
+_RATE_ALONE = QualityFlags()
+
+
 def main(
+    of: QualityFlags = _RATE_ALONE,
     denoiser: str = "dit",
     batch_size: int = 1000,
-    checkpoint: Path | None = None,
-    data_path: Path | None = None,
-    task: list[str] = [],  # noqa: B006 - tyro reads the default
-    rows: int = 2000,
-    seeds: int = 1,
-    plot_file: Path | None = None,
-    csv: Path | None = None,
     device: str = "auto",
     quick: bool = False,
     json: Path | None = None,
@@ -162,35 +180,28 @@ def main(
     Args:
         denoiser: name of the network whose rate is measured
         batch_size: samples per evaluation (on a GPU 25 times as many)
-        checkpoint: a trained generator
-        data_path: real data of --task
-        task: tasks that the generator was trained on
-        rows: samples per solver
-        seeds: repetitions
-        plot_file: picture of quality against evaluations
-        csv: table of quality against evaluations
         device: auto, cpu or cuda[:N]
         quick: a batch of 100
         json: file for the figures of the rate
     """
-    expect_sizes(batch_size=batch_size, rows=rows, seeds=seeds)
+    expect_sizes(batch_size=batch_size, rows=of.rows, seeds=of.seeds)
     where = pick_device(device)
-    of_quality = {"--data_path": data_path, "--task": task, "--csv": csv, "--plot_file": plot_file}
+    of_quality = {"--data_path": of.data_path, "--task": of.task, "--csv": of.csv, "--plot_file": of.plot_file}
     for flag, value in of_quality.items():
-        if value and not checkpoint:
+        if value and not of.checkpoint:
             raise ConfigError(f"{flag}: expected --checkpoint beside it; random weights have no quality")
-    if json and checkpoint:
+    if json and of.checkpoint:
         raise ConfigError("--json: holds the rate of random weights, expected no --checkpoint; quality goes to --csv")
-    if checkpoint:
-        if data_path is None or not task:
+    if of.checkpoint:
+        if of.data_path is None or not of.task:
             raise ConfigError("--checkpoint: expected --data_path and --task beside it")
         table = []
-        for name in task:
-            table += quality(checkpoint, data_path, CompoSuiteTask.parse(name), rows, seeds, where)
-        if csv:
-            write_csv(csv, _COLUMNS, table)
-        if plot_file:
-            plot(table, plot_file)
+        for name in of.task:
+            table += quality(of.checkpoint, of.data_path, CompoSuiteTask.parse(name), of.rows, of.seeds, where)
+        if of.csv:
+            write_csv(of.csv, _COLUMNS, table)
+        if of.plot_file:
+            plot(table, of.plot_file)
         return
     from torch.utils.flop_counter import FlopCounterMode
 

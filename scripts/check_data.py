@@ -7,54 +7,59 @@ Examples:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipeline.commands.tasks_flags import TasksFlags
 from runtime.cli import parse_flags
+from runtime.errors import ConfigError
 from runtime.main import run_main
+
+if TYPE_CHECKING:
+    from offline_compositional_rl_datasets.task import Task
+
+
+@dataclass(frozen=True)
+class CheckedFlags(TasksFlags):
+    """Tasks, or the training tasks of a split."""
+
+    split: str = ""
+    """or the training tasks of a split of this kind, e.g. component-wise"""
+    task_list_seed: int = 0
+    """number of the split file"""
+    splits_path: Path | None = None
+    """folder of the splits; default: the family's published ones"""
+
+    def chosen(self) -> list[Task]:
+        from envs.family import find_family
+
+        if not self.split:
+            return super().chosen()
+        if self.tasks or self.robot or self.all_tasks:
+            raise ConfigError("expected one of --tasks, --robot, --all_tasks and --split")
+        return list(find_family(self.family).split(self.split, self.task_list_seed, self.splits_path).train)
 
 
 def main(
-    robot: str = "",
-    tasks: list[str] = [],  # noqa: B006 - tyro reads the default
-    split: str = "",
-    task_list_seed: int = 0,
-    data_path: Path | None = None,
-    dataset_type: str = "expert",
-    json: Path | None = None,
-    family: str = "composuite",
-    splits_path: Path | None = None,
+    of: CheckedFlags, data_path: Path | None = None, dataset_type: str = "expert", json: Path | None = None
 ) -> int:
     """Print a table: rows, episodes, success at an episode's end, mean return, and what is wrong; exit 1 on a fault.
 
     Data of `collect_expert_data` has an episode from one shove to the next; for it, the figures of whole runs follow.
 
     Args:
-        robot: check all tasks of this robot (of a family that has some)
-        tasks: or just these
-        split: or the training tasks of a split of this kind, e.g. component-wise
-        task_list_seed: number of the split file
         data_path: root of the data; default: data_path of config/paths.yaml
         dataset_type: expert, medium, random or medium-replay-subsampled
         json: file for the figures
-        family: of the tasks, such as my_package.my_module:FAMILY
-        splits_path: folder of the splits; default: the family's published ones
     """
     import dataclasses
 
-    from envs.family import find_family
     from offline_compositional_rl_datasets.check import check_folder
     from runtime.atomic import write_json
-    from runtime.errors import ConfigError
     from runtime.paths import machine_settings
 
-    if sum(map(bool, (robot, tasks, split))) != 1:
-        raise ConfigError("expected one of --robot, --tasks and --split")
-    settings, found = machine_settings(), find_family(family)
-    if split:
-        chosen = list(found.split(split, task_list_seed, splits_path).train)
-    else:
-        chosen = [found.parse(name) for name in tasks] or found.tasks_with("robot", robot)
-    reports = check_folder(data_path or settings.data_path, dataset_type, chosen)
+    reports = check_folder(data_path or machine_settings().data_path, dataset_type, of.chosen())
     print(f"{'task':38s} {'rows':>9s} {'episodes':>8s} {'success':>7s} {'return':>6s}  verdict")
     for report in reports:
         verdict = "; ".join(report.faults) or "fit for use"

@@ -9,6 +9,7 @@ Examples:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,13 +17,24 @@ from runtime.cli import parse_flags
 from runtime.main import run_main
 
 
+@dataclass(frozen=True)
+class ReadingFlags:
+    """What of a source is read, and as what."""
+
+    task: str | None = None
+    """the task that the data are of; by default the one that the data set names"""
+    keys: tuple[str, ...] = ()
+    """names of the observations that make the state, in the order of the layout"""
+    filter_key: str = ""
+    """of a Robomimic file: the mask whose demonstrations are read"""
+    demonstrations: bool = False
+    """of a LeRobot set without rewards: its episodes are solved by their last step"""
+
+
 def main(
     format: Literal["minari", "lerobot", "robomimic"],
     source: Path,
-    task: str | None = None,
-    keys: tuple[str, ...] = (),
-    filter_key: str = "",
-    demonstrations: bool = False,
+    reading: ReadingFlags,
     data_path: Path | None = None,
     dataset_type: str = "expert",
     family: str = "composuite",
@@ -32,10 +44,6 @@ def main(
     Args:
         format: minari, lerobot (v3.0) or robomimic (low-dimensional HDF5)
         source: folder of a Minari or LeRobot data set, or a Robomimic file
-        task: the task that the data are of; by default the one that the data set names
-        keys: names of the observations that make the state, in the order of the layout
-        filter_key: of a Robomimic file: the mask whose demonstrations are read
-        demonstrations: of a LeRobot set without rewards: its episodes are solved by their last step
         data_path: root of the data to write to; default: data_path of config/paths.yaml
         dataset_type: name of the kind of data, a part of the folder's name
         family: of the tasks, such as my_package.my_module:FAMILY
@@ -45,15 +53,7 @@ def main(
     from offline_compositional_rl_datasets.importing import write_tasks
     from runtime.paths import machine_settings
 
-    found = find_trajectories(
-        format,
-        source,
-        task=task,
-        keys=keys,
-        filter_key=filter_key,
-        demonstrations=demonstrations,
-        parse=find_family(family).parse,
-    )
+    found = find_trajectories(format, source, parse=find_family(family).parse, **vars(reading))
     for report in write_tasks(found, data_path or machine_settings().data_path, dataset_type):
         print(
             f"{report.task}: {report.rows:,} rows, {report.episodes:,} episodes, success {report.success:.2f}, "

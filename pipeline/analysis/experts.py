@@ -1,4 +1,4 @@
-"""How good the scripted experts are, and how good policies are that learn from their recordings alone."""
+"""How good the experts of a family are, and how good policies are that learn from their recordings alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from corl.config import PolicyConfig
 from corl.evaluate import evaluate
 from envs.collect import collect
-from envs.experts import expert_for
+from envs.family import Expert, family_of
 from envs.pool import EnvPool
 from envs.recording import CollectConfig
 from offline_compositional_rl_datasets.hdf5 import task_file
@@ -53,15 +53,17 @@ def score_experts(
     clone: CloneConfig | None = None,
     choose_policy: Callable[[Task], Path] | None = None,
 ) -> Iterator[ExpertScore]:
-    """Scores task by task: of the scripted experts, or of the published policies that are chosen."""
+    """Scores task by task: of the families' experts, or of the published policies that are chosen."""
     for task in tasks:
         policy = choose_policy(task) if choose_policy else None
-        solved, mean_return = _solve(task, expert_for(task, policy), episodes, workers)
+        family = family_of(task)
+        expert = family.expert(task) if policy is None else family.expert(task, policy)
+        solved, mean_return = _solve(task, expert, episodes, workers)
         cloned = _clone(task, clone, workers, policy) if clone else (0, 0)
         yield ExpertScore(task, episodes, solved, mean_return, *cloned)
 
 
-def _solve(task: Task, expert: Callable, episodes: int, workers: int) -> tuple[int, float]:
+def _solve(task: Task, expert: Expert, episodes: int, workers: int) -> tuple[int, float]:
     seeds = [derive_seed("expert", task.name, episode) for episode in range(episodes)]
     with EnvPool(task, episodes, workers=workers, horizon=HORIZON) as environment:
         result = evaluate(expert, environment, seeds)

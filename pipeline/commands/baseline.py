@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pipeline.commands.expert_flags import ExpertFlags
-from pipeline.commands.job_flags import ClusterFlags, JobFlags
+from pipeline.commands.job_flags import ClusterFlags, JobFlags, PlaceFlags
 from runtime.flags import ConfigFlags, alias, setting
 
 # Worker processes import their parent's script: the rest is imported where it is needed.
@@ -33,6 +33,7 @@ class BaselineFlags(ConfigFlags):
 def baseline_command(network: Literal["transformer", "compositional"]) -> Callable[..., None]:
     """The function of an entry point, its parameters being the flags."""
     published = BaselineFlags(batch_size={"transformer": 1792, "compositional": 3584}[network])
+    default_places = PlaceFlags()
 
     def main(
         experts: ExpertFlags,
@@ -40,8 +41,7 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
         site: ClusterFlags,
         agent: BaselineFlags = published,
         seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
-        results_path: Path | None = None,
-        logs_path: Path | None = None,
+        places: PlaceFlags = default_places,
         device: str = "auto",
     ) -> None:
         """Train one agent on all training tasks, one job per seed, and write the table of the held-out tasks.
@@ -50,8 +50,6 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
 
         Args:
             seeds: one agent each
-            results_path: where results go; default from config/paths.yaml
-            logs_path: where job logs go; default from config/paths.yaml
             device: auto, cpu or cuda[:N]
         """
         from corl.multitask_config import RUNTIME_SETTINGS, MultitaskConfig
@@ -61,16 +59,14 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
         from runtime.checks import distinct
         from runtime.config import dict_without
         from runtime.logs import configure_logging
-        from runtime.paths import machine_settings
 
         distinct("--seeds", seeds)
         settings = agent.load(MultitaskConfig, {"algorithm": f"{network}_td3_bc"})
         if agent.prints(settings):
             return
-        machine = machine_settings()
         data, held_out = experts.files(), experts.split().test
         name = f"{network}_baseline"
-        folder = (results_path or machine.results_path) / name
+        folder = places.results() / name
         configure_logging()
         stages = [
             TrainMultitask(data, held_out, settings, seed, folder / f"seed_{seed}", device=device) for seed in seeds
@@ -80,7 +76,7 @@ def baseline_command(network: Literal["transformer", "compositional"]) -> Callab
             jobs.resources(),
             site.config(),
             jobs.retry(),
-            logs=(logs_path or machine.logs_path) / f"{name}_logs",
+            logs=places.logs() / f"{name}_logs",
             folder=folder,
             identity={
                 "config": dict_without(settings, RUNTIME_SETTINGS),

@@ -128,3 +128,23 @@ class WandbFlags:
         from runtime.wandb_sink import use_wandb
 
         use_wandb(self.wandb_project, self.wandb)
+
+
+@dataclass(frozen=True)
+class PlaceFlags:
+    """Where what jobs write goes."""
+
+    results_path: Path | None = None
+    """where tables go; default from config/paths.yaml"""
+    logs_path: Path | None = None
+    """where job logs go; default from config/paths.yaml"""
+
+    def results(self) -> Path:
+        from runtime.paths import machine_settings
+
+        return self.results_path or machine_settings().results_path
+
+    def logs(self) -> Path:
+        from runtime.paths import machine_settings
+
+        return self.logs_path or machine_settings().logs_path

@@ -173,11 +173,21 @@ class RunFlags:
         return (self.runs_path or machine_settings().runs_path) / run_name(task, self.exp_name, seed, generated)
 
 
+@dataclass(frozen=True)
+class WatchFlags:
+    """What is to be looked at beside the results."""
+
+    capture_video: bool = False
+    """film an episode of the best policy at the end, to video.mp4 in the run's folder"""
+    tensorboard: bool = False
+    """log to TensorBoard too"""
+
+
 def sac_command(variant: Variant) -> Callable[..., None]:
     """The function of an entry point, its parameters being the flags."""
 
     published_task = TaskFlags("IIWA", "Box", "ObjectDoor", "Push")
-    published_run = RunFlags(variant.exp_name, variant.exp_name)
+    published_run, unwatched = RunFlags(variant.exp_name, variant.exp_name), WatchFlags()
 
     def main(
         agent: SACFlags,
@@ -187,8 +197,7 @@ def sac_command(variant: Variant) -> Callable[..., None]:
         seed: int = 1,
         use_composuite: bool = True,
         torch_deterministic: bool = True,
-        capture_video: bool = False,
-        tensorboard: bool = False,
+        watched: WatchFlags = unwatched,
     ) -> None:
         """Learn one task online with SAC. The same command run again continues where it was stopped.
 
@@ -198,8 +207,6 @@ def sac_command(variant: Variant) -> Callable[..., None]:
             seed: of networks, actions, episodes and batches
             use_composuite: the only family of tasks here
             torch_deterministic: deterministic cuDNN kernels
-            capture_video: film an episode of the best policy at the end, to video.mp4 in the run's folder
-            tensorboard: log to TensorBoard too
         """
         import torch
 
@@ -221,7 +228,7 @@ def sac_command(variant: Variant) -> Callable[..., None]:
             folder=run.folder(task, seed, generated),
             prior=synthetic_prior(generated, task) if generated else prior.recorded(variant),
             synthetic=generated is not None,
-            tracking=run.tracking(tensorboard=tensorboard),
+            tracking=run.tracking(tensorboard=watched.tensorboard),
             method=run.exp_name,
             device=run.device,
         )
@@ -235,7 +242,7 @@ def sac_command(variant: Variant) -> Callable[..., None]:
             f"{scores.last_return:.1f} (best evaluations {scores.best_solved}/{scores.episodes}, "
             f"{scores.best_return:.1f})"
         )
-        if capture_video:
+        if watched.capture_video:
             solved = film_best(stage, stage.folder / "video.mp4")
             print(f"video of an episode that was {'solved' if solved else 'not solved'}: {stage.folder / 'video.mp4'}")
         print(f"run: {stage.folder}")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-from pipeline.commands.job_flags import ClusterFlags, JobFlags
+from pipeline.commands.job_flags import ClusterFlags, JobFlags, PlaceFlags
 from pipeline.commands.online import EvaluatedFlags, PriorFlags, RunFlags, Variant
 
 # Worker processes import their parent's script: the rest is imported where it is needed.
@@ -15,7 +14,7 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
     """The function of an entry point, its parameters being the flags; tables go to `sac_exp/<results>`."""
 
     published_run = RunFlags(variant.exp_name, variant.exp_name)
-    published_jobs = JobFlags(memory=16, time=48, cpus=4)
+    published_jobs, default_places = JobFlags(memory=16, time=48, cpus=4), PlaceFlags()
 
     def main(
         agent: EvaluatedFlags,
@@ -25,8 +24,7 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
         jobs: JobFlags = published_jobs,
         seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
         tasks: tuple[str, ...] = (),
-        results_path: Path | None = None,
-        logs_path: Path | None = None,
+        places: PlaceFlags = default_places,
     ) -> None:
         """Run tasks x seeds as jobs and write their tables. The same command run again continues.
 
@@ -35,8 +33,6 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
         Args:
             seeds: runs per task
             tasks: names such as IIWA_Box_None_Push; default: the held-out tasks of the split
-            results_path: where tables go; default from config/paths.yaml
-            logs_path: where job logs go; default from config/paths.yaml
         """
         from corl.online_config import RUNTIME_SETTINGS
         from envs.family import find_family
@@ -46,10 +42,8 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
         from runtime.checks import distinct
         from runtime.config import dict_without
         from runtime.logs import configure_logging
-        from runtime.paths import machine_settings
 
         distinct("--seeds", seeds)
-        machine = machine_settings()
         config = agent.online_config(variant)
         if agent.prints(config):
             return
@@ -82,8 +76,8 @@ def sweep_command(variant: Variant, results: str) -> Callable[..., None]:
             jobs.resources(),
             site.config(),
             jobs.retry(),
-            logs=(logs_path or machine.logs_path) / "slurm",
-            folder=(results_path or machine.results_path) / "sac_exp" / results,
+            logs=places.logs() / "slurm",
+            folder=places.results() / "sac_exp" / results,
             identity=identity,
             tables=write_online_table,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ import numpy as np
 from corl.acting import AS_IT_IS
 from corl.config import PolicyConfig
 from corl.policy import Policy, checkpoint_file
-from envs.composuite.simulation import CONTROL_FREQUENCY
 from envs.family import family_of
 from offline_compositional_rl_datasets.task import Task
 from pipeline.stages.online import LearnOnline
@@ -21,7 +21,17 @@ from runtime.seeds import derive_seed
 _FRAMES = 6
 _SIZE = (256, 256)  # width, height of a frame in pixels
 _ATTEMPTS = 5
+_FRAMES_PER_SECOND = 20  # of environments that do not say
 _VIDEO_SIZE = (320, 320)
+
+
+@dataclass(frozen=True)
+class Film:
+    """Frames (height, width, 3) uint8 of an episode, how many of them a second has, and whether the task was solved."""
+
+    frames: list[np.ndarray]
+    rate: float
+    success: bool
 
 
 def film_strip(task: Task, folder: Path, config: PolicyConfig, seed: int) -> tuple[np.ndarray, bool]:
@@ -32,12 +42,10 @@ def film_strip(task: Task, folder: Path, config: PolicyConfig, seed: int) -> tup
     """
     policy = Policy.load(checkpoint_file(folder, config.algorithm, "best_successrate"), task.layout)
     for attempt in range(_ATTEMPTS):
-        frames, success = episode_frames(
-            task, policy, horizon=config.horizon, seed=derive_seed("film", seed, attempt), size=_SIZE
-        )
-        if success:
+        film = film_episode(task, policy, horizon=config.horizon, seed=derive_seed("film", seed, attempt), size=_SIZE)
+        if film.success:
             break
-    return np.concatenate(evenly(frames, _FRAMES), axis=1), success
+    return np.concatenate(evenly(film.frames, _FRAMES), axis=1), film.success
 
 
 def evenly(frames: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
@@ -45,7 +53,7 @@ def evenly(frames: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
     return [frames[i] for i in np.linspace(0, len(frames) - 1, count).round().astype(int)]
 
 
-def episode_frames(
+def film_episode(
     task: Task,
     policy: Callable[[np.ndarray], np.ndarray],
     *,
@@ -54,14 +62,15 @@ def episode_frames(
     size: tuple[int, int],
     every: int = 10,
     camera: str = "film",
-) -> tuple[list[np.ndarray], bool]:
-    """Every `every`-th frame (height, width, 3) uint8 of an episode, which ends a second after its first success.
+) -> Film:
+    """Every `every`-th frame of an episode, which ends 20 control steps after its first success.
 
-    `size` is (width, height). A policy with `acting` acts so. Also tells whether it succeeded. Raises
-    `RenderError` where the machine cannot draw.
+    `size` is (width, height). A policy with `acting` acts so. Raises `RenderError` where the machine cannot draw,
+    `ConfigError` where the task's family has no pictures.
     """
     variation = getattr(policy, "acting", AS_IT_IS).begin([seed])
     environment = family_of(task).drawn_environment(task, horizon=horizon, size=size, camera=camera)
+    rate = environment.metadata.get("render_fps", _FRAMES_PER_SECOND) / every
     try:
         observation, _ = environment.reset(seed=seed)
         frames, success, since = [], False, 0
@@ -74,7 +83,7 @@ def episode_frames(
             success = info["success"]
             since = since + 1 if success else 0
             if terminated or truncated or since >= 20:
-                return [*frames, environment.render()], success
+                return Film([*frames, environment.render()], rate, success)
     finally:
         environment.close()
 
@@ -107,15 +116,14 @@ def film_best(stage: LearnOnline, path: Path) -> bool:
     """
     import imageio.v3 as imageio
 
-    every = 2
-    frames, success = episode_frames(
+    film = film_episode(
         stage.task,
         stage.best_policy(),
         horizon=stage.config.horizon,
         seed=derive_seed("film", stage.seed),
         size=_VIDEO_SIZE,
-        every=every,
+        every=2,
     )
     with atomic_path(path) as temporary:
-        imageio.imwrite(temporary, np.stack(frames), fps=CONTROL_FREQUENCY / every)
-    return success
+        imageio.imwrite(temporary, np.stack(film.frames), fps=film.rate)
+    return film.success

@@ -17,6 +17,7 @@ from envs.collect import collect as record
 from envs.recording import CollectConfig
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
+from pipeline.commands.tasks_flags import TasksFlags
 from runtime.atomic import read_json, write_json
 from runtime.errors import ConfigError, DataError
 from runtime.program import PROJECT_ROOT
@@ -54,7 +55,7 @@ def test_sizes_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="--seconds 0"):
         env.main(seconds=0.0)
     with pytest.raises(ConfigError, match="episodes 0"):
-        evaluate_experts.main(episodes=0)
+        evaluate_experts.main(TasksFlags(), evaluate_experts.CloneFlags(), episodes=0)
     for main, options, message in (
         (env.main, {"tasks": ()}, "--tasks nothing"),
         (online.main, {"num_envs": 0}, "--num_envs 0: expected at least 1"),
@@ -66,9 +67,17 @@ def test_sizes_that_cannot_be_are_refused(tmp_path):
         (train.main, {"steps": 0}, "--steps 0"),
         (train.main, {"denoiser": "dito"}, "denoiser 'dito': expected one of dit"),
         (sample.main, {"batch_size": -1}, "--batch_size -1"),
-        (sample.main, {"csv": Path("q.csv")}, "--csv: expected --checkpoint beside it"),
-        (sample.main, {"plot_file": Path("q.png")}, "--plot_file: expected --checkpoint beside it"),
-        (sample.main, {"checkpoint": Path("m.pt"), "json": Path("f.json")}, "--json: .* expected no --checkpoint"),
+        (sample.main, {"of": sample.QualityFlags(csv=Path("q.csv"))}, "--csv: expected --checkpoint beside it"),
+        (
+            sample.main,
+            {"of": sample.QualityFlags(plot_file=Path("q.png"))},
+            "--plot_file: expected --checkpoint beside it",
+        ),
+        (
+            sample.main,
+            {"of": sample.QualityFlags(checkpoint=Path("m.pt")), "json": Path("f.json")},
+            "--json: .* expected no --checkpoint",
+        ),
         (validate.main, {"members": 0}, "--members 0"),
         (iteration.main, {"cores": -1}, "--cores -1"),
         (iteration.main, {"env_steps": -1.0}, "--env_steps -1"),

@@ -28,11 +28,15 @@ from offline_compositional_rl_datasets.lerobot import write_lerobot
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.errors import ConfigError, DataError, StateError, TaskError
-from scripts.import_data import main as import_data
+from scripts.import_data import ReadingFlags, main
 from tests.data.test_layout import layouts
 
 TASKS = [CompoSuiteTask.parse("IIWA_Box_None_Push"), CompoSuiteTask.parse("IIWA_Plate_None_Shelf")]
 KEYS = ("object", "obstacle", "goal", "robot")
+
+
+def import_data(format, source, *reading, data_path, dataset_type="expert", **more):
+    main(format, source, ReadingFlags(*reading, **more), data_path, dataset_type)
 
 
 def _episode(steps, *, terminated, seed):

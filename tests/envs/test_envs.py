@@ -13,9 +13,11 @@ from envs.experts import expert_for
 from envs.experts.kinematics import arm_of
 from envs.recording import CollectConfig, record
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, ROBOTS, CompoSuiteTask, all_tasks
+from pipeline.commands.tasks_flags import TasksFlags
 from runtime.errors import ConfigError, DataError
 from runtime.program import PROJECT_ROOT
 from scripts import render_task
+from scripts.render_task import FilmFlags
 from tests.benchmark_axes import benchmark_axes
 
 # Every element of every axis at least once.
@@ -199,16 +201,18 @@ def test_a_machine_that_cannot_draw_says_so_in_one_line(tmp_path, named, told):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"width": 0}, "width 0"),
-        ({"horizon": 0}, "horizon 0"),
-        ({"seed": -1}, "seed -1"),
+        ({"film": FilmFlags(width=0)}, "width 0"),
+        ({"film": FilmFlags(horizon=0)}, "horizon 0"),
+        ({"film": FilmFlags(seed=-1)}, "seed -1"),
         ({"checkpoint": Path("a.pt"), "policy": Path("b.pt")}, "one of --checkpoint and --policy"),
-        ({"task": "", "robot": "IIWA", "policy": Path("b.pt")}, "with --task"),
+        ({"of": TasksFlags(robot="IIWA"), "policy": Path("b.pt")}, "with a single task"),
+        ({"of": TasksFlags(robot="IIWA", all_tasks=True)}, "one of --tasks, --robot and --all_tasks"),
+        ({"of": TasksFlags(("x",), family="a.b:C"), "policy": Path("b.pt")}, "--policy: .* not of the family a.b:C"),
     ],
 )
 def test_a_film_that_cannot_be_is_refused(tmp_path, options, told):
     with pytest.raises(ConfigError, match=told):
-        render_task.main(tmp_path / "a.png", **({"task": SOME[0]} | options))
+        render_task.main(tmp_path / "a.png", **({"of": TasksFlags((SOME[0],)), "film": FilmFlags()} | options))
 
 
 def test_the_task_to_film_may_stand_first():
