@@ -20,12 +20,13 @@ import gymnasium
 import numpy as np
 
 from envs.disturbance import Disturbance
+from envs.opengl import RenderError
 from offline_compositional_rl_datasets.hdf5 import EpisodeEnds, find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.splits import Split, covering_split, load_split, split_file
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
-from runtime.errors import ConfigError, TaskError, one_line
+from runtime.errors import ConfigError, TaskError, UserError, one_line
 
 BUILT_IN = {"composuite": "envs.composuite.family:FAMILY"}
 """Name in a configuration -> where the family is."""
@@ -231,6 +232,15 @@ class _AsEvaluated(gymnasium.Wrapper):
             raise TaskError(f"family {self._family}: a step's info has {known}, expected success or is_success")
         info = {**info, "success": bool(success)}
         return np.asarray(observation, np.float32), float(reward), bool(terminated), bool(truncated), info
+
+    def render(self) -> Any:
+        """Raises `RenderError` for whatever keeps the environment from drawing."""
+        try:
+            return self.env.render()
+        except UserError:
+            raise
+        except Exception as error:  # OpenGL's loaders raise whatever they stumble over
+            raise RenderError(f"family {self._family}: no picture can be made here ({one_line(error)})") from error
 
 
 class _SetState:

@@ -7,7 +7,11 @@ import importlib
 import os
 import sys
 
-from runtime.errors import ConfigError, one_line
+from runtime.errors import ConfigError, UserError, one_line
+
+
+class RenderError(UserError):
+    """No picture can be made on this machine."""
 
 
 def choose_opengl() -> None:

@@ -10,11 +10,7 @@ import weakref
 import mujoco
 import numpy as np
 
-from runtime.errors import UserError
-
-
-class RenderError(UserError):
-    """No picture can be made on this machine."""
+from envs.opengl import RenderError
 
 
 class _OffScreen(mujoco.Renderer):

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pipeline.jobs.attempts import Attempt, Group, Ledger
 from pipeline.jobs.failures import Decision, Failure, classify, decide
@@ -22,6 +23,8 @@ from pipeline.jobs.slurm import SlurmSite
 from pipeline.jobs.stage import Stage
 from runtime.errors import JobError
 from runtime.logs import Progress, duration, progress
+
+S = TypeVar("S", bound=Stage)
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +50,13 @@ def make_site(cluster: ClusterConfig, folder: Path, ledger: Ledger, code: Path) 
 
 
 def run_jobs(
-    stages: Sequence[Stage],
+    stages: Sequence[S],
     resources: Resources,
     site: Site,
     ledger: Ledger,
     group: Group,
     retry: RetryConfig,
-    on_done: Callable[[Stage], str],
+    on_done: Callable[[S], str],
 ) -> dict[str, str]:
     """Run all stages; calls `on_done(stage)`, which gives a phrase for the log, as each one finishes.
 
@@ -65,11 +68,11 @@ def run_jobs(
 
 
 def run_batch(
-    stages: Sequence[Stage],
+    stages: Sequence[S],
     resources: Resources,
     cluster: ClusterConfig,
     retry: RetryConfig,
-    on_done: Callable[[Stage], str],
+    on_done: Callable[[S], str],
     *,
     name: str,
     folder: Path,
@@ -93,7 +96,7 @@ class _Round:
         ledger: Ledger,
         group: Group,
         retry: RetryConfig,
-        on_done: Callable[[Stage], str],
+        on_done: Callable[[Any], str],
     ) -> None:
         self.site, self.ledger, self.group, self.retry, self.on_done = site, ledger, group, retry, on_done
         self.total, self.done = len(stages), 0

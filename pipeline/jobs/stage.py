@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,12 +75,15 @@ class Stage(abc.ABC):
                 use_threads(self.threads)
                 self.work(key)
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[str | None]:
+    def held(self) -> AbstractContextManager[str | None]:
         """Hold the stage's lock; gives its key, or None where it is done already.
 
         The lock goes with the process, so a job left over by a killed loop and its successor never write side by side.
         """
+        return self._held()
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[str | None]:
         folder = self.output.parent
         folder.mkdir(parents=True, exist_ok=True)
         with waiting_lock(folder):

@@ -38,7 +38,7 @@ def iterate(steps: Steps) -> None:
         steps.validate()
         steps.practise()
 
-        current = steps.state.current
+        current = steps.iteration
         selection = select(current.rates(), steps.state.threshold, rule)
         practised = tuple(filter(current.by_practice, selection.good))
         steps.finish(dataclasses.replace(selection, practised=practised))

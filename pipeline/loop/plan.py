@@ -59,7 +59,7 @@ def source_stages(run: Run, iteration: Iteration) -> list[Generate | Practise]:
 
 def _maker(run: Run, iteration: int, task: Task) -> Generate | Practise:
     """What made the set of a task that an iteration accepted."""
-    done = [it.selection for it in run.state.iterations if it.index == iteration and it.complete]
+    done = [it.verdict for it in run.state.iterations if it.index == iteration and it.complete]
     practised = any(task in selection.practised for selection in done)
     return practice_stage(run, iteration, task) if practised else generation_stage(run, iteration, task)
 
@@ -70,8 +70,8 @@ def generation_stages(run: Run, iteration: Iteration) -> list[Generate]:
 
 def generation_stage(run: Run, iteration: int, task: Task) -> Generate:
     config = run.config
-    settings = {"device": config.device, "ground": config.ground}
-    return Generate(task, _checkpoint(run, iteration), config.sampling, config.diffusion_seed, **settings)
+    checkpoint, seed = _checkpoint(run, iteration), config.diffusion_seed
+    return Generate(task, checkpoint, config.sampling, seed, device=config.device, ground=config.ground)
 
 
 def practice_stages(run: Run, iteration: Iteration, tasks: Sequence[Task] | None = None) -> list[Practise]:

@@ -31,7 +31,7 @@ class TaskSets:
         return (*self.test, *self.middle)
 
 
-def task_sets(family: TaskFamily, config: PipelineConfig, splits_path: Path | None) -> TaskSets:
+def task_sets(family: TaskFamily[Any], config: PipelineConfig, splits_path: Path | None) -> TaskSets:
     """The first `num_train` tasks of the split's train list give data, the rest of it is middle."""
     split = family.split(config.experiment_type, config.task_list_seed, splits_path)
     if config.num_train > len(split.train):
@@ -42,7 +42,7 @@ def task_sets(family: TaskFamily, config: PipelineConfig, splits_path: Path | No
     return sets
 
 
-def _expect_parts(family: TaskFamily, config: PipelineConfig) -> None:
+def _expect_parts(family: TaskFamily[Any], config: PipelineConfig) -> None:
     """Raises `ConfigError` where a family lacks what the configuration asks for, before anything runs."""
     needed = {"make_env": "policies are tried in it"}
     if config.collect is not None:
@@ -77,7 +77,7 @@ class Run:
         return dataclasses.replace(self, state=state)
 
     @property
-    def family(self) -> TaskFamily:
+    def family(self) -> TaskFamily[Any]:
         return find_family(self.config.family)
 
     @property

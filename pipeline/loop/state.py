@@ -35,6 +35,13 @@ class Iteration:
     def complete(self) -> bool:
         return self.selection is not None
 
+    @property
+    def verdict(self) -> Selection:
+        """The selection of a complete iteration."""
+        if self.selection is None:
+            raise RuntimeError(f"iteration {self.index} is not complete")
+        return self.selection
+
     def rate(self, task: Task) -> Fraction | None:
         scores = self.scores.get(task)
         return task_rate(scores) if scores else None

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.jobs.attempts import Group, Ledger
 from pipeline.jobs.queue import Site, run_jobs
@@ -36,7 +37,7 @@ from runtime.logs import duration
 
 log = logging.getLogger(__name__)
 
-OnDone = Callable[[Stage], str]
+S = TypeVar("S", bound=Stage)
 
 
 class Steps:
@@ -48,6 +49,13 @@ class Steps:
     @property
     def state(self) -> LoopState:
         return self.run.state
+
+    @property
+    def iteration(self) -> Iteration:
+        """The one under way, as it is now."""
+        if self.state.current is None:
+            raise RuntimeError("no iteration is under way")
+        return self.state.current
 
     def save(self, state: LoopState) -> None:
         self.run = self.run.at(state)
@@ -65,7 +73,7 @@ class Steps:
 
     def train_generator(self) -> None:
         """Stage 1. Raises `JobError` where training fails for good: without a generator there is no iteration."""
-        iteration = self.state.current
+        iteration = self.iteration
         stage, sources = generator_stage(self.run, iteration), source_stages(self.run, iteration)
         if is_sound(stage.output):
             gone = [each.output for each in sources if not is_complete(each.output)]
@@ -103,7 +111,7 @@ class Steps:
 
     def generate(self) -> None:
         """Stage 2. A task whose generation fails is marked, and tried again in the next iteration."""
-        iteration = self.state.current
+        iteration = self.iteration
         stages = generation_stages(self.run, iteration)
         for stage in stages:
             if any(seed not in iteration.scores.get(stage.task, {}) for seed in self.run.seeds(stage.task)):
@@ -117,13 +125,13 @@ class Steps:
 
     def validate(self) -> None:
         """Stage 3. Where every set is rejected there is nothing to score."""
-        iteration = self.state.current
+        iteration = self.iteration
         stages = policy_stages(self.run, iteration)
         self._log_stage("train and test policies", len(stages))
         failed = self._score(stages, "scores")
         any_failed = bool(failed)
         failed |= {f"{task.name}'s set": reason for task, reason in rejected(self.run, iteration).items()}
-        unscored = [task for task in iteration.targets if task not in self.state.current.scores]
+        unscored = [task for task in iteration.targets if task not in self.iteration.scores]
         for name, reason in failed.items():
             log.warning("%s has no score: %s", name, reason)
         if any_failed and len(unscored) == len(iteration.targets):
@@ -138,7 +146,7 @@ class Steps:
         """
 
         def on_done(stage: TrainPolicy | TrainPolicies) -> str:
-            scores = {task: dict(seeds) for task, seeds in getattr(self.state.current, where).items()}
+            scores = {task: dict(seeds) for task, seeds in getattr(self.iteration, where).items()}
             for member in (member for member in stage.members if member.is_done()):
                 result = member.scores()
                 score = Score(result.solved, result.trials, round(result.score, 3))
@@ -157,7 +165,7 @@ class Steps:
 
         A task whose practice fails keeps the score of its generated set.
         """
-        iteration = self.state.current
+        iteration = self.iteration
         stages = practice_stages(self.run, iteration)
         if not stages:
             return
@@ -170,9 +178,11 @@ class Steps:
             log.warning("%s has no score: %s", name, reason)
 
     def _log_stage(self, what: str, jobs: int) -> None:
-        log.info("iteration %d: %s (%d job%s)", self.state.current.index, what, jobs, "" if jobs == 1 else "s")
+        log.info("iteration %d: %s (%d job%s)", self.iteration.index, what, jobs, "" if jobs == 1 else "s")
 
-    def _run(self, stages: Sequence[Stage], name: str, on_done: OnDone, *, timed: bool = True) -> dict[str, str]:
+    def _run(
+        self, stages: Sequence[S], name: str, on_done: Callable[[S], str], *, timed: bool = True
+    ) -> dict[str, str]:
         """Run them as jobs; the names of those that failed for good, with reasons."""
         started = time.monotonic()
         resources = self.run.config.resources.of(name)
@@ -182,14 +192,14 @@ class Steps:
             ask_accounting(self.run.jobs_folder, self.run.config.run_name, self.run.folder)
         if not timed:
             return failed
-        seconds = dict(self.state.current.seconds)
+        seconds = dict(self.iteration.seconds)
         seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started, 1)
         self.save(self.state.update(seconds=seconds))
         return failed
 
     def _group(self, name: str) -> Group:
         """Logs are linked to where the published code writes them."""
-        run, iteration = self.run, self.state.current.index
+        run, iteration = self.run, self.iteration.index
 
         def logs(stage: Stage) -> Path:
             if not isinstance(stage, TrainPolicy):
@@ -220,7 +230,7 @@ def _log_iteration(iteration: Iteration, threshold: Threshold) -> None:
 
 def _log_selection(run: Run) -> None:
     iteration = run.state.iterations[-1]
-    selection, rates = iteration.selection, iteration.rates()
+    selection, rates = iteration.verdict, iteration.rates()
     for task, rate in sorted(rates.items(), key=lambda item: -item[1]):
         kind = "held out" if task in run.tasks.test else "middle"
         practised = task in selection.practised

@@ -39,6 +39,6 @@ def generated_sets(run: Run) -> list[GeneratedSet]:
             quality, rate = stage.quality(), it.rate(stage.task)
             if quality is not None or physics is not None:
                 kind = "held out" if stage.task in run.tasks.test else "middle"
-                rate = None if rate is None else float(rate)
-                found.append(GeneratedSet(it.index, stage.task, kind, quality, physics, rate))
+                success = None if rate is None else float(rate)
+                found.append(GeneratedSet(it.index, stage.task, kind, quality, physics, success))
     return found

@@ -64,7 +64,7 @@ def cells_of(run: Run) -> dict[Task, Cell]:
             rates.append(None if rate is None else float(rate))
             counts.append(f"{sum(s.solved for s in scores)}/{sum(s.trials for s in scores)}" if scores else "")
         kind = "held out" if task in run.tasks.test else "middle"
-        practised = task in accepted and task in run.state.iterations[accepted[task]].selection.practised
+        practised = task in accepted and task in run.state.iterations[accepted[task]].verdict.practised
         found[task] = Cell(task, kind, tuple(rates), tuple(counts), accepted.get(task), practised)
     return found
 
@@ -74,7 +74,8 @@ def grid_of(run: Run) -> Grid:
     lacking = 2 - len(axes)
     at = {(*(getattr(task, axis) for axis in axes), *[""] * lacking): cell for task, cell in known.items()}
     shown = [tuple(e for e in elements[axis] if any(getattr(t, axis) == e for t in known)) for axis in axes]
-    rows, columns, *others = (*shown, *[("",)] * lacking)
+    names: list[tuple[str, ...]] = [*shown, *[("",)] * lacking]
+    rows, columns, *others = names
     blocks = tuple(
         Block(chosen, tuple(tuple(at.get((row, column, *reversed(chosen))) for column in columns) for row in rows))
         for chosen in itertools.product(*reversed(others))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def _row(run: Run, iteration: Iteration, task: Task) -> dict[str, Any]:
     }
 
 
-def _counts(scores: dict[int, Score]) -> tuple[int, int]:
+def _counts(scores: Mapping[int, Score]) -> tuple[int, int]:
     return sum(score.solved for score in scores.values()), sum(score.trials for score in scores.values())
 
 

@@ -70,11 +70,34 @@ def under_way(stages: Sequence[Stage], notes: Sequence[Mapping[str, Any]], now: 
 def status_of(run: Run, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
     """Everything as plain values; see `render`."""
     run = latest(run)
-    state, notes = run.state, notes_of(run.jobs_folder, run.config.run_name, run.folder)
-    records = Ledger(run.folder / "jobs.json").records
+    state = run.state
     iteration = state.current
+    stages = [] if iteration is None else _stages_under_way(run, iteration, jobs)
+    return {
+        "run": run.config.run_name,
+        "folder": str(run.folder),
+        "gone": gone(run),
+        "scheduler": "no answer" if jobs is None else "answers",
+        "outcome": state.outcome,
+        "iteration": iteration.index if iteration else None,
+        "iterations_done": sum(it.complete for it in state.iterations),
+        "max_iterations": run.config.max_iterations,
+        "threshold": str(state.threshold.value),
+        "solved": len(state.solved(run.tasks.generated)),
+        "tasks": len(run.tasks.generated),
+        "held_out_solved": len(state.solved(run.tasks.test)),
+        "held_out_tasks": len(run.tasks.test),
+        "next": next_step(state.outcome, stages, iteration),
+        "stages": stages,
+    }
+
+
+def _stages_under_way(run: Run, iteration: Iteration, jobs: Mapping[str, JobInfo] | None) -> list[dict[str, Any]]:
+    """The stages of an iteration: jobs that are done, run and wait, and what they asked for and used."""
+    notes = notes_of(run.jobs_folder, run.config.run_name, run.folder)
+    records = Ledger(run.folder / "jobs.json").records
     stages = []
-    for name in run.config.stages if iteration else ():
+    for name in run.config.stages:
         group = f"{name}_i{iteration.index}"
         mine = [note for note in notes if note["group"] == group]
         finished = [note for note in mine if note["outcome"] == "done"]
@@ -93,23 +116,7 @@ def status_of(run: Run, jobs: Mapping[str, JobInfo] | None) -> dict[str, Any]:
                 "hours": {"asked": asked.hours, "used": most.hours},
             }
         )  # fmt: skip
-    return {
-        "run": run.config.run_name,
-        "folder": str(run.folder),
-        "gone": gone(run),
-        "scheduler": "no answer" if jobs is None else "answers",
-        "outcome": state.outcome,
-        "iteration": iteration.index if iteration else None,
-        "iterations_done": sum(it.complete for it in state.iterations),
-        "max_iterations": run.config.max_iterations,
-        "threshold": str(state.threshold.value),
-        "solved": len(state.solved(run.tasks.generated)),
-        "tasks": len(run.tasks.generated),
-        "held_out_solved": len(state.solved(run.tasks.test)),
-        "held_out_tasks": len(run.tasks.test),
-        "next": next_step(state.outcome, stages, iteration),
-        "stages": stages,
-    }
+    return stages
 
 
 def gone(run: Run) -> dict[str, str]:

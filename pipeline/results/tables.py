@@ -182,7 +182,7 @@ def final_rows(run: Run) -> list[dict[str, str]]:
             rate = _rate(scores, task, it.index)
             cells[task][f"iter_{it.index}"] = _number(rate)
             so_far[task] = max(so_far[task], rate or Fraction(0))
-        averages[f"iter_{it.index}"] = _number(sum(so_far.values()) / len(so_far)) if so_far else ""
+        averages[f"iter_{it.index}"] = _number(sum(so_far.values(), Fraction(0)) / len(so_far)) if so_far else ""
     tried = {row.task for row in scores}
     rows = [
         {"task": task.name, **cells[task], "best_rate": _number(so_far[task] if task.name in tried else None)}
@@ -240,7 +240,7 @@ def write_best_datasets(run: Run) -> None:
         "successfully_copied": len(best_iterations),
         "failed_tasks": failed,
         "best_iterations": best_iterations,
-        "best_rates": {task.name: _number(state.best(task)[0]) for task in run.tasks.test if state.best(task)},
+        "best_rates": {task.name: _number(best[0]) for task in run.tasks.test if (best := state.best(task))},
         "config": {
             "denoiser": config.denoiser,
             "task_list_seed": config.task_list_seed,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -191,7 +191,7 @@ class Generate(Stage):
         write_json(self.quality_file, asdict(quality))
         log.info("%s: %s", self.name, quality)
         keep_in_range(matrix, model, self.sampling)
-        info = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
+        info: dict[str, Any] = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
         transitions = Transitions.from_matrix(matrix, self.task, layout)
         if self.ground:
             from pipeline.stages.grounding import ground

@@ -158,8 +158,9 @@ class TrainPolicies(Stage):
         from pipeline.stages.evaluators import Evaluators, environments_for
 
         with contextlib.ExitStack() as stack:
-            keys = {member: stack.enter_context(member.held()) for member in self.members}
-            left = [member for member in self.members if keys[member] is not None]
+            held = {member: stack.enter_context(member.held()) for member in self.members}
+            keys = {member: own for member, own in held.items() if own is not None}
+            left = list(keys)
             if left:
                 policy, device = left[0].policy, pick_device(left[0].device)
                 cores = self.threads or cpu_count()

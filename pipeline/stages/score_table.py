@@ -64,8 +64,8 @@ def read_score_table(path: Path) -> list[ScoreRow]:
     seen: set[tuple[str, str, int, int]] = set()
     for number, values in enumerate(cells, 2):
         try:
-            counts = [int(values[name]) for name in COLUMNS[2:6]]
-            row = ScoreRow(values["task"], values["method"], *counts, float(values["return"]))
+            seed, step, solved, trials = (int(values[name]) for name in COLUMNS[2:6])
+            row = ScoreRow(values["task"], values["method"], seed, step, solved, trials, float(values["return"]))
         except (TypeError, ValueError, DataError) as error:
             raise DataError(f"{path}: line {number}: {error}") from error
         key = (row.task, row.method, row.seed, row.step)
