@@ -146,3 +146,31 @@ def test_the_job_layer_knows_nothing_of_what_stages_do():
     )
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "none"
+
+
+DRAWING = {"matplotlib", "jinja2"}
+
+
+def _draws(path):
+    """Whether a file imports what draws, other than for its types."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    names = set()
+    for node in ast.walk(tree):
+        if id(node) not in for_types and isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif id(node) not in for_types and isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return bool(DRAWING & {name.split(".")[0] for name in names})
+
+
+def test_only_the_report_of_the_pipeline_draws():
+    """So what runs on a cluster's nodes needs no matplotlib. `dsrl` has its curves in a file, benchmarks their own."""
+    found = {_module(path) for path in FILES if _draws(path) and path.relative_to(ROOT).parts[0] != "benchmarks"}
+    assert {name for name in found if not name.startswith("pipeline.report.")} == {"dsrl.curves"}
+    assert {"pipeline.report.page", "pipeline.report.style"} <= found
