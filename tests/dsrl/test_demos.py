@@ -14,7 +14,7 @@ from dsrl.demos import read_demonstrations
 from dsrl.inspect_data import describe
 from envs.robomimic.task import POLICY_KEYS, RobomimicTask
 from runtime.errors import DataError, JobError, StateError
-from tests.dsrl.conftest import run_command
+from tests.dsrl.conftest import call, run_command
 
 
 def _changed(path, to, change):
@@ -172,7 +172,7 @@ def test_what_is_fetched_has_the_name_of_its_version(demos, tmp_path):
     (tmp_path / "lift").mkdir()
     for name in ("low_dim_v141.hdf5", "low_dim_v15.hdf5"):
         shutil.copy(demos, tmp_path / "lift" / name)
-        main(tasks=("lift",), datasets=tmp_path / "to", download=True, url=f"{tmp_path.as_uri()}/{{task}}/{name}")
+        call(main, tasks=("lift",), datasets=tmp_path / "to", download=True, url=f"{tmp_path.as_uri()}/{{task}}/{name}")
     assert {path.name for path in (tmp_path / "to/lift/ph").iterdir()} == {"low_dim_v141.hdf5", "low_dim_v15.hdf5"}
 
 
