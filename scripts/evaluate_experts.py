@@ -29,7 +29,7 @@ class CloneFlags:
     """also record each expert and train TD3+BC (4,000 steps of 512) on the recording alone"""
     clone_runs: int = 20
     """runs of the expert in a recording"""
-    config: Path = Path("config/pipeline/demo.yaml")
+    config: Path = Path("config/study/base.yaml")
     """YAML file of the pipeline, for how to record and train"""
     results_path: Path | None = None
     """where recordings and policies go; default: expert_clones in results_path of config/paths.yaml"""
