@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from runtime.cpus import cpu_count
+
 # Tests run side by side on few cores: more threads than cores make them many times slower.
 torch.set_num_threads(1)
 
@@ -20,3 +22,8 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the reference recordings in {SHARED.name}/ beside the project")
     return SHARED
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One worker more than cores: tests that run the loop or SLURM wait for a third of their time."""
+    return cpu_count() + 1

@@ -106,7 +106,7 @@ def test_clones_of_what_the_generator_makes_solve_tasks_that_nobody_demonstrated
     """The example's own generator after 700 of its 1,200 steps, on fewer runs; small clones for its policies."""
     example = yaml.safe_load((ROOT / "examples" / "point_family.yaml").read_text())
     recording = from_mapping(CollectConfig, {**example["collect"], "episodes": 12}, source="example")
-    split, cpu = FAMILY.split(tmp_path, "default", 0), torch.device("cpu")
+    split, cpu = FAMILY.split("default", 0), torch.device("cpu")
     parts = []
     for task in split.train:
         runs = record(task, recording, range(recording.episodes), FAMILY.expert(task))
