@@ -24,6 +24,7 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One worker more than cores: tests that run the loop or SLURM wait for a third of their time."""
     return cpu_count() + 1
