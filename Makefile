@@ -32,7 +32,7 @@ demo-dsrl: $(READY)  ## Lift: record demonstrations, clone them, steer the clone
 	$(BIN)/python -m dsrl.record_eval --checkpoint $(DSRL)/bc/state_2000.pt --sac $(DSRL)/dsrl/sac_best.zip --deterministic --videos $(DSRL)/videos
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto
 
 lint: $(READY)  ## ruff, lint and format; mypy, types
 	$(BIN)/ruff check .

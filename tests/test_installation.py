@@ -21,7 +21,6 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings the same reader
 
 PROJECT = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())
 LISTED = PROJECT["tool"]["setuptools"]["packages"]
-pytestmark = pytest.mark.xdist_group("installation")  # one worker builds the wheel
 NOT_FILES = shutil.ignore_patterns("__pycache__", "slurm", "*_logs")
 
 

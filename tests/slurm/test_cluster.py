@@ -5,8 +5,6 @@ import pytest
 from tests.slurm.faults import FAULTS, attempt
 from tests.slurm.runs import Run
 
-pytestmark = pytest.mark.xdist_group("slurm")
-
 SHORT = (
     "kill -9 of a job",
     "scancel by the user",

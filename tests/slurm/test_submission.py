@@ -12,8 +12,6 @@ from runtime.paths import machine_settings
 from tests.slurm.runs import ROOT
 from tests.slurm.stages import KeepsItsEnvironment
 
-pytestmark = pytest.mark.xdist_group("slurm")
-
 
 @pytest.fixture
 def around(cluster, tmp_path, monkeypatch):

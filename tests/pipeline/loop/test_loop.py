@@ -22,8 +22,6 @@ TINY = ["--config", "tests/tiny.yaml"]
 RUN = "dit_tasklist0_train2_diffusionseed0"
 TEST_TASKS = ["IIWA_Box_None_PickPlace", "IIWA_Box_ObjectWall_Push"]
 
-pytestmark = pytest.mark.xdist_group("loop")
-
 
 def _environment(folder):
     return {

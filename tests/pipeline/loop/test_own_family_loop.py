@@ -21,8 +21,6 @@ PLACE = "examples.point_family:FAMILY"
 RUN = "dit_tasklist0_train2_diffusionseed0"
 TRAIN, TEST = [["light", "west", "calm"], ["heavy", "east", "breeze"]], [["light", "east", "breeze"]]
 
-pytestmark = pytest.mark.xdist_group("own_family")
-
 
 def _prepare(folder, **changes):
     """The example's configuration with two tasks to learn from, one held out, and hardly any training."""

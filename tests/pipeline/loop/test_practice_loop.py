@@ -24,8 +24,6 @@ from tests.pipeline.loop.test_loop import LOOP, ROOT, RUN, _environment, _run
 
 PRACTICE = ["--config", "tests/practice.yaml"]
 
-pytestmark = pytest.mark.xdist_group("practice")
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
