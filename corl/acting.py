@@ -28,9 +28,9 @@ class Acting:
     binary_hold: int = 0
     binary: tuple[int, ...] = ()
 
-    def begin(self, seeds: Sequence[int]) -> Variation | None:
-        """For an episode of each seed; None where actions are taken as they are."""
-        return Variation(self, seeds) if self.noise or (self.binary_hold and self.binary) else None
+    def begin(self, seeds: Sequence[int]) -> Variation:
+        """For an episode of each seed."""
+        return Variation(self, seeds)
 
 
 AS_IT_IS = Acting()
@@ -49,7 +49,9 @@ class Variation:
         self._step = 0
 
     def on(self, actions: np.ndarray) -> np.ndarray:
-        """What is done in this step, within [-1, 1]."""
+        """What is done in this step: the policy's actions, or varied ones within [-1, 1]."""
+        if self.acting.noise == 0 and not (self.acting.binary_hold and self.acting.binary):
+            return actions
         varied = np.clip(actions + self.acting.noise * self._noise(actions.shape[1]), -1.0, 1.0)
         hold, binary = self.acting.binary_hold, list(self.acting.binary)
         if hold and binary:

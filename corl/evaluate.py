@@ -71,9 +71,7 @@ def evaluate(
         success = np.zeros(len(chunk), dtype=bool)
         running = np.ones(len(chunk), dtype=bool)
         while running.any():
-            actions = policy(observations)
-            if variation:
-                actions = variation.on(actions)
+            actions = variation.on(policy(observations))
             observations, rewards, terminated, truncated, succeeded = environment.step(actions)
             total[running] += rewards[running]
             success[running] = succeeded[running]

@@ -262,8 +262,7 @@ def _roll_out(
     running, solved_for, solved = np.ones(count, bool), np.zeros(count, int), np.zeros(count, bool)
     columns: list[tuple[np.ndarray, ...]] = []
     while running.any():
-        actions = policy.each(states)[members, np.arange(count)]
-        actions = variation.on(actions) if variation else actions
+        actions = variation.on(policy.each(states)[members, np.arange(count)])
         next_states, rewards, terminated, truncated, success = environment.step(actions)
         step = (states, actions, rewards, next_states, terminated, truncated, np.arange(count))
         columns.append(tuple(column[running] for column in step))

@@ -24,6 +24,12 @@ def cpu_count() -> int:
     return max(1, math.ceil(min(cores, quota())))
 
 
+def worker_count(threads: int = 0) -> int:
+    """Processes for environments: one for each of `threads` cores (0: all), none where there is a single core."""
+    cores = threads or cpu_count()
+    return cores if cores > 1 else 0
+
+
 def quota(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
     """Cores' worth of time that control groups (version 1 or 2) give this process; infinite where they set no limit.
 

@@ -77,8 +77,7 @@ def film_episode(
         for step in itertools.count():
             if step % every == 0:
                 frames.append(environment.render())
-            actions = policy(observation[None])
-            actions = variation.on(actions) if variation else actions
+            actions = variation.on(policy(observation[None]))
             observation, _, terminated, truncated, info = environment.step(actions[0])
             success = info["success"]
             since = since + 1 if success else 0

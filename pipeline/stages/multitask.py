@@ -20,7 +20,7 @@ from pipeline.stages.score_table import ScoreRow, mean_rate
 from pipeline.stages.scored import ScoredStage
 from runtime.atomic import read_json
 from runtime.config import config_hash, dict_without
-from runtime.cpus import cpu_count
+from runtime.cpus import worker_count
 from runtime.device import pick_device
 from runtime.errors import DataError
 from runtime.metrics import read_metrics
@@ -144,8 +144,7 @@ class TaskEvaluator:
 
     def __init__(self, config: MultitaskConfig, seed: int, threads: int = 0) -> None:
         self.config, self.seed = config, seed
-        cores = threads or cpu_count()
-        self._workers = cores if cores > 1 else 0
+        self._workers = worker_count(threads)
         self._environment: EnvPool | None = None
 
     def __call__(self, policy: PolicyOf, tasks: Sequence[Task]) -> Mapping[Task, Evaluation]:

@@ -26,7 +26,7 @@ from pipeline.stages.online import OnlineStage, Tracking
 from pipeline.stages.score_table import SCORES_FILE, ScoreRow, mean_rate, write_score_table
 from runtime.checkpoint import entry
 from runtime.config import config_hash, dict_without
-from runtime.cpus import cpu_count
+from runtime.cpus import worker_count
 from runtime.errors import ConfigError
 from runtime.paths import path_part
 from runtime.seeds import derive_seed
@@ -109,12 +109,11 @@ def roll_out(
     config, contents = load_config(checkpoint)
     step = entry(contents, "total_it", int, checkpoint)
     scores: list[ScoreRow] = []
-    cores = cpu_count()
     groups = {group: list(members) for group, members in tasks.items() if members}
     rates: dict[str, float] = {}
     first = next(iter(groups.values()))[0]
     policy = load_policy(checkpoint, first.layout)
-    with EnvPool(first, n_trajs, workers=cores if cores > 1 else 0, horizon=n_steps) as environment:
+    with EnvPool(first, n_trajs, workers=worker_count(), horizon=n_steps) as environment:
         for group, members in groups.items():
             columns: dict[str, np.ndarray] = {}
             method = config.algorithm if group == "test" else f"{config.algorithm} {group}"

@@ -42,7 +42,7 @@ from pipeline.stages.score_table import SCORES_FILE, ScoreRow, write_score_table
 from pipeline.stages.scored import ScoredStage
 from runtime.checkpoint import load_checkpoint
 from runtime.config import config_hash, dict_without, to_dict
-from runtime.cpus import cpu_count
+from runtime.cpus import cpu_count, worker_count
 from runtime.device import autocast_dtype, pick_device
 from runtime.errors import DataError
 from runtime.paths import path_part
@@ -142,7 +142,7 @@ class OnlineStage(ScoredStage):
         )
         with (
             EnvPool(self.task, config.num_envs, workers=workers, **options) as environment,
-            EnvPool(self.task, config.n_episodes, workers=cores if cores > 1 else 0, **options) as judge,
+            EnvPool(self.task, config.n_episodes, workers=worker_count(self.threads), **options) as judge,
             sinks as sink,
         ):
             run = OnlineRun(

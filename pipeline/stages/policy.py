@@ -20,7 +20,7 @@ from pipeline.jobs.stage import Stage, StageProgress, key_of, read_scores
 from pipeline.stages.paths import RESULT_FILE
 from runtime.checks import expect_range
 from runtime.config import config_hash, dict_without
-from runtime.cpus import cpu_count, use_threads
+from runtime.cpus import cpu_count, use_threads, worker_count
 from runtime.device import pick_device
 from runtime.errors import ConfigError, DataError
 from runtime.metrics import read_metrics
@@ -84,8 +84,7 @@ class TrainPolicy(Stage):
 
         device = pick_device(self.device)
         environments = environments_for(self.policy.n_episodes, self.policy.fresh_episodes)
-        cores = self.threads or cpu_count()
-        workers = cores if cores > 1 else 0
+        workers = worker_count(self.threads)
         with EnvPool(self.task, environments, workers=workers, horizon=self.policy.horizon) as environment:
             scores = train_policy(
                 ReplayData.of(self.transitions(), self.policy, self.task.layout, device),

@@ -18,7 +18,7 @@ from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.jobs.stage import Stage, StageProgress, key_of
 from pipeline.stages.paths import practised_file
 from runtime.config import config_hash, to_dict
-from runtime.cpus import cpu_count
+from runtime.cpus import worker_count
 from runtime.device import pick_device
 from runtime.provenance import provenance
 from runtime.resumable import RESUME_FILE, discard
@@ -85,9 +85,8 @@ class Practise(Stage):
             hide_velocities=self.policy.hide_velocities,
             canonical_quaternions=self.policy.canonical_quaternions,
         )
-        cores = self.threads or cpu_count()
-        workers, count = cores if cores > 1 else 0, self.practice.episodes
-        with EnvPool(self.task, count, workers=workers, horizon=self.policy.horizon) as environment:
+        workers = worker_count(self.threads)
+        with EnvPool(self.task, self.practice.episodes, workers=workers, horizon=self.policy.horizon) as environment:
             run = Practice(
                 *(start, expected, transform, self.practice, self.output.parent),
                 seed=self.seed,

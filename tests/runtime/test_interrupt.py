@@ -69,6 +69,11 @@ def test_an_interrupted_generator_ends_with_the_weights_and_curve_of_one_that_wa
     assert [row["loss"] for row in curves[0]] == [row["loss"] for row in curves[1]]
 
 
+def _train_policy(config, evaluate, folder):
+    data = ReplayData.of(random_transitions(64), config, COMPOSUITE, CPU)
+    return train_policy(data, config, evaluate, folder, seed=0, device=CPU)
+
+
 def test_an_interrupted_policy_ends_with_the_curve_of_one_that_was_not(tmp_path, monkeypatch):
     config = PolicyConfig(max_timesteps=12, batch_size=8, eval_freq=5, n_episodes=2)
     config = type(config)(**{**vars(config), "learners": {"td3_bc": TD3BCConfig(hidden_dims=(8, 8))}})
@@ -78,14 +83,7 @@ def test_an_interrupted_policy_ends_with_the_curve_of_one_that_was_not(tmp_path,
         return Evaluation(returns=np.full(len(seeds), weight), successes=np.zeros(len(seeds), bool))
 
     def run(folder):
-        return train_policy(
-            ReplayData.of(random_transitions(64), config, COMPOSUITE, CPU),
-            config,
-            evaluate,
-            folder,
-            seed=0,
-            device=CPU,
-        )
+        return _train_policy(config, evaluate, folder)
 
     monkeypatch.setattr(corl.run, "_BLOCK", 2)
     whole = run(tmp_path / "whole")
@@ -144,14 +142,7 @@ def test_a_policy_in_training_goes_on_on_another_kind_of_device(algorithm, tmp_p
         return Evaluation(returns=np.zeros(len(seeds)), successes=np.zeros(len(seeds), bool))
 
     def run():
-        return train_policy(
-            ReplayData.of(random_transitions(64), config, COMPOSUITE, CPU),
-            config,
-            evaluate,
-            tmp_path,
-            seed=0,
-            device=CPU,
-        )
+        return _train_policy(config, evaluate, tmp_path)
 
     with pytest.raises(interrupt.Interrupted):
         run()
@@ -245,14 +236,7 @@ def test_a_killed_policy_goes_on_from_between_two_evaluations(tmp_path, monkeypa
         return Evaluation(returns=np.full(len(seeds), weight), successes=np.zeros(len(seeds), bool))
 
     def run(folder):
-        return train_policy(
-            ReplayData.of(random_transitions(64), config, COMPOSUITE, CPU),
-            config,
-            evaluate,
-            folder,
-            seed=0,
-            device=CPU,
-        )
+        return _train_policy(config, evaluate, folder)
 
     def update(self, *args):
         taken.append(1)

@@ -143,8 +143,7 @@ def _train(root, algo, steps=6):
 
 
 def test_an_agent_is_trained_offline_evaluated_and_fine_tuned(tmp_path, monkeypatch):
-    for module in ("offline", "online"):
-        monkeypatch.setattr(f"pipeline.stages.{module}.cpu_count", lambda: 1)  # no processes for episodes this short
+    monkeypatch.setenv("ICDG_CPUS", "1")  # no processes for episodes this short
     _prepare(tmp_path)
     folder = _train(tmp_path, "cp_iql")
     assert load_config(newest_checkpoint(folder, 0))[0].batch_size == 16
