@@ -90,7 +90,7 @@ def main(
         optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, fused=True)
         ema = EMA(network, decay=config.ema_decay, every=config.ema_every)
         generator = torch.Generator(where).manual_seed(0)
-        autocast = autocast_dtype(where, precision)
+        dtype = autocast_dtype(where, precision)
         loss = make_loss(network_config.order, config, COMPOSUITE, where)
         options = {"grad_clip": config.grad_clip}
         done = 0
@@ -98,14 +98,14 @@ def main(
         def step() -> None:
             nonlocal done
             trained = compiled if compile else network
-            train_step(trained, optimizer, loss, y, condition, generator, autocast=autocast, **options)
+            train_step(trained, optimizer, loss, y, condition, generator, dtype=dtype, **options)
             done += 1
             ema.update(done)
 
         compiled = torch.compile(network) if compile else network
         spent = seconds_of(step, where, repeats=steps, warmup=5 if compile else 1)
         with FlopCounterMode(display=False) as counter:
-            train_step(network, optimizer, loss, y[:8], condition[:8], generator, autocast=None, **options)
+            train_step(network, optimizer, loss, y[:8], condition[:8], generator, **options)
         return spent, counter.get_total_flops() * batch_size // 8
 
     spent, flops = seconds("auto")

@@ -9,7 +9,7 @@ from torch import Tensor
 from diffusion import edm, state_first
 from diffusion.model import DiffusionModel
 from offline_compositional_rl_datasets.state_transform import canonicalise
-from runtime.device import autocast_dtype
+from runtime.device import autocast, autocast_dtype
 
 _BLOCK = 4096
 _SIGMA = 0.5
@@ -36,7 +36,7 @@ def given_states(
     device = normalizer.mean.device
     task = torch.from_numpy(np.asarray(condition, np.float32)).to(device)[None]
     generator = torch.Generator(device).manual_seed(seed)
-    autocast = autocast_dtype(device, model.precision)
+    dtype = autocast_dtype(device, model.precision)
     states = np.asarray(states, np.float32)
     if model.canonical_quaternions:
         states = canonicalise(states, layout)
@@ -44,7 +44,7 @@ def given_states(
     for start in range(0, len(states), _BLOCK):
         given = torch.from_numpy(states[start : start + _BLOCK]).to(device)
         y = (given - normalizer.mean[layout.state]) / normalizer.std[layout.state]
-        with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+        with autocast(device, dtype):
             expected = _expected(model, y, task, generator, state_noise)
         rows = (expected * normalizer.std + normalizer.mean).float()
         if normalizer.delta_next:

@@ -12,7 +12,7 @@ from diffusion.model import DiffusionModel
 from diffusion.partial import PartialSamples
 from diffusion.samplers import sample
 from runtime import interrupt
-from runtime.device import autocast_dtype
+from runtime.device import autocast, autocast_dtype
 from runtime.errors import DataError
 from runtime.logs import progress
 
@@ -39,7 +39,7 @@ def generate(
     generator = torch.Generator(device).manual_seed(seed)
     task = torch.from_numpy(np.asarray(condition, np.float32)).to(device)[None]
     dim = normalizer.layout.transition_dim
-    autocast = autocast_dtype(device, model.precision)
+    dtype = autocast_dtype(device, model.precision)
 
     samples = np.empty((config.num_samples, dim), dtype=np.float32)
     first = partial.restore(samples, generator) if partial else 0
@@ -48,8 +48,8 @@ def generate(
             count = min(config.batch_size, config.num_samples - start)
             noise = torch.randn((count, dim), generator=generator, device=device)
             # One noise level and one task for the whole batch: its modulation is computed once, not per sample.
-            with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-                x = _draw(model, noise, task, config, generator)
+            with autocast(device, dtype):
+                x = draw(model, noise, task, config, generator)
             samples[start : start + count] = normalizer.denormalize(x).cpu().numpy()
             bar.update(count)
             if partial and start + count < config.num_samples:
@@ -62,7 +62,7 @@ def generate(
     return samples
 
 
-def _draw(
+def draw(
     model: DiffusionModel, noise: Tensor, task: Tensor, config: SamplerConfig, generator: torch.Generator
 ) -> Tensor:
     """Normalised transitions (B, D) from standard normal noise (B, D)."""

@@ -44,16 +44,18 @@ def _heun(
 ) -> Tensor:
     """Algorithm 2 of Karras et al. 2022; without churn it is the deterministic Algorithm 1."""
     most = min(config.S_churn / config.steps, math.sqrt(2) - 1)
-    for sigma, next_sigma in itertools.pairwise(levels):
-        gamma = most if churn and config.S_tmin <= sigma <= config.S_tmax else 0.0
-        hat = sigma * (1 + gamma)
-        if gamma:
+    gammas = [most if churn and config.S_tmin <= sigma <= config.S_tmax else 0.0 for sigma in levels]
+    raised = [sigma * (1 + gamma) for sigma, gamma in zip(levels, gammas, strict=True)]
+    at, at_raised = _each(levels, x), _each(raised, x)
+    for i, (sigma, next_sigma) in enumerate(itertools.pairwise(levels)):
+        hat = raised[i]
+        if gammas[i]:
             fresh = torch.randn(x.shape, generator=generator, device=x.device)
             x = x + math.sqrt(hat**2 - sigma**2) * config.S_noise * fresh
-        slope = (x - denoiser(x, x.new_tensor([hat]))) / hat
+        slope = (x - denoiser(x, at_raised[i])) / hat
         euler = x + (next_sigma - hat) * slope
         if next_sigma > 0:
-            slope_end = (euler - denoiser(euler, x.new_tensor([next_sigma]))) / next_sigma
+            slope_end = (euler - denoiser(euler, at[i + 1])) / next_sigma
             euler = x + (next_sigma - hat) * (slope + slope_end) / 2
         x = euler
     return x
@@ -63,8 +65,8 @@ def _dpmpp_2m(denoiser: Denoiser, x: Tensor, levels: list[float]) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2) in the EDM's variables: one evaluation a step."""
     previous: Tensor | None = None
     step_before = 0.0
-    for sigma, next_sigma in itertools.pairwise(levels):
-        estimate = denoiser(x, x.new_tensor([sigma]))
+    for at, (sigma, next_sigma) in zip(_each(levels, x), itertools.pairwise(levels), strict=False):
+        estimate = denoiser(x, at)
         if next_sigma == 0:
             return estimate
         step = math.log(sigma / next_sigma)
@@ -75,6 +77,11 @@ def _dpmpp_2m(denoiser: Denoiser, x: Tensor, levels: list[float]) -> Tensor:
         x = (next_sigma / sigma) * x - math.expm1(-step) * direction
         previous, step_before = estimate, step
     return x
+
+
+def _each(levels: list[float], x: Tensor) -> tuple[Tensor, ...]:
+    """Every level as a (1,) tensor beside x: one copy to the device for all, none while it samples."""
+    return torch.tensor(levels, dtype=x.dtype, device=x.device).split(1)
 
 
 def evaluations(config: SamplerConfig) -> int:

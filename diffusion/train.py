@@ -32,7 +32,7 @@ from runtime.checkpoint import (
     vector,
 )
 from runtime.config import to_dict
-from runtime.device import autocast_dtype
+from runtime.device import autocast, autocast_dtype
 from runtime.errors import ConfigError, DataError
 from runtime.logs import progress
 from runtime.resumable import ResumableRun, discard
@@ -178,7 +178,7 @@ class Training(ResumableRun):
         # A compiled module is a module.
         compiled = cast(nn.Module, torch.compile(self.network)) if config.compile else self.network
         self.trained = world.wrap(compiled)
-        self.autocast = autocast_dtype(device, config.precision)
+        self.dtype = autocast_dtype(device, config.precision)
         self.loss = make_loss(denoiser.order, config, layout, device, (world.rank, world.size))
 
     def update(self, y: Tensor, condition: Tensor) -> None:
@@ -193,7 +193,7 @@ class Training(ResumableRun):
             condition,
             self.generator,
             grad_clip=self.config.grad_clip,
-            autocast=self.autocast,
+            dtype=self.dtype,
         )
         self.step += 1
         self.ema.update(self.step)
@@ -273,10 +273,13 @@ def train_step(
     generator: torch.Generator,
     *,
     grad_clip: float,
-    autocast: torch.dtype | None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """One gradient step on normalised transitions y (B, 164); returns the loss without synchronising."""
-    with torch.autocast(y.device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+    """One gradient step on normalised transitions y (B, 164), with products in `dtype` (None: float32).
+
+    Returns the loss without synchronising.
+    """
+    with autocast(y.device, dtype):
         value = loss(network, y, condition, generator)
     optimizer.zero_grad()
     value.backward()

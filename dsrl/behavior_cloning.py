@@ -22,7 +22,7 @@ from dsrl.normalizer import BOUND, MinMax, feature_columns, features
 from dsrl.tasks import Task
 from runtime.checkpoint import load_optimizer, replace_torch, restore_random
 from runtime.config import config_hash, to_dict
-from runtime.device import autocast_dtype
+from runtime.device import autocast, autocast_dtype
 from runtime.errors import DataError, StateError
 from runtime.logs import progress
 from runtime.resumable import ResumableRun, discard
@@ -85,7 +85,7 @@ class Trainer:
         )
         self.generator = torch.Generator(device).manual_seed(derive_seed("bc-noise", config.seed))
         self.alpha_bar = cosine_alpha_bar(config.diffusion_steps).float().to(device)
-        self.autocast = autocast_dtype(device, config.precision)
+        self.dtype = autocast_dtype(device, config.precision)
         self.steps_per_epoch = math.ceil(len(samples) / config.batch_size)
         self.total_steps = 0
 
@@ -93,7 +93,7 @@ class Trainer:
         """Returns the loss without waiting for the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.total_steps, self.steps_per_epoch, self.config)
-        with torch.autocast(self.device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+        with autocast(self.device, self.dtype):
             error = loss(
                 self.network,
                 self.samples.chunks[rows],

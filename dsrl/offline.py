@@ -108,7 +108,7 @@ def write_buffer(path: Path, buffer: Any, policy: SteerablePolicy, config: DSRLC
     arrays["dones"][ends] = 1
     about = json.dumps(_about(policy, config))
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, about=np.array(about), **arrays)
+        np.savez(file, about=np.array(about), **arrays)
 
 
 def _about(policy: SteerablePolicy, config: DSRLConfig) -> dict[str, Any]:

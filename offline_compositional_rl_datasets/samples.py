@@ -29,7 +29,7 @@ def write_samples(path: Path, transitions: Transitions, layout: FactoredLayout, 
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez(file, **arrays)
 
     commit_artifact(path, write, {"rows": len(transitions), **info})
 

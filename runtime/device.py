@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 # PyTorch is imported where it is asked: the queue of jobs does without it.
 
 log = logging.getLogger(__name__)
+
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def expect_device_name(name: str) -> None:
@@ -93,10 +96,21 @@ def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype
     return torch.bfloat16 if _cpu_multiplies_bfloat16() else None
 
 
+def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
+    """Within, matrix products are made in `dtype`; None: as their operands are."""
+    import torch
+
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
 def _cpu_multiplies_bfloat16() -> bool:
-    """Whether this CPU has matrix (AMX) or vector (AVX-512) instructions for bfloat16."""
+    """Whether this CPU multiplies bfloat16 faster than float32.
+
+    Matrix instructions (AMX) do, by far. AMD's vector instructions (AVX-512) make 2.3 times float32's products, Intel's
+    0.55 times: on a Xeon whose AMX is hidden from the guest a generator's step took 1.45 times as long in bfloat16.
+    """
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = CPUINFO.read_text()
     except OSError:
         return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and "AuthenticAMD" in flags)

@@ -252,6 +252,7 @@ def test_terminals_that_are_not_finite_are_refused(tmp_path):
     with np.load(path) as archive:
         arrays = dict(archive)
     arrays["terminals"][2] = np.nan
+    path = tmp_path / "damaged.npz"  # without a checksum
     np.savez(path, **arrays)
     with pytest.raises(DataError, match="terminals has a value that is not finite in row 2"):
         read_samples(path, TASK, COMPOSUITE)

@@ -1,0 +1,36 @@
+"""In which precision products are made on which processor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from runtime import device
+from runtime.device import autocast_dtype
+
+INTEL, AMD = "vendor_id : GenuineIntel\nflags : fpu avx512f", "vendor_id : AuthenticAMD\nflags : fpu avx512f"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "dtype"),
+    [
+        (f"{INTEL} avx512_bf16 amx_bf16", torch.bfloat16),
+        (f"{INTEL} avx512_bf16", None),
+        (f"{AMD} avx512_bf16", torch.bfloat16),
+        (AMD, None),
+        (None, None),
+    ],
+    ids=["intel with matrix instructions", "intel without", "amd", "older amd", "unknown"],
+)
+def test_auto_takes_bfloat16_where_a_processor_multiplies_it_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpuinfo: str | None, dtype: torch.dtype | None
+) -> None:
+    file = tmp_path / "cpuinfo"
+    if cpuinfo:
+        file.write_text(cpuinfo)
+    monkeypatch.setattr(device, "CPUINFO", file)
+    assert autocast_dtype(torch.device("cpu"), "auto") == dtype
+    assert autocast_dtype(torch.device("cpu"), "bfloat16") == torch.bfloat16
+    assert autocast_dtype(torch.device("cpu"), "float32") is None
