@@ -28,7 +28,8 @@ class TrainConfig:
     with a noise level of ln sigma ~ N(*`condition_noise`); of the rest nothing is known in the share `unknown_share`.
     `timeouts_as_terminals` counts the horizon as an end of the task, where `episode_ends` keeps an episode's last step.
     `canonical_quaternions` gives relative quaternions one sign. `standardise_terminal` treats the terminal as the
-    other dimensions; without it the network sees it as raw 0 or 1. `compile` runs the network through torch.compile.
+    other dimensions; without it the network sees it as raw 0 or 1. `compile` runs the network through
+    torch.compile (null: on a GPU).
     """
 
     steps: int = 100_000
@@ -58,7 +59,7 @@ class TrainConfig:
     canonical_quaternions: bool = True
     standardise_terminal: bool = False
     precision: str = "auto"
-    compile: bool = False
+    compile: bool | None = None
     checkpoint_seconds: float = 25.0
     log_freq: int = 100
 
@@ -95,7 +96,7 @@ class SamplerConfig:
     With `order: state_first` the solver draws the state; `rest: mean` then takes the expectation of all else given the
     state (one evaluation), `rest: sample` draws it by the same solver. The network is told that the state has noise of
     the level `state_noise`: on held-out tasks its actions err by 0.24 at 0.02, 0.21 at 0.1 and 0.19 at 0.2 (14 training
-    tasks, 3,000 steps), on training tasks by 0.07, 0.07 and 0.09.
+    tasks, 3,000 steps), on training tasks by 0.07, 0.07 and 0.09. `compile`: as in training.
     """
 
     solver: str = "heun_churn"
@@ -115,6 +116,7 @@ class SamplerConfig:
     clip_rewards: bool = True
     clear_terminals: bool = True
     shared_noise: bool = False
+    compile: bool | None = None
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from diffusion.model import DiffusionModel
 from diffusion.partial import PartialSamples
 from diffusion.samplers import sample
 from runtime import interrupt
+from runtime.compiling import compiled
 from runtime.device import autocast, autocast_dtype
 from runtime.errors import DataError
 from runtime.logs import progress
@@ -41,6 +44,7 @@ def generate(
     dim = normalizer.layout.transition_dim
     dtype = autocast_dtype(device, model.precision)
 
+    model = dataclasses.replace(model, network=compiled(model.network, config.compile, device))
     samples = np.empty((config.num_samples, dim), dtype=np.float32)
     first = partial.restore(samples, generator) if partial else 0
     with progress(config.num_samples, label, done=first) as bar:

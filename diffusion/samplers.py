@@ -81,7 +81,8 @@ def _dpmpp_2m(denoiser: Denoiser, x: Tensor, levels: list[float]) -> Tensor:
 
 def _each(levels: list[float], x: Tensor) -> tuple[Tensor, ...]:
     """Every level as a (1,) tensor beside x: one copy to the device for all, none while it samples."""
-    return torch.tensor(levels, dtype=x.dtype, device=x.device).split(1)
+    values = torch.tensor(levels, dtype=x.dtype, device=x.device)
+    return tuple(values[i : i + 1] for i in range(len(levels)))
 
 
 def evaluations(config: SamplerConfig) -> int:

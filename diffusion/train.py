@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from runtime.checkpoint import (
     save_torch,
     vector,
 )
+from runtime.compiling import compiled
 from runtime.config import to_dict
 from runtime.device import autocast, autocast_dtype
 from runtime.errors import ConfigError, DataError
@@ -175,9 +176,7 @@ class Training(ResumableRun):
         self.optimizer = torch.optim.AdamW(groups, config.learning_rate, config.betas, fused=True)
         self.generator = torch.Generator(device).manual_seed(derive_seed("noise", seed))
         self.loader = BatchLoader(pool, self.normalizer, batch_size, world, seed=seed)
-        # A compiled module is a module.
-        compiled = cast(nn.Module, torch.compile(self.network)) if config.compile else self.network
-        self.trained = world.wrap(compiled)
+        self.trained = world.wrap(compiled(self.network, config.compile, device))
         self.dtype = autocast_dtype(device, config.precision)
         self.loss = make_loss(denoiser.order, config, layout, device, (world.rank, world.size))
 

@@ -81,19 +81,19 @@ def _tell(device: torch.device) -> None:
 def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype | None:
     """bfloat16 where the device multiplies it faster than float32, else None (float32 throughout).
 
-    `precision` is `auto`, `float32` or `bfloat16`.
+    `precision` is `auto`, `float32` or `bfloat16`. On a GPU this process' products of float32 are made in TF32 from
+    then on, unless float32 is asked for.
     """
     import torch
 
-    if precision == "float32":
-        return None
-    if precision == "bfloat16":
-        return torch.bfloat16
-    if precision != "auto":
+    if precision not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"precision {precision!r}: expected auto, float32 or bfloat16")
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-    return torch.bfloat16 if _cpu_multiplies_bfloat16() else None
+        torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
+    if precision != "auto":
+        return None if precision == "float32" else torch.bfloat16
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bfloat16()
+    return torch.bfloat16 if fast else None
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,24 @@ def test_auto_takes_bfloat16_where_a_processor_multiplies_it_faster(
     assert autocast_dtype(torch.device("cpu"), "auto") == dtype
     assert autocast_dtype(torch.device("cpu"), "bfloat16") == torch.bfloat16
     assert autocast_dtype(torch.device("cpu"), "float32") is None
+
+
+@pytest.fixture
+def products_as_before() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures("products_as_before")
+def test_a_gpu_multiplies_float32_in_tf32_unless_float32_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    torch.set_float32_matmul_precision("highest")
+    for device, precision, expected in (
+        ("cpu", "auto", "highest"),
+        ("cuda", "auto", "high"),
+        ("cpu", "float32", "high"),
+        ("cuda", "float32", "highest"),
+    ):
+        assert autocast_dtype(torch.device(device), precision) is None
+        assert torch.get_float32_matmul_precision() == expected
