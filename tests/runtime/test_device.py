@@ -48,11 +48,11 @@ def products_as_before() -> Iterator[None]:
 def test_a_gpu_multiplies_float32_in_tf32_unless_float32_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     torch.set_float32_matmul_precision("highest")
-    for device, precision, expected in (
+    for kind, precision, expected in (
         ("cpu", "auto", "highest"),
         ("cuda", "auto", "high"),
         ("cpu", "float32", "high"),
         ("cuda", "float32", "highest"),
     ):
-        assert autocast_dtype(torch.device(device), precision) is None
+        assert autocast_dtype(torch.device(kind), precision) is None
         assert torch.get_float32_matmul_precision() == expected
