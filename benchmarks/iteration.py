@@ -23,8 +23,8 @@ from runtime.device import pick_device
 from runtime.errors import ConfigError
 from runtime.main import run_main
 
-_EXPERTS, _TARGETS, _POLICIES = 14, 50, 178
-_CONTROL_STEPS = _POLICIES * 10 * 10 * 500
+EXPERTS, TARGETS, POLICIES, POLICY_STEPS = 14, 50, 178, 50_000
+CONTROL_STEPS = POLICIES * 10 * 10 * 500
 
 
 def main(
@@ -60,16 +60,16 @@ def main(
     per_file = parts["data"]["result_gigabytes"] * 1e9 / reading["achieved"]
     per_file *= 1.0 if not quick else 1_000_000 / 20_000
     rate = env_steps or env.measure("IIWA_Box_None_PickPlace", 1.0 if quick else 6.0)["ours"]
-    evaluation = _CONTROL_STEPS / rate / cores / 60
+    evaluation = CONTROL_STEPS / rate / cores / 60
     policies = parts["validate"]["minutes_for_178_policies"]
     # On a CPU training has the cores that evaluation would have beside it.
     beside = pick_device(device).type == "cuda"
     evaluating = f"evaluate them on {cores} cores, {'beyond' if beside else 'after'} training"
     minutes = {
-        "read 14 expert files": _EXPERTS * per_file / 60,
+        "read 14 expert files": EXPERTS * per_file / 60,
         "train the generator": parts["train"]["minutes_for_100k_steps"],
-        f"generate {_TARGETS} tasks, {solver}": _TARGETS * parts["sample"][f"minutes_for_1M_samples_{solver}"],
-        f"train {_POLICIES} policies": policies,
+        f"generate {TARGETS} tasks, {solver}": TARGETS * parts["sample"][f"minutes_for_1M_samples_{solver}"],
+        f"train {POLICIES} policies": policies,
         evaluating: max(0.0, evaluation - policies) if beside else evaluation,
     }
     minutes["in all"] = sum(minutes.values())

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from benchmarks.limits import Measurement, matmul_rate, report
+from benchmarks.roofline import this_machine
+from benchmarks.steps import sampling
 from diffusion.config import SamplerConfig
 from diffusion.denoisers import build, denoiser_named
 from diffusion.generate import generate
@@ -228,7 +230,8 @@ def main(
     for solver, steps in (("heun_churn", 128), ("dpmpp_2m", 16), ("dpmpp_2m", 8)):
         count = evaluations(dataclasses.replace(config, solver=solver, steps=steps))
         figures[f"minutes_for_1M_samples_{solver}_{steps}"] = spent / batch_size * 1e6 * count / 60
-    report([row], json, **figures)
+    predicted = sampling(denoiser, batch_size, config).on(this_machine(where), dtype)
+    report([row], json, predicted_seconds=predicted.seconds / evaluations(config), kernels=predicted.kernels, **figures)
 
 
 if __name__ == "__main__":

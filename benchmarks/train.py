@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.limits import Measurement, matmul_rate, report, seconds_of
+from benchmarks.roofline import this_machine
+from benchmarks.steps import training_step
 from diffusion import dit
 from diffusion.config import TrainConfig
 from diffusion.denoisers import build, denoiser_named
@@ -121,7 +123,16 @@ def main(
         ),
         Measurement(f"train {denoiser}, naive float32", work, plain, plain_flops / plain, plain_limit, "FLOP/s"),
     ]
-    report(rows, json, speed_up_over_naive=plain / spent, minutes_for_100k_steps=spent * 1e5 / 60, flops_executed=flops)
+    predicted = training_step(denoiser, batch_size).on(this_machine(where), dtype)
+    report(
+        rows,
+        json,
+        speed_up_over_naive=plain / spent,
+        minutes_for_100k_steps=spent * 1e5 / 60,
+        flops_executed=flops,
+        predicted_seconds=predicted.seconds,
+        kernels=predicted.kernels,
+    )
 
 
 if __name__ == "__main__":

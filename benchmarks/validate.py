@@ -14,6 +14,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.limits import Measurement, matmul_rate, report, seconds_of
+from benchmarks.roofline import this_machine
+from benchmarks.steps import policy_steps
 from corl.bulk import Bulk
 from corl.config import PolicyConfig
 from corl.replay import ReplayData
@@ -86,7 +88,11 @@ def main(
         rows.append(Measurement(what, f"batch {batch_size}", spent, flops / spent, limit, "FLOP/s", note))
     best = rates[f"together_{fast}"]
     gain = best / rates["alone_torch.float32"]
-    report(rows, json, speed_up_over_alone=gain, minutes_for_178_policies=_POLICIES * _STEPS / best / 60)
+    figures = {"speed_up_over_alone": gain, "minutes_for_178_policies": _POLICIES * _STEPS / best / 60}
+    if algorithm == "td3_bc":
+        predicted = policy_steps(members, batch_size).on(this_machine(where), fast)
+        figures |= {"predicted_seconds": predicted.seconds / 2, "kernels": predicted.kernels / 2}
+    report(rows, json, **figures)
 
 
 def _flops(run: PolicyRun) -> float:
