@@ -36,7 +36,9 @@ class CollectConfig:
     the data shows how to come back from everywhere, with clean actions; that is what makes it clonable. Where the
     expert grips an object that still rests on its place, `slip` is the chance per step that the gripper opens and the
     arm moves a little instead, not recorded either: an expert closes within a few steps, too few to learn from that
-    open fingers about an object must close. Once it has been solved in `linger` steps a run is over; PickPlace and Push
+    open fingers about an object must close. With the chance `fumble` a shove takes the gripper too, which then does the
+    opposite of what the expert asks: the hand closes about nothing, or drops what it carries. Without that the data has
+    no empty hand on the way to the goal, and a clone that has lost its object goes on as if it held it. Once it has been solved in `linger` steps a run is over; PickPlace and Push
     take two and a half times as many: their objects are held at the goal for good, and a clone that has seen little of
     that glides past the spot of Push, or opens its fingers over the edge of the bin.
 
@@ -50,6 +52,7 @@ class CollectConfig:
     shove_every: int = 50
     shove_steps: int = 14
     slip: float = 0.3
+    fumble: float = 0.0
     linger: int = 60
     seed: int = 0
     random_share: tuple[float, float] = (0.0, 0.0)
@@ -59,6 +62,7 @@ class CollectConfig:
         expect_range(self, "noise", "shove_every")
         expect_range(self, "shove_steps", least=_LEAST_SHOVE)
         expect_range(self, "slip", most=1, below=True)
+        expect_range(self, "fumble", most=1)
         expect_range(self, "random_share", most=1)
         if len(self.random_share) != 2:
             raise ConfigError(f"random_share {self.random_share}: expected two shares from 0 to 1")
@@ -95,6 +99,7 @@ class _Recorder:
         self._rest_height: np.floating | None = None
         self._gripping = 0
         self._slips = 0
+        self._fumbles = False
         self._record_left = self._draw_length()
         self._burst_left = 0
         self._burst: np.ndarray | None = None
@@ -114,7 +119,7 @@ class _Recorder:
         if self.task.height is not None:
             self._let_slip(state[self.task.height], expert_action)
         if self._shove_left:
-            noisy = np.where(self._free, noisy, self._shove)
+            noisy = np.where(self._free, -noisy if self._fumbles else noisy, self._shove)
         return np.clip(noisy, -1.0, 1.0).astype(np.float32)
 
     def _let_slip(self, height: np.floating, expert_action: np.ndarray) -> None:
@@ -148,6 +153,7 @@ class _Recorder:
         self._shove[self._arm] = self.generator.uniform(-most, most, len(self._arm))
         self._shove_left = int(self.generator.integers(_LEAST_SHOVE, longest + 1))
         self._free = np.isnan(self._shove)
+        self._fumbles = bool(self.config.fumble) and self.generator.random() < self.config.fumble
 
     def add(self, state: np.ndarray, action: np.ndarray, reward: float, success: bool, terminated: bool) -> None:
         self.total_reward += reward
