@@ -36,6 +36,8 @@ class RecordingFlags:
     """longest shove; its steps are not recorded"""
     slip: float = 0.3
     """chance per step of gripping that the gripper opens again; its steps are not recorded"""
+    fumble: float = 0.0
+    """chance that a shove takes the gripper too, which then does the opposite of what the expert asks"""
     linger: int = 60
     """steps after success at which a run of expert data ends"""
     horizon: int = 500

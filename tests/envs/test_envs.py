@@ -1,3 +1,4 @@
+import itertools
 import os
 import subprocess
 import sys
@@ -253,6 +254,26 @@ def test_shoves_are_not_recorded_but_what_follows_them_is():
     # Between two episodes the arm was moved further than an expert's step moves it.
     before, after = run.episodes[0].states[-1], run.episodes[1].states[0]
     assert np.abs(after[45:59] - before[45:59]).max() > 0.01
+
+
+def test_hands_that_fumbled_are_recorded_empty_and_come_back():
+    task = CompoSuiteTask.parse("IIWA_Box_None_PickPlace")
+
+    def lost(fumble: float) -> int:
+        """How many episodes begin after a shove with the object out of a hand that held it."""
+        config = CollectConfig(horizon=900, noise=0.0, shove_every=50, slip=0.0, fumble=fumble)
+        count = 0
+        for run in record(task, config, [0, 1, 2, 3], expert_for(task)):
+            assert run.success
+            for before, after in itertools.pairwise(run.episodes):
+                held = (
+                    before.actions[-1, 7] > 0
+                    and np.linalg.norm(before.states[-1, 66:69] - before.states[-1, :3]) < 0.03
+                )
+                count += held and np.linalg.norm(after.states[0, 66:69] - after.states[0, :3]) > 0.032
+        return count
+
+    assert lost(0.5) >= 3 > lost(0.0)
 
 
 def test_after_a_slip_open_fingers_about_the_object_close():
