@@ -34,13 +34,14 @@ class CollectConfig:
     action before clipping. About every `shove_every` steps (0: never) the arm is shoved: all joints move at a random
     speed for 4 to `shove_steps` steps that are not recorded, and what follows is recorded as an episode of its own. So
     the data shows how to come back from everywhere, with clean actions; that is what makes it clonable. Where the
-    expert grips an object that still rests on its place, `slip` is the chance per step that the gripper opens and the
-    arm moves a little instead, not recorded either: an expert closes within a few steps, too few to learn from that
-    open fingers about an object must close. With the chance `fumble` a shove takes the gripper too, which then does the
-    opposite of what the expert asks: the hand closes about nothing, or drops what it carries. Without that the data has
-    no empty hand on the way to the goal, and a clone that has lost its object goes on as if it held it. Once it has been solved in `linger` steps a run is over; PickPlace and Push
-    take two and a half times as many: their objects are held at the goal for good, and a clone that has seen little of
-    that glides past the spot of Push, or opens its fingers over the edge of the bin.
+    expert grips an object that still rests on its place, `slip` is the chance per step that the gripper opens and
+    the arm moves a little instead, not recorded either: an expert closes within a few steps, too few to learn from
+    that open fingers about an object must close. With the chance `fumble` a shove takes the gripper too, which then
+    does the opposite of what the expert asks: the hand closes about nothing, or drops what it carries. Without that
+    the data has no empty hand on the way to the goal, and a clone that has lost its object goes on as if it held
+    it. Once it has been solved in `linger` steps a run is over; PickPlace and Push take two and a half times as
+    many: their objects are held at the goal for good, and a clone that has seen little of that glides past the spot
+    of Push, or opens its fingers over the edge of the bin.
 
     `random_share` makes worse policies of the expert: the share of its time that it acts at random (uniformly, each
     action held for 10 steps), from the first run's to the last one's.
