@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corl.learners import settings_of
-from offline_compositional_rl_datasets.hdf5 import EpisodeEnds
+from offline_compositional_rl_datasets.transitions import EpisodeEnds
 from runtime.checks import expect_range
 from runtime.errors import ConfigError
 

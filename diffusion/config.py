@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from offline_compositional_rl_datasets.transitions import EpisodeEnds
 from runtime.checks import expect_range
 from runtime.errors import ConfigError
 
@@ -54,7 +55,7 @@ class TrainConfig:
     unknown_share: float = 0.5
     action_weight: float = 1.0
     next_weight: float = 1.0
-    episode_ends: str = "drop"
+    episode_ends: EpisodeEnds = "drop"
     timeouts_as_terminals: bool = False
     canonical_quaternions: bool = True
     standardise_terminal: bool = False

@@ -140,8 +140,8 @@ def get_task_list(
 
 
 def get_partial_task_list(
-    task_list: Sequence[CompoSuiteTask], remove_elems: Sequence[str], n_tasks: int
-) -> tuple[list[CompoSuiteTask], list[CompoSuiteTask]]:
+    task_list: Sequence[Task], remove_elems: Sequence[str], n_tasks: int
+) -> tuple[list[Task], list[Task]]:
     """The first `n_tasks` tasks without any of the elements, and the tasks that have one."""
     kept = [task for task in task_list if not set(remove_elems) & set(task.elements)]
     removed = [task for task in task_list if set(remove_elems) & set(task.elements)]

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,6 +22,7 @@ import numpy as np
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import (
+    EpisodeEnds,
     Transitions,
     check_actions,
     check_finite,
@@ -37,8 +38,6 @@ FLAGS = ("successes", "terminals", "timeouts")
 KEYS = ("observations", "actions", "rewards", *FLAGS)
 _COMPRESSION: dict[str, Any] = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 _ROWS_PER_CHUNK = 4096
-
-EpisodeEnds = Literal["drop", "self", "reference"]
 
 
 def task_file(data_path: Path, dataset_type: str, task: Task) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +17,9 @@ TERMINAL_THRESHOLD = 0.5
 
 PUBLISHED_KEYS = {"states": "observations", "next_states": "next_observations"}
 """What files call the arrays that have another name here; there, too, they are without task ids."""
+
+EpisodeEnds = Literal["drop", "self", "reference"]
+"""What becomes of an episode's last step, of which files have no next observation: see `hdf5.read_expert`."""
 
 _ROUNDING = 1e-6
 """How far a recorded action may be beyond its range."""

@@ -119,11 +119,19 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
     try:
         return _build(cls, values, rules)
     except dacite.WrongTypeError as error:
-        kind = error.field_type
-        expected = str(kind) if typing.get_args(kind) else kind.__name__
+        expected = _named(error.field_type)
         raise ConfigError(f"{source}: {error.field_path} {error.value!r}: expected {expected}") from error
     except (ConfigError, dacite.DaciteError, TypeError, ValueError) as error:
         raise ConfigError(f"{source}: {error}") from error
+
+
+def _named(kind: Any) -> str:
+    """What errors call a field's type."""
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        *others, last = map(str, arguments)
+        return f"{', '.join(others)} or {last}" if others else last
+    return str(kind) if arguments else str(kind.__name__)
 
 
 def _build(cls: type[T], values: Mapping[str, Any], rules: Any) -> T:

@@ -54,6 +54,8 @@ def in_units_of(task: GymnasiumTask, config: SACConfig) -> SACConfig:
     A density over actions that are c times as wide is less by log c per number: CleanRL's correction has this factor.
     """
     env = gymnasium.make(task.name)
-    half = (np.asarray(env.action_space.high, np.float64) - env.action_space.low) / 2
+    space = env.action_space
     env.close()
+    assert isinstance(space, gymnasium.spaces.Box)  # MuJoCo's tasks have no others
+    half = (np.asarray(space.high, np.float64) - space.low) / 2
     return dataclasses.replace(config, entropy_per_action=float(config.entropy_per_action - np.log(half).mean()))

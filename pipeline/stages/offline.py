@@ -17,7 +17,7 @@ from corl.multitask_run import checkpoint_name, load_config, load_policy
 from corl.online import OnlineScores
 from corl.online_config import RUNTIME_SETTINGS, OnlineConfig
 from envs.family import family_of
-from envs.pool import EnvPool
+from envs.pool import EnvPool, Step
 from offline_compositional_rl_datasets.composuite import AXES
 from offline_compositional_rl_datasets.composuite_splits import get_partial_task_list, get_task_list
 from offline_compositional_rl_datasets.task import Task
@@ -91,7 +91,7 @@ class _Recording:
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
         return self.environment.reset(seeds)
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, ...]:
+    def step(self, actions: np.ndarray) -> Step:
         result = self.environment.step(actions)
         self.rewards.append(result[1])
         return result

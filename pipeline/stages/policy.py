@@ -12,10 +12,9 @@ from corl.config import RUNTIME_SETTINGS, PolicyConfig
 from corl.scores import PolicyScores
 from corl.train import train_policy
 from envs.family import family_of
-from offline_compositional_rl_datasets.hdf5 import EpisodeEnds
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
-from offline_compositional_rl_datasets.transitions import Transitions
+from offline_compositional_rl_datasets.transitions import EpisodeEnds, Transitions
 from pipeline.jobs.stage import Stage, StageProgress, key_of, read_scores
 from pipeline.stages.paths import RESULT_FILE
 from runtime.checks import expect_range

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -78,6 +79,7 @@ class Outer:
     where: Path | None = None
     perhaps: Inner | None = None
     sized: Sized = Sized(size=4)
+    order: Literal["up", "down", "none"] = "up"
 
 
 def _yaml(tmp_path, text):
@@ -135,6 +137,7 @@ def test_yaml_and_overrides_make_a_dataclass(tmp_path):
         ("rate: 1\nrate: 2", "the key 'rate' is given twice"),
         ("inner: {size: 1, size: 1}", "the key 'size' is given twice"),
         ("inner: {size: 1.5}", "inner.size 1.5: expected int"),
+        ("order: left", "order 'left': expected up, down or none$"),
         ("- 1", "expected a mapping"),
         ("a: [", "not a YAML file"),
     ],
