@@ -29,6 +29,9 @@ class ChunkedEnv(gymnasium.Env):
     again: any environment that a seed determines can be kept so, whatever it holds.
     """
 
+    observation_space: gymnasium.spaces.Box
+    action_space: gymnasium.spaces.Box
+
     def __init__(
         self,
         env: gymnasium.Env,
@@ -43,20 +46,23 @@ class ChunkedEnv(gymnasium.Env):
         if horizon is not None:
             expect_count("horizon", horizon)
         self.env, self.chunk, self.horizon, self.until_success, self.solved = env, chunk, horizon, until_success, solved
-        for what, space in (("observations", env.observation_space), ("actions", env.action_space)):
-            if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-                raise ConfigError(f"{env}: {what} of {space}, expected a Box of one dimension")
-        low, high = (np.asarray(bound, np.float64) for bound in (env.action_space.low, env.action_space.high))
+        observations = self._expect_vector("observations", env.observation_space)
+        actions = self._expect_vector("actions", env.action_space)
+        low, high = (np.asarray(bound, np.float64) for bound in (actions.low, actions.high))
         if not np.isfinite([low, high]).all():
-            raise ConfigError(f"{env}: actions of {env.action_space}, expected finite bounds")
+            raise ConfigError(f"{env}: actions of {actions}, expected finite bounds")
         self._middle, self._half = (low + high) / 2, (high - low) / 2
-        size = env.observation_space.shape
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, size, np.float32)
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, observations.shape, np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (chunk * len(low),), np.float32)
         self.metadata, self.render_mode = env.metadata, env.render_mode
         self.steps, self.total = 0, 0.0
         self._ended = True
         self._actions: list[np.ndarray] = []
+
+    def _expect_vector(self, what: str, space: gymnasium.Space[Any]) -> gymnasium.spaces.Box:
+        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+            raise ConfigError(f"{self.env}: {what} of {space}, expected a Box of one dimension")
+        return space
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -121,7 +127,7 @@ class ChunkedEnv(gymnasium.Env):
             self._ended = True
             raise DataError(f"{self}: not a snapshot of this environment ({error!r})") from error
 
-    def render(self) -> np.ndarray:
+    def render(self) -> Any:
         return self.env.render()
 
     def close(self) -> None:

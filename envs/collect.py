@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ def _different(known: Mapping[str, Any] | None, info: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {known.get(key)}, not {value}" for key, value in info.items() if known.get(key) != value)
 
 
-def _run_all(parts: Sequence[_Part], workers: int) -> Iterator[_Part]:
+def _run_all(parts: Sequence[_Part], workers: int) -> Generator[_Part, None, None]:
     """Record parts in processes of their own, in any order. Raises `JobError` where one of these is killed."""
     pool = ProcessPoolExecutor(min(workers, len(parts)), multiprocessing.get_context("spawn"), _begin)
     try:
@@ -108,9 +108,11 @@ def _begin() -> None:
     """In each process: leave Ctrl-C and a closed terminal to the parent, which lets parts be finished; end with it."""
     for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is one of its children
 
     def wait() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

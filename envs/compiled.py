@@ -38,7 +38,7 @@ def cache_folder() -> Path | None:
 
 
 def _configured() -> Path:
-    return Path(numba.config.CACHE_DIR or machine_settings().cache_path / _FOLDER)
+    return Path(vars(numba.config)["CACHE_DIR"] or machine_settings().cache_path / _FOLDER)
 
 
 def _temporary() -> Path:
@@ -64,13 +64,13 @@ def _go_on_without(cache: FunctionCache) -> Iterator[None]:
         log.warning("%s: a compiled function is not kept (%s)", cache.cache_path, one_line(error))
 
 
-FunctionCache._guard_against_spurious_io_errors = _go_on_without
+FunctionCache._guard_against_spurious_io_errors = _go_on_without  # type: ignore[method-assign, assignment]
 
 _folder = cache_folder()
 if _folder is None:  # robosuite's functions are kept as well, and cannot be imported where there is no place for them
-    Dispatcher.enable_caching = lambda dispatcher: None
+    Dispatcher.enable_caching = lambda dispatcher: None  # type: ignore[method-assign, assignment]
 else:
-    numba.config.CACHE_DIR = str(_folder)
+    vars(numba.config)["CACHE_DIR"] = str(_folder)
 
 compiled = numba.njit(cache=True, nogil=True)
 """Decorator: compiled at the first call, without the interpreter's lock."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import llvmlite.binding
 import mujoco
@@ -19,11 +21,15 @@ def _load_mujoco() -> None:
     llvmlite.binding.load_library_permanently(str(libraries[0]))
 
 
+def _function(name: str, *arguments: types.Type) -> Callable[..., None]:
+    """One that compiled code alone can call."""
+    return cast("Callable[..., None]", types.ExternalFunction(name, types.void(*arguments)))
+
+
 _load_mujoco()
-_of_model_and_data = types.void(types.uintp, types.uintp)
-mj_step1 = types.ExternalFunction("mj_step1", _of_model_and_data)
-mj_step2 = types.ExternalFunction("mj_step2", _of_model_and_data)
-mj_kinematics = types.ExternalFunction("mj_kinematics", _of_model_and_data)
-mj_jacSite = types.ExternalFunction(  # noqa: N816, as MuJoCo has it
-    "mj_jacSite", types.void(types.uintp, types.uintp, types.uintp, types.uintp, types.int32)
+mj_step1 = _function("mj_step1", types.uintp, types.uintp)
+mj_step2 = _function("mj_step2", types.uintp, types.uintp)
+mj_kinematics = _function("mj_kinematics", types.uintp, types.uintp)
+mj_jacSite = _function(  # noqa: N816, as MuJoCo has it
+    "mj_jacSite", types.uintp, types.uintp, types.uintp, types.uintp, types.int32
 )

@@ -21,11 +21,11 @@ import numpy as np
 
 from envs.disturbance import Disturbance
 from envs.opengl import RenderError
-from offline_compositional_rl_datasets.hdf5 import EpisodeEnds, find_task_file, read_expert
+from offline_compositional_rl_datasets.hdf5 import find_task_file, read_expert
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.splits import Split, covering_split, load_split, split_file
 from offline_compositional_rl_datasets.task import Task
-from offline_compositional_rl_datasets.transitions import Transitions
+from offline_compositional_rl_datasets.transitions import EpisodeEnds, Transitions
 from runtime.errors import ConfigError, TaskError, UserError, one_line
 
 BUILT_IN = {"composuite": "envs.composuite.family:FAMILY"}
@@ -163,17 +163,19 @@ class TaskFamily(Generic[T]):
         no simulator.
         """
         env = self.make_env(task) if render_mode is None else self.make_env(task, render_mode)
-        sizes = {"observations": (env.observation_space, self.layout.state_dim),
-                 "actions": (env.action_space, self.layout.action_dim)}  # fmt: skip
-        for what, (space, size) in sizes.items():
-            if not isinstance(space, gymnasium.spaces.Box) or space.shape != (size,):
-                raise TaskError(f"family {self.name}: {what} of {task} are {space}, expected a Box of shape ({size},)")
-        if not (np.isfinite(env.action_space.low).all() and np.isfinite(env.action_space.high).all()):
-            raise TaskError(f"family {self.name}: actions of {task} are {env.action_space}, expected finite bounds")
-        if (env.action_space.low != -1).any() or (env.action_space.high != 1).any():
+        self._expect_box(task, "observations", env.observation_space, self.layout.state_dim)
+        actions = self._expect_box(task, "actions", env.action_space, self.layout.action_dim)
+        if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
+            raise TaskError(f"family {self.name}: actions of {task} are {actions}, expected finite bounds")
+        if (actions.low != -1).any() or (actions.high != 1).any():
             env = gymnasium.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
         env = _AsEvaluated(env, self.name)
         return env if horizon is None else gymnasium.wrappers.TimeLimit(env, horizon)
+
+    def _expect_box(self, task: T, what: str, space: gymnasium.Space[Any], size: int) -> gymnasium.spaces.Box:
+        if not isinstance(space, gymnasium.spaces.Box) or space.shape != (size,):
+            raise TaskError(f"family {self.name}: {what} of {task} are {space}, expected a Box of shape ({size},)")
+        return space
 
     def drawn_environment(
         self, task: T, *, horizon: int | None = None, size: tuple[int, int] = (256, 256), camera: str = "film"
@@ -201,9 +203,10 @@ class TaskFamily(Generic[T]):
     def state_setter(self, task: T) -> StateSetter:
         """Optional, for grounding: the simulator, put into states; by itself by the environments' `set_state`."""
         env = self.environment(task)
-        if not hasattr(env.unwrapped, "set_state"):
+        set_state: Callable[[np.ndarray], np.ndarray] | None = getattr(env.unwrapped, "set_state", None)
+        if set_state is None:
             raise self._lacks("simulator that is put into states", "set_state of its environments")
-        return _SetState(env)
+        return _SetState(env, set_state)
 
     def has(self, part: str) -> bool:
         """Whether the subclass has written the optional method `part`."""
@@ -220,7 +223,9 @@ class _AsEvaluated(gymnasium.Wrapper):
         super().__init__(env)
         self._family = family
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
         return np.asarray(observation, np.float32), {"success": False, **info}
 
@@ -244,24 +249,24 @@ class _AsEvaluated(gymnasium.Wrapper):
 
 
 class _SetState:
-    """The `StateSetter` of an environment with a method `set_state(state)`."""
+    """The `StateSetter` of an environment with a method `set_state(state)`, which gives the state that it observes."""
 
-    def __init__(self, env: gymnasium.Env) -> None:
-        self._env = env
+    def __init__(self, env: gymnasium.Env, set_state: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._env, self._set_state = env, set_state
         env.reset(seed=0)
 
     def determined(self, states: np.ndarray) -> np.ndarray:
-        return np.isfinite(states).all(axis=1)
+        return np.asarray(np.isfinite(states).all(axis=1))
 
     def set(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
-        return np.asarray(self._env.unwrapped.set_state(state), np.float64)
+        return np.asarray(self._set_state(state), np.float64)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
         observation, reward, terminated, _, _ = self._env.step(action)
-        return np.asarray(observation, np.float64), reward, terminated
+        return np.asarray(observation, np.float64), float(reward), terminated
 
 
-def find_family(name: str) -> TaskFamily:
+def find_family(name: str) -> TaskFamily[Any]:
     """The family of a name: of this project, of an installed package's entry point, or `my_package.my_module:FAMILY`.
 
     The module is imported, so the name has to come from the user's own configuration or command line, never from a
@@ -287,7 +292,7 @@ def is_installed(name: str) -> bool:
 
 
 @functools.cache
-def _load(place: str) -> TaskFamily:
+def _load(place: str) -> TaskFamily[Any]:
     module, constant = place.split(":")
     try:
         found = getattr(importlib.import_module(module), constant)
@@ -305,7 +310,7 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}{'' if by_import else f' in {frame.filename}:{frame.lineno}'}: {one_line(error)}"
 
 
-def family_of(tasks: Sequence[Task] | Task) -> TaskFamily:
+def family_of(tasks: Sequence[Task] | Task) -> TaskFamily[Any]:
     """The family of a task, or of tasks of one family."""
     first = tasks if isinstance(tasks, Task) else tasks[0]
     return find_family(first.family)

@@ -40,7 +40,7 @@ def _sizes(name: str) -> tuple[int, int]:
     """Numbers of an observation and of an action."""
     env = gymnasium.make(name)
     try:
-        return env.observation_space.shape[0], env.action_space.shape[0]
+        return gymnasium.spaces.flatdim(env.observation_space), gymnasium.spaces.flatdim(env.action_space)
     finally:
         env.close()
 
@@ -113,7 +113,9 @@ class GymnasiumTask:
     @property
     def horizon(self) -> int:
         """Control steps of an episode, as gymnasium has it."""
-        return gymnasium.spec(self.name).max_episode_steps
+        steps = gymnasium.spec(self.name).max_episode_steps
+        assert steps is not None  # all of gymnasium's own MuJoCo tasks have it
+        return steps
 
     def make_env(
         self,
@@ -129,8 +131,7 @@ class GymnasiumTask:
         if tuple(keys) != (KEY,):
             raise ConfigError(f"keys {keys!r}: expected {KEY}, the only observation of {self.name}")
         # Gymnasium ends episodes itself after the registered number of steps, which stays an end of time.
-        limit = {} if horizon is None else {"max_episode_steps": horizon}
-        env = gymnasium.make(self.name, render_mode=render_mode, **limit, **picture)
+        env = gymnasium.make(self.name, max_episode_steps=horizon, render_mode=render_mode, **picture)
         return ChunkedEnv(
             env, chunk=chunk, until_success=until_success, solved=_Reached(self.success_return), horizon=horizon
         )

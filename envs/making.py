@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, TypeAlias
+
+import gymnasium
 
 from envs.family import find_family
 from envs.robomimic.task import RobomimicTask, task_names
@@ -11,11 +13,23 @@ from offline_compositional_rl_datasets.task import Task
 from runtime.errors import TaskError
 
 
-def make(task: Any, **options: Any) -> Any:
+class MakesEnv(Protocol):
+    """A task that makes its own environment: gymnasium's (`envs.gymnasium_task`), or anyone's."""
+
+    @property
+    def name(self) -> str: ...
+
+    def make_env(self, **options: Any) -> gymnasium.Env: ...
+
+
+AnyTask: TypeAlias = Task | RobomimicTask | MakesEnv | str
+"""What `make` makes environments of: a task, or the name of one of CompoSuite's or Robomimic's."""
+
+
+def make(task: AnyTask, **options: Any) -> Any:
     """The environment of a task or of its name; options are those of its class or of its family's `environment`.
 
-    A name is CompoSuite's or Robomimic's. A task that has a `make_env` makes its own: gymnasium's
-    (`envs.gymnasium_task`), or anyone's. Raises `TaskError` for an unknown name.
+    A name is CompoSuite's or Robomimic's. Raises `TaskError` for an unknown one.
     """
     if hasattr(task, "make_env"):
         return task.make_env(**options)

@@ -15,9 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.making import make
-from envs.robomimic.task import RobomimicTask
-from offline_compositional_rl_datasets.task import Task
+from envs.making import AnyTask, make
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -34,7 +32,7 @@ class WorkerError(RuntimeError):
 class _Group:
     """Environments stepped one after the other in this process."""
 
-    def __init__(self, task: Task | RobomimicTask, count: int, options: dict[str, Any]) -> None:
+    def __init__(self, task: AnyTask, count: int, options: dict[str, Any]) -> None:
         self.environments = [make(task, **options) for _ in range(count)]
         self._last: list[tuple[np.ndarray, bool, bool, dict[str, Any]]] = []
 
@@ -97,7 +95,8 @@ def _serve(pipe: Connection, options: dict[str, Any]) -> None:
             command, *arguments = pipe.recv()
             try:
                 if command == "task":
-                    group = _Group(*arguments, options)
+                    task, count = arguments
+                    group = _Group(task, count, options)
                     answer = group.spaces()
                 else:
                     answer = getattr(group, command)(*arguments)
@@ -129,7 +128,7 @@ class EnvPool:
     `gymnasium.vector.VectorEnv`'s interface to the same: `envs.vector`.
     """
 
-    def __init__(self, task: Task | RobomimicTask, num_envs: int, *, workers: int = 0, **options: Any) -> None:
+    def __init__(self, task: AnyTask, num_envs: int, *, workers: int = 0, **options: Any) -> None:
         if num_envs < 1 or workers < 0:
             raise ValueError(f"num_envs {num_envs}, workers {workers}: expected at least 1 and 0")
         self.num_envs, self.closed = num_envs, False
@@ -149,10 +148,11 @@ class EnvPool:
             self._processes.append(process)
         self.assign(task)
 
-    def assign(self, task: Task | RobomimicTask) -> None:
+    def assign(self, task: AnyTask) -> None:
         """Replace all environments by those of `task`."""
         self._expect_open()
-        self.task, self._batch, self.infos = task, 0, []
+        self.task, self._batch = task, 0
+        self.infos: list[dict[str, Any]] = []
         try:
             if self._processes:
                 counts = np.diff(self._split(self.num_envs))
@@ -201,8 +201,10 @@ class EnvPool:
         self._expect_batch(len(seeds), "seeds")
         parts = self._call("step", actions, seeds)
         self.infos = [info for part in parts for info in part[4]]
-        arrays = [np.concatenate(column) for column in list(zip(*parts, strict=True))[:4]]
-        return (*arrays, np.array([info["success"] for info in self.infos]))
+        observations, rewards, terminated, truncated = (
+            np.concatenate(column) for column in list(zip(*parts, strict=True))[:4]
+        )
+        return observations, rewards, terminated, truncated, np.array([info["success"] for info in self.infos])
 
     def seeds(self) -> list[int]:
         """(B,) of the present episodes."""

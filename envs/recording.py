@@ -93,7 +93,7 @@ class _Recorder:
         self._arm = np.array([i for i in range(task.action_dim) if i not in task.grip])
         self.episodes: list[Episode] = []
         self.total_reward = 0.0
-        self._steps: list[tuple] = []
+        self._steps: list[tuple[np.ndarray, np.ndarray, float, bool]] = []
         self._shove_left = 0
         self._shove = np.zeros(task.action_dim)
         self._free = np.zeros(task.action_dim, dtype=bool)  # commands that a shove leaves to the expert
@@ -175,8 +175,10 @@ class _Recorder:
     def close(self, *, terminated: bool = False) -> None:
         """End the episode under way; one of a single step would hold no transition."""
         if len(self._steps) > 1:
-            columns = (np.array(column, dtype=np.float32) for column in zip(*self._steps, strict=True))
-            self.episodes.append(Episode(*columns, terminated=terminated))
+            states, actions, rewards, successes = (
+                np.array(column, dtype=np.float32) for column in zip(*self._steps, strict=True)
+            )
+            self.episodes.append(Episode(states, actions, rewards, successes, terminated=terminated))
         self._steps = []
 
 

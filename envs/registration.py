@@ -49,10 +49,11 @@ def make_single(task: str, *, horizon: int | None = None, chunk: int = 1, **opti
     """
     _expect_ends(options)
     _expect_within(horizon, _limit(task) * chunk)
-    return make(task, horizon=_own_horizon(task, horizon, chunk), **_chunked(chunk), **options)
+    env: TaskEnv = make(task, horizon=_own_horizon(task, horizon, chunk), **_chunked(chunk), **options)
+    return env
 
 
-make_single.metadata = TaskEnv.metadata  # tells gymnasium.make that `human` takes its wrapper
+vars(make_single)["metadata"] = TaskEnv.metadata  # tells gymnasium.make that `human` takes its wrapper
 
 
 def make_vector(
@@ -93,7 +94,7 @@ def _own_horizon(task: str, horizon: int | None, chunk: int) -> int | None:
     return _limit(task) if horizon is None and chunk != 1 else horizon
 
 
-def _chunked(chunk: int) -> dict[str, int]:
+def _chunked(chunk: int) -> dict[str, Any]:
     return {} if chunk == 1 else {"chunk": chunk}
 
 

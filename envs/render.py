@@ -13,7 +13,7 @@ import numpy as np
 from envs.opengl import RenderError
 
 
-class _OffScreen(mujoco.Renderer):
+class _OffScreen(mujoco.Renderer):  # type: ignore[misc]  # mujoco has no types
     """MuJoCo's, but quiet when it goes away half made: its destructor asks for what was never set."""
 
     _gl_context = _mjr_context = None
@@ -28,7 +28,12 @@ def _close_at_exit() -> None:
 
     Left to their destructors, contexts would be freed after it, each with a traceback.
     """
-    atexit.register(lambda: [renderer.close() for renderer in list(_open)])
+
+    def close_all() -> None:
+        for renderer in list(_open):
+            renderer.close()
+
+    atexit.register(close_all)
 
 
 class Renderer:
@@ -70,7 +75,8 @@ class Renderer:
         self._data.qpos[:] = data.qpos
         mujoco.mj_forward(self._model, self._data)
         self._renderer.update_scene(self._data, self._camera, self._options)
-        return self._renderer.render()
+        picture: np.ndarray = self._renderer.render()
+        return picture
 
     def close(self) -> None:
         self._renderer.close()

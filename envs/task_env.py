@@ -6,7 +6,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypedDict
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, TypedDict
 
 import gymnasium
 import numpy as np
@@ -26,6 +26,7 @@ SEEDS = 2**32
 
 _DRAWN_SEEDS = 2**31
 _STATE = "snapshot"
+_METADATA = {"render_modes": ["rgb_array"], "render_fps": CONTROL_FREQUENCY}
 _OF_EPISODE = ("task", "steps", "ended", "seed", "random")
 
 
@@ -49,7 +50,7 @@ class TaskEnv(gymnasium.Env):
     the present episode's.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_FREQUENCY}
+    metadata: dict[str, Any] = _METADATA
 
     def __init__(
         self,
@@ -184,7 +185,7 @@ class TaskEnv(gymnasium.Env):
 class HoldsViews:
     """Views into the memory of one environment's simulation: a copy would go on seeing the original's."""
 
-    def __reduce_ex__(self, protocol: int) -> NoReturn:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError(f"{type(self).__name__} belongs to one environment: copy or pickle the environment")
 
 
@@ -196,6 +197,6 @@ def expect_count(name: str, value: object) -> None:
 
 def expect_positive(name: str, value: object) -> None:
     """Raises `ConfigError` unless the value is a finite number above 0."""
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
+    number = value if isinstance(value, (int, float, np.integer, np.floating)) else math.nan
+    if isinstance(value, bool) or not 0 < number < math.inf:
         raise ConfigError(f"{name} {value!r}: expected a finite number above 0")

@@ -10,10 +10,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from envs.making import AnyTask
 from envs.pool import UNSEEDED, EnvPool
-from envs.robomimic.task import RobomimicTask
 from envs.task_env import TaskEnv, expect_count
-from offline_compositional_rl_datasets.task import Task
 from runtime.errors import ConfigError
 
 _MASK = "reset_mask"
@@ -32,7 +31,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     def __init__(
         self,
-        task: Task | RobomimicTask | str,
+        task: AnyTask,
         num_envs: int = 1,
         *,
         workers: int = 0,
@@ -63,6 +62,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         options, `ValueError` for seeds or a mask of another size.
         """
         mask = self._mask(options)
+        seeds: list[int | None]
         if isinstance(seed, (int, np.integer)):
             super().reset(seed=int(seed))
             seeds = [int(seed) + i for i in range(self.num_envs)]
@@ -114,12 +114,12 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self, parts: Sequence[dict[str, Any]], chosen: np.ndarray, infos: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         infos = {} if infos is None else infos
-        for i in np.flatnonzero(chosen):
-            infos = self._add_info(infos, parts[i], int(i))
+        for i in np.flatnonzero(chosen).tolist():
+            infos = self._add_info(infos, parts[i], i)
         return infos
 
     @property
-    def np_random_seed(self) -> tuple[int, ...]:
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]  # as in gymnasium's SyncVectorEnv
         """(N,) seeds of the present episodes: `reset(seed=...)` with them gives the same."""
         return tuple(self.pool.seeds())
 

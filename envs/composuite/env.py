@@ -33,11 +33,13 @@ class CompoSuiteEnv(TaskEnv):
     A seed given to `reset` gives the placement that numpy's legacy global generator gives in the original benchmark.
     """
 
+    task: CompoSuiteTask
+
     def __init__(
         self,
         task: CompoSuiteTask | str,
         *,
-        horizon: int = 500,
+        horizon: int | None = 500,
         task_ids: bool = False,
         reward_shaping: bool = True,
         reward_scale: float = 1.0,

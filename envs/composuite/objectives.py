@@ -81,7 +81,7 @@ class PickPlace(Objective):
     centre = bin2_pos("PickPlace")
 
     def _above_bin(self, obj: np.ndarray) -> bool:
-        return abs(obj[0] - self.centre[0]) < BIN2_HALF[0] and abs(obj[1] - self.centre[1]) < BIN2_HALF[1]
+        return bool(abs(obj[0] - self.centre[0]) < BIN2_HALF[0] and abs(obj[1] - self.centre[1]) < BIN2_HALF[1])
 
     def success(self, s: Situation) -> bool:
         low = _BIN_Z < s.obj[2] < _BIN_Z + 0.1
@@ -101,7 +101,7 @@ class Push(Objective):
 
     def success(self, s: Situation) -> bool:
         away = float(np.hypot(s.obj[0] - s.goal[0], s.obj[1] - s.goal[1]))
-        return away <= 0.03 and s.obj[2] <= 0.9
+        return bool(away <= 0.03 and s.obj[2] <= 0.9)
 
     def stages(self, s: Situation) -> tuple[float, ...]:
         approach = 0.3 + 0.4 * (1 - tanh(5 * _distance(s.goal, s.obj))) if s.grasped else 0.0
@@ -115,7 +115,7 @@ class Shelf(Objective):
 
     def success(self, s: Situation) -> bool:
         inside_x = abs(s.obj[0] - self.centre[0]) < _SHELF_HALF_X
-        return inside_x and 0.18 < s.obj[1] < 0.33 and 0.945 < s.obj[2] < 1.095
+        return bool(inside_x and 0.18 < s.obj[1] < 0.33 and 0.945 < s.obj[2] < 1.095)
 
     def stages(self, s: Situation) -> tuple[float, ...]:
         in_front = abs(s.obj[0] - self.centre[0]) < _SHELF_HALF_X and 0.995 < s.obj[2] < 1.095
@@ -134,7 +134,7 @@ class Trashcan(Objective):
     centre = trashcan_pos()
 
     def _above_can(self, p: np.ndarray) -> bool:
-        return abs(p[0] - self.centre[0]) < _CAN_HALF and abs(p[1] - self.centre[1]) < _CAN_HALF
+        return bool(abs(p[0] - self.centre[0]) < _CAN_HALF and abs(p[1] - self.centre[1]) < _CAN_HALF)
 
     def _inside(self, p: np.ndarray) -> bool:
         return self._above_can(p) and 0.83 < p[2] < 0.93

@@ -58,7 +58,19 @@ class ObservationReader(HoldsViews):
 
 
 @compiled
-def _fill(out, things, xpos, xquat, tool, hand, hand_quaternion, joints, velocities, fingers, finger_velocities):
+def _fill(
+    out: np.ndarray,
+    things: np.ndarray,
+    xpos: np.ndarray,
+    xquat: np.ndarray,
+    tool: np.ndarray,
+    hand: np.ndarray,
+    hand_quaternion: np.ndarray,
+    joints: np.ndarray,
+    velocities: np.ndarray,
+    fingers: np.ndarray,
+    finger_velocities: np.ndarray,
+) -> None:
     """Write the observation (77,) into `out`.
 
     Object, obstacle and goal have 14 numbers each: position, quaternion (x, y, z, w), and both in the gripper's frame,

@@ -33,7 +33,8 @@ class Parts:
 
 def joint_angles(state: np.ndarray) -> np.ndarray:
     """(..., 7) rad in (-pi, pi] from states (..., 77)."""
-    return np.arctan2(state[..., Parts.sines], state[..., Parts.cosines])
+    angles: np.ndarray = np.arctan2(state[..., Parts.sines], state[..., Parts.cosines])
+    return angles
 
 
 class CompoSuiteStateSetter:
@@ -47,7 +48,8 @@ class CompoSuiteStateSetter:
 
     def determined(self, states: np.ndarray) -> np.ndarray:
         """(N,) which of states (N, 77) say how the object is turned: by a quaternion of about unit length."""
-        return np.abs(np.linalg.norm(states[:, Parts.rotation], axis=1) - 1) <= _UNIT_TOLERANCE
+        lengths = np.linalg.norm(states[:, Parts.rotation], axis=1)
+        return np.asarray(np.abs(lengths - 1) <= _UNIT_TOLERANCE)
 
     def set(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
         """Put in a state (77,), before `action`; gives what the simulator itself observes there."""
@@ -67,7 +69,9 @@ class CompoSuiteStateSetter:
     def _gripper(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
         """(2,) command of the fingers: where they are while they move, at its stop while something holds them."""
         simulation = self.env.simulation
-        command = np.clip((state[Parts.fingers] - simulation.finger_middle) / simulation.finger_half, -1.0, 1.0)
+        command: np.ndarray = np.clip(
+            (state[Parts.fingers] - simulation.finger_middle) / simulation.finger_half, -1.0, 1.0
+        )
         if np.abs(state[Parts.finger_velocities]).max() < _RESTING and action[-1] != 0:
             command = np.sign(action[-1]) * np.array([1.0, -1.0])
         return command

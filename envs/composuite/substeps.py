@@ -15,9 +15,10 @@ _GRIPPER_SPEED = 0.01
 
 @compiled
 def run_substeps(
-    substeps, model, data, goal, gripper_sign, gripper, q, qd, bias, qM, mass_rows, mass, mass_is_given, ctrl, limit,
-    middle, half, qpos, judged,
-):  # fmt: skip
+    substeps: int, model: int, data: int, goal: np.ndarray, gripper_sign: float, gripper: np.ndarray, q: np.ndarray,
+    qd: np.ndarray, bias: np.ndarray, qM: np.ndarray, mass_rows: np.ndarray, mass: np.ndarray, mass_is_given: bool,
+    ctrl: np.ndarray, limit: np.ndarray, middle: np.ndarray, half: np.ndarray, qpos: np.ndarray, judged: np.ndarray,
+) -> None:  # fmt: skip
     """`substeps` physics steps with the arm's torques towards `goal` (7,) and the fingers moving on.
 
     `model` and `data` are addresses; `q`, `qd`, `bias` (7,), `ctrl` (9,) and `qM` are views of `data`'s memory, and

@@ -12,9 +12,11 @@ def gate(margin: np.ndarray, width: float) -> np.ndarray:
 
 def near(distance: np.ndarray, radius: float) -> np.ndarray:
     """1 at distance 0, falling off over `radius`."""
-    return np.exp(-((distance / radius) ** 2))
+    weight: np.ndarray = np.exp(-((distance / radius) ** 2))
+    return weight
 
 
 def blend(weight: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(B, ...) `a` where `weight` (B,) is 0, `b` where it is 1."""
-    return a + (weight if a.ndim == 1 else weight[:, None]) * (b - a)
+    blended: np.ndarray = a + (weight if a.ndim == 1 else weight[:, None]) * (b - a)
+    return blended

@@ -73,8 +73,10 @@ class Arm:
         their ease, and of the errors, the rotation's by `softness` (B,): the answer is a smooth function of the pose,
         and out of reach it stops short.
         """
-        given = (np.ascontiguousarray(x, dtype=np.float64) for x in (position, rotation, softness, start))
-        return _solve(self._chain, self.ease, *given, iterations)
+        position, rotation, softness, start = (
+            np.ascontiguousarray(x, dtype=np.float64) for x in (position, rotation, softness, start)
+        )
+        return _solve(self._chain, self.ease, position, rotation, softness, start, iterations)
 
     @functools.cached_property
     def _chain(self) -> tuple[np.ndarray, ...]:
@@ -90,7 +92,7 @@ class Arm:
 
 
 @compiled
-def _multiply(a, b, out):
+def _multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """out = a @ b, all (3, 3)."""
     for i in range(3):
         for j in range(3):
@@ -98,7 +100,9 @@ def _multiply(a, b, out):
 
 
 @compiled
-def _forward(chain, q, tool, hand, jacobian):
+def _forward(
+    chain: tuple[np.ndarray, ...], q: np.ndarray, tool: np.ndarray, hand: np.ndarray, jacobian: np.ndarray
+) -> None:
     """Write tool position (3,), hand rotation (3, 3) and Jacobian (6, 7) at joints q (7,) into the last three."""
     base_rotation, base_position, rotations, translations, axes, hand_rotation, tool_position = chain
     rotation, turned, turn = base_rotation.copy(), np.empty((3, 3)), np.empty((3, 3))
@@ -133,7 +137,15 @@ def _forward(chain, q, tool, hand, jacobian):
 
 
 @compiled
-def _solve(chain, ease, position, rotation, softness, start, iterations):
+def _solve(
+    chain: tuple[np.ndarray, ...],
+    ease: np.ndarray,
+    position: np.ndarray,
+    rotation: np.ndarray,
+    softness: np.ndarray,
+    start: np.ndarray,
+    iterations: int,
+) -> np.ndarray:
     solutions = np.empty((len(position), NUM_ARM_JOINTS))
     tool, hand, jacobian = np.empty(3), np.empty((3, 3)), np.empty((6, NUM_ARM_JOINTS))
     error, gram = np.empty(6), np.empty((6, 6))
@@ -172,7 +184,8 @@ def _turn(axis: np.ndarray, angle: np.ndarray) -> np.ndarray:
     x, y, z = axis
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     sin, cos = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
-    return np.eye(3) + sin * cross + (1 - cos) * (cross @ cross)
+    turn: np.ndarray = np.eye(3) + sin * cross + (1 - cos) * (cross @ cross)
+    return turn
 
 
 @functools.cache
@@ -201,7 +214,8 @@ def arm_of(robot: str) -> Arm:
 
 def orientation_error(current: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """(B, 3) rotation vector (small angles) that turns `current` (B, 3, 3) into `wanted` (B, 3, 3)."""
-    return 0.5 * np.cross(current, wanted, axisa=1, axisb=1, axisc=1).sum(axis=2)
+    error: np.ndarray = 0.5 * np.cross(current, wanted, axisa=1, axisb=1, axisc=1).sum(axis=2)
+    return error
 
 
 def hand_rotation(tilt: np.ndarray, roll: np.ndarray, yaw: np.ndarray) -> np.ndarray:
@@ -211,4 +225,5 @@ def hand_rotation(tilt: np.ndarray, roll: np.ndarray, yaw: np.ndarray) -> np.nda
     the world's x axis (the fingers then point to +y).
     """
     x, y, z = np.eye(3)
-    return _turn(x, roll) @ _turn(z, yaw) @ _turn(y, -tilt) @ np.diag([1.0, -1.0, -1.0])
+    turned: np.ndarray = _turn(x, roll) @ _turn(z, yaw) @ _turn(y, -tilt) @ np.diag([1.0, -1.0, -1.0])
+    return turned

@@ -52,7 +52,8 @@ class SceneFeatures:
         """(B, 3) along the object's own plane to its highest side: 0 while it stands upright."""
         x, y, z = self.axis.T
         up = np.stack([-z * x, -z * y, 1 - z * z], axis=1)
-        return up / np.sqrt((up**2).sum(axis=1, keepdims=True) + 1e-3)
+        uphill: np.ndarray = up / np.sqrt((up**2).sum(axis=1, keepdims=True) + 1e-3)
+        return uphill
 
     @classmethod
     def of(cls, states: np.ndarray) -> SceneFeatures:
@@ -227,4 +228,5 @@ class ScriptedExpert:
         wanted = self.arm.solve(pose.position, rotation, pose.softness, self.home)
         step = np.remainder(wanted - scene.joints + np.pi, 2 * np.pi) - np.pi
         command = self.gain * step
-        return np.clip(command / np.maximum(1.0, np.abs(command).max(axis=1, keepdims=True) / self.lead), -1.0, 1.0)
+        scale = np.maximum(1.0, np.abs(command).max(axis=1, keepdims=True) / self.lead)
+        return np.asarray(np.clip(command / scale, -1.0, 1.0))

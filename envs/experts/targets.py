@@ -62,7 +62,8 @@ class Aim:
             return np.zeros(len(obj))
         away = np.linalg.norm(end[:, :2] - obj[:, :2], axis=1)
         dropped = gate(end[:, 2] - obj[:, 2] - 0.06, 0.01) * gate(2 * self.let_go - away, 0.005)
-        return 1 - (1 - gate(self.let_go * slack - away, 0.005)) * (1 - dropped)
+        let_go: np.ndarray = 1 - (1 - gate(self.let_go * slack - away, 0.005)) * (1 - dropped)
+        return let_go
 
 
 AIMS = {

@@ -198,16 +198,15 @@ def _law(controller: _Keys, series: str) -> Law:
             gripper.expect("type", ("GRIP",))
             gripper.expect("use_action_scaling", (True,))
             gripper.finish()
-    law = {key: controller.numbers(key, getattr(Law, key), 6) for key in ("kp", "damping_ratio")}
-    for key, value in law.items():
+    kp, damping_ratio = (controller.numbers(key, getattr(Law, key), 6) for key in ("kp", "damping_ratio"))
+    for key, value in (("kp", kp), ("damping_ratio", damping_ratio)):
         if min(value) < 0:
             controller.refuse(key, value, "numbers of at least 0")
-    for key in ("output_min", "output_max"):
-        law[key] = controller.numbers(key, getattr(Law, key), 6)
+    low, high = (controller.numbers(key, getattr(Law, key), 6) for key in ("output_min", "output_max"))
     controller.finish(_LAW_WITHOUT_EFFECT)
     if series == "1.5":
-        return Law(**law, keeps_orientation=False, finger_steps=(0.2, 0.0))
-    return Law(**law)
+        return Law(kp, damping_ratio, low, high, keeps_orientation=False, finger_steps=(0.2, 0.0))
+    return Law(kp, damping_ratio, low, high)
 
 
 def _check_model(keys: _Keys, key: str, value: Any) -> None:
@@ -246,7 +245,7 @@ class _Keys:
             self.refuse(key, value, " or ".join(_short(each) for each in allowed))
 
     def number(self, key: str, default: float, least: float, most: float) -> float:
-        value = self.take(key, default)
+        value: float = self.take(key, default)
         if not _is_number(value, least) or value > most:
             self.refuse(key, value, f"a number from {least:g} to {most:g}")
         return value

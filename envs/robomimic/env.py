@@ -37,6 +37,8 @@ class RobomimicEnv(TaskEnv):
     live ones lag by one physics step.
     """
 
+    task: RobomimicTask
+
     def __init__(
         self,
         task: RobomimicTask | str,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ OPEN, CLOSED = -1.0, 1.0
 _UP = np.array([0.0, 0.0, 1.0])
 _NEUTRAL_YAW = -np.pi / 2  # of the finger direction at the start
 _ROTATION_GAIN = 4.0
+
+A = TypeVar("A", float, np.ndarray)
 
 Expert = Callable[[np.ndarray], np.ndarray]
 
@@ -168,6 +171,7 @@ def _matrix(quaternion: np.ndarray) -> np.ndarray:
     )
 
 
-def _wrap(angle, period: float):
+def _wrap(angle: A, period: float) -> A:
     """The equivalent of `angle` in [-period/2, period/2)."""
-    return (angle + period / 2) % period - period / 2
+    wrapped: A = (angle + period / 2) % period - period / 2
+    return wrapped

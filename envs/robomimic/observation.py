@@ -35,19 +35,19 @@ class Observables(HoldsViews, dict[str, Callable[[], np.ndarray]]):
         self.memory = np.full(7, np.nan)
         """The object's pose one control step ago; not-a-number at the start of an episode."""
         self._object: _Pose | None = None
-        if name in OBJECT_BODIES:
-            body = model.body(OBJECT_BODIES[name]).id
-            self._object = _Pose(data.xpos[body], data.xquat[body])
-        if name == "lift":
-            objects = _cube(hands[0], self._object, 1 if series == "1.4" else -1)
-        elif name == "tool_hang":
+        if name == "tool_hang":
             objects = _stand_frame_and_tool(scene, hands[0], model, data)
         elif name == "transport":
             objects = _payload_and_trash(scene, hands, model, data)
-        elif series == "1.4":
-            objects = _pose_then_from_the_hand(hands[0], self._object)
         else:
-            objects = _from_the_hand_then_pose(hands[0], self._object, self.memory)
+            body = model.body(OBJECT_BODIES[name]).id
+            thing = self._object = _Pose(data.xpos[body], data.xquat[body])
+            if name == "lift":
+                objects = _cube(hands[0], thing, 1 if series == "1.4" else -1)
+            elif series == "1.4":
+                objects = _pose_then_from_the_hand(hands[0], thing)
+            else:
+                objects = _from_the_hand_then_pose(hands[0], thing, self.memory)
         every = {f"robot{i}_{key}": look for i, hand in enumerate(hands) for key, look in hand.looks().items()}
         every["object"] = objects
         super().__init__({key: every[key] for key in scene.task.observation_dims})
@@ -102,7 +102,8 @@ class _Hand:
     def _speed(self, part: slice) -> np.ndarray:
         mujoco.mj_comPos(self.model, self.data)  # what the Jacobian is made of is one substep behind
         mujoco.mj_jacBody(self.model, self.data, self._jacobian[:3], self._jacobian[3:], self._body)
-        return self._jacobian[part] @ self.data.qvel
+        speed: np.ndarray = self._jacobian[part] @ self.data.qvel
+        return speed
 
     def sees(self, place: np.ndarray, turn: np.ndarray) -> np.ndarray:
         """(7,) position and quaternion (x, y, z, w) of a pose in the hand's frame."""

@@ -27,7 +27,7 @@ def import_robosuite() -> Any:
     """robosuite without its demand for OpenGL and its advice to make a settings file."""
     if "robosuite" not in sys.modules:
         macros = types.ModuleType("robosuite.macros_private")
-        macros.MUJOCO_GPU_RENDERING = False
+        vars(macros)["MUJOCO_GPU_RENDERING"] = False
         sys.modules.setdefault("robosuite.macros_private", macros)
         # Pictures are made by envs.render; robosuite itself needs no OpenGL, and would load it at import.
         chosen = os.environ.get("MUJOCO_GL")
@@ -96,7 +96,7 @@ class Scene:
         xml = self.robosuite.model.get_xml()
         self._xml = xml.replace(str(Path(import_robosuite().__file__).parent.parent) + os.sep, "")
         root = ET.fromstring(xml)
-        root.find("compiler").set("discardvisual", "true")
+        next(root.iter("compiler")).set("discardvisual", "true")
         self.slim = mujoco.MjModel.from_xml_string(ET.tostring(root, encoding="unicode"))
 
     def redraw(self, seed: int) -> None:

@@ -14,10 +14,13 @@ NULLSPACE_KD = 2 * np.sqrt(NULLSPACE_KP)
 
 @compiled
 def run_substeps(
-    substeps, model, data, sites, first_q, first_v, first_ctrl, delta, keeps_orientation, finger_steps, goal_position,
-    goal_rotation, gripper, rest_pose, first_mass, kp, kd, qpos, qvel, qfrc_bias, qM, mass_rows, site_xpos, site_xmat,
-    ctrl, low, high, middle, half, jacobian,
-):  # fmt: skip
+    substeps: int, model: int, data: int, sites: np.ndarray, first_q: np.ndarray, first_v: np.ndarray,
+    first_ctrl: np.ndarray, delta: np.ndarray, keeps_orientation: bool, finger_steps: np.ndarray,
+    goal_position: np.ndarray, goal_rotation: np.ndarray, gripper: np.ndarray, rest_pose: np.ndarray,
+    first_mass: np.ndarray, kp: np.ndarray, kd: np.ndarray, qpos: np.ndarray, qvel: np.ndarray, qfrc_bias: np.ndarray,
+    qM: np.ndarray, mass_rows: np.ndarray, site_xpos: np.ndarray, site_xmat: np.ndarray, ctrl: np.ndarray,
+    low: np.ndarray, high: np.ndarray, middle: np.ndarray, half: np.ndarray, jacobian: np.ndarray,
+) -> None:  # fmt: skip
     """`substeps` physics steps with the hands drawn to their goals; kinematics are those of the new state at the end.
 
     Of A arms, each of which has 7 joints in a row and then 2 fingers, among positions, velocities and actuators, from
@@ -77,7 +80,10 @@ def run_substeps(
 
 
 @compiled
-def operational_space_torque(J, mass, q, qd, position, rotation, goal_position, goal_rotation, rest_pose, kp, kd):
+def operational_space_torque(
+    J: np.ndarray, mass: np.ndarray, q: np.ndarray, qd: np.ndarray, position: np.ndarray, rotation: np.ndarray,
+    goal_position: np.ndarray, goal_rotation: np.ndarray, rest_pose: np.ndarray, kp: np.ndarray, kd: np.ndarray,
+) -> np.ndarray:  # fmt: skip
     """(7,): J^T Lambda (kp e - kd v), position and orientation apart, and the rest pose in the null space; no gravity.
 
     J (6, 7), mass (7, 7), kp and kd (6,). Khatib (1987), as in robosuite's OSC_POSE.
@@ -101,7 +107,7 @@ def operational_space_torque(J, mass, q, qd, position, rotation, goal_position, 
 
 
 @compiled
-def _solve(matrix, right):
+def _solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
     """(n, m): matrix^-1 right for a symmetric positive definite matrix (n, n), by Cholesky's factors L L^T."""
     n, m = right.shape
     L, x = np.empty((n, n)), np.empty((n, m))
@@ -131,7 +137,7 @@ def _solve(matrix, right):
 
 
 @compiled
-def rotation_matrix(axis_angle):
+def rotation_matrix(axis_angle: np.ndarray) -> np.ndarray:
     """(3, 3) rotation by |axis_angle| > 0 radians about its direction, in single precision as robosuite's.
 
     By way of the unit quaternion q: with its parts times sqrt(2), R = 1 - ... as in Shoemake (1985).

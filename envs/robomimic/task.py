@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from envs.robomimic.arguments import ENV_NAMES, ROBOTS, TASK_SERIES, EnvArguments, read_env_args
 from runtime.errors import TaskError
@@ -45,7 +46,7 @@ _OSC_POSE = {
     "interpolation": None,
     "ramp_ratio": 0.2,
 }
-_OF_SERIES = {
+_OF_SERIES: dict[str, tuple[str, dict[str, Any]]] = {
     "1.4": ("1.4.1", {"controller_configs": _OSC_POSE}),
     "1.5": (
         "1.5.1",
