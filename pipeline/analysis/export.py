@@ -105,12 +105,11 @@ def export_synthetic(
     """
     run = open_run(folder, family=family)
     named = [run.family.parse(name) for name in tasks] or run.tasks.test
-    chosen = [task for task in named if run.state.best(task)]
+    chosen = [(task, best) for task in named if (best := run.state.best(task)) is not None]
     if not chosen:
         raise DataError(f"{folder}: no set of these tasks has been validated")
     written = []
-    for task in chosen:
-        rate, iteration = run.state.best(task)
+    for task, (rate, iteration) in chosen:
         path = samples_file(run.paths.results_path, iteration, run.config.model_name(iteration), task)
         scores = run.state.iterations[iteration].scores[task].values()
         counts = f"{sum(s.solved for s in scores)} of {sum(s.trials for s in scores)} episodes"

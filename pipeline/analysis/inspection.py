@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Inspection:
             save_figure(figure, self.out / name, ("png", "pdf"))
 
 
-def conditions_of(family: TaskFamily, checkpoint: Path, tasks: Sequence[str]) -> dict[str, np.ndarray]:
+def conditions_of(family: TaskFamily[Any], checkpoint: Path, tasks: Sequence[str]) -> dict[str, np.ndarray]:
     """Task name -> condition (C,): the named tasks, by default those that trained the generator.
 
     Raises `ConfigError` where there are no names and nothing beside the checkpoint tells the tasks.
@@ -67,6 +67,7 @@ def conditions_of(family: TaskFamily, checkpoint: Path, tasks: Sequence[str]) ->
     return {_task_of(family, condition).name: condition for condition in marginals.conditions}
 
 
-def _task_of(family: TaskFamily, condition: np.ndarray) -> Task:
+def _task_of(family: TaskFamily[Any], condition: np.ndarray) -> Task:
     parts, axes = family.layout.condition_slices, family.layout.axes
-    return family.task_class(**{axis: elements[int(condition[parts[axis]].argmax())] for axis, elements in axes})
+    task: Task = family.task_class(**{axis: elements[int(condition[parts[axis]].argmax())] for axis, elements in axes})
+    return task

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.composuite.state_setter import CompoSuiteStateSetter, Parts, joint_angles
+from envs.composuite.state_setter import Parts, joint_angles
+from envs.family import family_of
 from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import read_expert
 from offline_compositional_rl_datasets.samples import read_samples
@@ -43,7 +44,7 @@ def errors(transitions: Transitions, task: Task, rows: int, generator: np.random
     rotation is not of unit length are left out; `undetermined` (1,) is their share.
     """
     chosen = generator.permutation(len(transitions))[:rows]
-    setter = CompoSuiteStateSetter(task)
+    setter = family_of(task).state_setter(task)
     usable = setter.determined(transitions.states[chosen])
     found: dict[str, list[float]] = {name: [] for name in (*UNITS, *(_MOVED + name for name in _DYNAMIC))}
     for row in chosen[usable]:
@@ -63,7 +64,7 @@ def errors(transitions: Transitions, task: Task, rows: int, generator: np.random
 
 def _differences(reached: np.ndarray, following: np.ndarray) -> dict[str, float]:
     turn = np.abs((joint_angles(reached) - joint_angles(following) + np.pi) % (2 * np.pi) - np.pi)
-    length = np.linalg.norm(following[Parts.rotation])
+    length = float(np.linalg.norm(following[Parts.rotation]))
     # With a length far from 1 the direction still tells the rotation.
     alike = abs(float(reached[Parts.rotation] @ following[Parts.rotation])) / max(length, 1e-9)
     return {
@@ -104,8 +105,8 @@ def check_run(run: Run, iteration: int | None, rows: int, *, seed: int = 0) -> l
     if run.family.task_class is not CompoSuiteTask:
         raise ConfigError(f"family {run.family.name}: the physics check knows the quantities of CompoSuite alone")
     candidates = run.state.iterations if iteration is None else run.state.iterations[iteration : iteration + 1]
-    stages = [[s for s in generation_stages(run, it) if s.output.exists()] for it in candidates]
-    stages = next((found for found in reversed(stages) if found), [])
+    made = [[s for s in generation_stages(run, it) if s.output.exists()] for it in candidates]
+    stages = next((found for found in reversed(made) if found), [])
     if not stages:
         which = "no iteration" if iteration is None else f"iteration {iteration}"
         raise DataError(f"{run.folder}: {which} has generated sets to check")
@@ -117,8 +118,8 @@ def check_run(run: Run, iteration: int | None, rows: int, *, seed: int = 0) -> l
     real = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     summaries = []
     for stage in stages:
-        made = read_samples(stage.output, stage.task, stage.task.layout)
-        generated = errors(made, stage.task, rows, rng("physics", seed, stage.name))
+        sample = read_samples(stage.output, stage.task, stage.task.layout)
+        generated = errors(sample, stage.task, rows, rng("physics", seed, stage.name))
         summaries.append(summary(stage.task, generated, real))
         write_json(stage.output.with_name(PHYSICS_FILE), asdict(summaries[-1]))
         log.info("%s: %d transitions", stage.task, len(generated["reward"]))

@@ -21,6 +21,6 @@ def parse_sources(items: Sequence[str], parse: Callable[[str], Task]) -> dict[in
             raise ConfigError(f"--source_tasks {item!r}: expected RUN:TASK,TASK, for example 0:IIWA_Box_None_Push")
         tasks = tuple(parse(name) for name in names.split(","))
         sources[int(run)] = (*sources.get(int(run), ()), *tasks)
-    for run, tasks in sources.items():
-        distinct(f"--source_tasks {run}:", tasks)
+    for iteration, tasks in sources.items():
+        distinct(f"--source_tasks {iteration}:", tasks)
     return sources

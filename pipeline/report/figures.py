@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,9 +79,8 @@ def diffusion_loss(run: Run) -> Figure | None:
         return None
     figure, ((axes,),) = new_figure()
     for (iteration, points), colour in zip(curves.items(), itertools.cycle(COLOURS), strict=False):
-        steps, losses = np.array(_thin(points)).T
         marker = "." if len(points) < _FEW else ""
-        axes.plot(steps, losses, marker=marker, lw=1.2, color=colour, label=f"iteration {iteration}")
+        axes.plot(*_thin(points), marker=marker, lw=1.2, color=colour, label=f"iteration {iteration}")
     axes.set(xlabel="training step", ylabel="denoising loss", yscale="log")
     axes.grid(alpha=0.25)
     if len(curves) <= len(COLOURS):
@@ -110,7 +109,7 @@ def _policy_figure(run: Run, key: str, label: str, **limits: Any) -> Figure | No
     for task, _, rows in curves:
         colour = COLOURS[tasks.index(task)] if by_name else "#9fb4cc"
         points = _thin([(row["step"], row[key]) for row in rows])
-        axes.plot(*np.array(points).T, marker="o", ms=2, lw=1 if by_name else 0.6, color=colour)
+        axes.plot(*points, marker="o", ms=2, lw=1 if by_name else 0.6, color=colour)
     if by_name:
         for task, colour in zip(tasks, COLOURS, strict=False):
             axes.plot([], [], color=colour, label=task.label)
@@ -192,8 +191,8 @@ def stage_times(run: Run) -> Figure | None:
 
 def physics_errors(run: Run) -> Figure | None:
     """How far generated next states are from the simulator's, beside real data's own; None where unchecked."""
-    checked = [each for each in generated_sets(run) if each.physics]
-    return compare_figure([each.physics for each in checked]) if checked else None
+    checked = [each.physics for each in generated_sets(run) if each.physics is not None]
+    return compare_figure(checked) if checked else None
 
 
 FIGURES: dict[str, tuple[Callable[[Run], Any], str]] = {
@@ -213,7 +212,9 @@ FIGURES: dict[str, tuple[Callable[[Run], Any], str]] = {
 """Name -> how it is drawn, and its caption. A figure without anything to show is None."""
 
 
-def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _thin(points: Sequence[tuple[float, float]]) -> np.ndarray:
+    """(2, n) the points' x and y, of many points a part."""
+    curve = np.array(points).T
     if len(points) <= _POINTS:
-        return points
-    return [points[i] for i in np.linspace(0, len(points) - 1, _POINTS).round().astype(int)]
+        return curve
+    return np.asarray(curve[:, np.linspace(0, len(points) - 1, _POINTS).round().astype(int)])

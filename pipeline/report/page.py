@@ -169,7 +169,9 @@ def shade(rate: float) -> str:
 def _median(generated_set: GeneratedSet, quantity: str) -> str:
     """Median error of a physics check with that of real data in brackets."""
     physics = generated_set.physics
-    own, real = (physics.quantiles(kind, quantity) if physics else {} for kind in ("generated", "real"))
+    if physics is None:
+        return "–"
+    own, real = (physics.quantiles(kind, quantity) for kind in ("generated", "real"))
     if not own:
         return "–"
     text = f"{own[0.5]:.2g} {physics.units[quantity]}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 
 from corl.acting import AS_IT_IS
@@ -73,18 +73,24 @@ def film_episode(
     rate = environment.metadata.get("render_fps", _FRAMES_PER_SECOND) / every
     try:
         observation, _ = environment.reset(seed=seed)
-        frames, success, since = [], False, 0
-        for step in itertools.count():
+        frames: list[np.ndarray] = []
+        step = since = 0
+        while True:
             if step % every == 0:
-                frames.append(environment.render())
+                frames.append(_picture(environment))
             actions = variation.on(policy(observation[None]))
             observation, _, terminated, truncated, info = environment.step(actions[0])
             success = info["success"]
             since = since + 1 if success else 0
             if terminated or truncated or since >= 20:
-                return Film([*frames, environment.render()], rate, success)
+                return Film([*frames, _picture(environment)], rate, success)
+            step += 1
     finally:
         environment.close()
+
+
+def _picture(environment: gymnasium.Env) -> np.ndarray:
+    return np.asarray(environment.render())
 
 
 def contact_sheet(tasks: Sequence[Task], *, columns: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -98,7 +104,7 @@ def contact_sheet(tasks: Sequence[Task], *, columns: int, size: tuple[int, int],
         environment = family_of(task).drawn_environment(task, size=size)
         environment.reset(seed=seed)
         axes = figure.add_subplot(rows, columns, place + 1)
-        axes.imshow(environment.render())
+        axes.imshow(_picture(environment))
         axes.set_title(task.label, fontsize=7, pad=2)
         axes.axis("off")
         environment.close()

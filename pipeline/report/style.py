@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -13,11 +13,15 @@ from runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
+
+P = ParamSpec("P")
+F = TypeVar("F", bound="Figure | None")
 
 INK, SOFT = "#1d2433", "#5b6475"
 LOW, HIGH = "#f3f7f5", "#14713f"  # of success 0 and 1
 COLOURS = ("#1f5fa8", "#c2571a", "#14713f", "#7a4fa3", "#a88400", "#4f8a8b", "#a8325e", "#5b6475")
-_STYLE = {
+_STYLE: dict[RcKeyType, Any] = {
     "font.size": 8,
     "axes.edgecolor": SOFT,
     "axes.labelcolor": INK,
@@ -29,10 +33,10 @@ _STYLE = {
 }
 
 
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+def styled(draw: Callable[P, F]) -> Callable[P, F]:
     """The house style while drawing; without pyplot, whose global state two threads would share."""
 
-    def drawn(*args: Any, **kwargs: Any) -> Figure:
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> F:
         import matplotlib
 
         with matplotlib.rc_context(_STYLE):
