@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:  # run as a plain script from this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -41,6 +42,9 @@ from runtime.errors import ConfigError, DataError, JobError, StateError, one_lin
 from runtime.logs import progress
 from runtime.main import run_main
 from runtime.seeds import derive_seed, rng
+
+if TYPE_CHECKING:
+    from envs.robomimic.env import RobomimicEnv
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +83,7 @@ class DemoConfig:
             )
 
 
-def record(env, config: DemoConfig, number: int) -> Demonstration | None:
+def record(env: RobomimicEnv, config: DemoConfig, number: int) -> Demonstration | None:
     """Run `number`'s episode; None where it was not solved. Start and noise depend on the number alone."""
     from envs.robomimic.experts import expert_of
 
@@ -89,7 +93,10 @@ def record(env, config: DemoConfig, number: int) -> Demonstration | None:
     observation, _ = env.reset(seed=derive_seed("demo-start", config.seed, name, number))
     model_xml = env.model_xml()
     seen = [{key: env.observer[key]() for key in keys}]
-    states, actions, executed, rewards = [], [], [], []
+    states: list[np.ndarray] = []
+    actions: list[np.ndarray] = []
+    executed: list[np.ndarray] = []
+    rewards: list[float] = []
     left = _AFTER_SUCCESS
     while left and len(actions) < config.horizon + _AFTER_SUCCESS:
         action = expert(observation)
@@ -125,9 +132,11 @@ def _record_chunk(work: _Chunk) -> list[Demonstration | None]:
     if isinstance(task, GymnasiumTask):
         from dsrl import sac_expert
 
-        options = {"noise": config.noise, "seed": config.seed}
-        env, expert = task.make_env(horizon=config.horizon), sac_expert.read_expert(Path(config.expert), task)
-        return [sac_expert.record(env, task, expert, number=number, **options) for number in numbers]
+        own, expert = task.make_env(horizon=config.horizon), sac_expert.read_expert(Path(config.expert), task)
+        return [
+            sac_expert.record(own, task, expert, noise=config.noise, seed=config.seed, number=number)
+            for number in numbers
+        ]
     env = envs.make(task, horizon=config.horizon + _AFTER_SUCCESS + 1)
     return [record(env, config, number) for number in numbers]
 
@@ -161,7 +170,7 @@ def collect(task: Task, config: DemoConfig, path: Path, *, workers: int = 1) -> 
         known = artifact_info(path)
         if known is None or {key: known.get(key) for key in info} != info:
             raise StateError(f"{path}: made by another configuration ({known}), expected {info}; move it away")
-        return known["success_rate"]
+        return float(known["success_rate"])
     path.parent.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is told before the work
     demos: list[Demonstration] = []
     tried = 0

@@ -241,9 +241,9 @@ class DSRLConfig:
                 f"backup {self.backup!r}, warm_noise {self.warm_noise!r}: "
                 f"expected one of {', '.join(BACKUPS)}, and of {', '.join(WARM_NOISE)}"
             )
-        counts = ("max_timesteps", "utd", "num_envs", "horizon", "batch_size", "eval_freq", "critics", "backup_critics")
-        counts += ("n_episodes", "fresh_episodes", "distill_steps", "policy_delay", "n_step", "ddim_steps")
-        expect_range(self, *counts, "hidden_dims", least=1)
+        expect_range(self, "max_timesteps", "utd", "num_envs", "horizon", "batch_size", "eval_freq", least=1)
+        expect_range(self, "critics", "backup_critics", "n_episodes", "fresh_episodes", "distill_steps", least=1)
+        expect_range(self, "policy_delay", "n_step", "ddim_steps", "hidden_dims", least=1)
         expect_range(self, "action_magnitude", "reward_scale", "learning_rate", above=True)
         expect_range(self, "discount", "tau", most=1, above=True)
         expect_range(self, "least_base_rate", most=1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from stable_baselines3.common.policies import ContinuousCritic
-from stable_baselines3.common.torch_layers import create_mlp
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, create_mlp
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,15 +24,14 @@ class LayerNormCritic(ContinuousCritic):
 
     def __init__(
         self,
-        *args: Any,
+        *,
         net_arch: list[int],
         features_dim: int,
         activation_fn: type[nn.Module] = nn.ReLU,
         **options: Any,
     ) -> None:
-        shape = {"net_arch": net_arch, "features_dim": features_dim, "activation_fn": activation_fn}
-        super().__init__(*args, **shape, **options)
-        inputs = features_dim + self.action_space.shape[0]
+        super().__init__(net_arch=net_arch, features_dim=features_dim, activation_fn=activation_fn, **options)
+        inputs = features_dim + get_action_dim(self.action_space)
         for i in range(self.n_critics):
             layers = create_mlp(inputs, 1, net_arch, activation_fn, post_linear_modules=[nn.LayerNorm])
             self.q_networks[i] = nn.Sequential(*layers)
@@ -41,20 +41,20 @@ class LayerNormCritic(ContinuousCritic):
 class LayerNormPolicy(SACPolicy):
     """A plain actor and `LayerNormCritic`s."""
 
-    def make_critic(self, features_extractor: nn.Module | None = None) -> LayerNormCritic:
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> LayerNormCritic:
         arguments = self._update_features_extractor(self.critic_kwargs, features_extractor)
         return LayerNormCritic(**arguments).to(self.device)
 
 
-def stacked(q_networks: list[nn.Sequential]) -> Values:
-    """Q-functions of equal shape as one.
+def stacked(q_networks: Sequence[nn.Module]) -> Values:
+    """Q-functions of equal shape, each an `nn.Sequential`, as one.
 
     A batched matrix product per layer in place of one for each network; gradients reach the networks' own weights.
     """
 
     def values(states: Tensor, actions: Tensor) -> Tensor:
         hidden = torch.cat([states, actions], dim=1).expand(len(q_networks), -1, -1)
-        for layers in zip(*q_networks, strict=True):
+        for layers in zip(*cast("Sequence[nn.Sequential]", q_networks), strict=True):
             if isinstance(layers[0], (nn.Linear, nn.LayerNorm)):
                 weight = torch.stack([layer.weight for layer in layers])
                 bias = torch.stack([layer.bias for layer in layers])
@@ -71,7 +71,7 @@ def stacked(q_networks: list[nn.Sequential]) -> Values:
 
 
 def backed_up(
-    q_networks: list[nn.Sequential], backup: str, count: int, generator: torch.Generator
+    q_networks: Sequence[nn.Module], backup: str, count: int, generator: torch.Generator
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """States and actions to one value each (B,): the critics' `min`, `mean`, or the minimum of a `subset`.
 

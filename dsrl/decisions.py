@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -52,8 +52,8 @@ class OfflineDecisions:
     rewards: np.ndarray
     dones: np.ndarray
     timeouts: np.ndarray
-    n_envs: int = 1
-    pos: int = 0
+    n_envs: int = field(default=1, init=False)
+    pos: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):

@@ -160,7 +160,7 @@ def _read(
         width, first = episodes[-1].observations.shape[1], episodes[0].observations.shape[1]
         if width != first:
             raise DataError(f"{path}: observations of {name} have {width} numbers, those of {names[0]} {first}")
-    rewards = [episode.rewards for episode in episodes]
+    rewards = [episode.rewards for episode in episodes if episode.rewards is not None]
     result = DemonstrationSet(
         keys=keys,
         observations=np.concatenate([episode.observations for episode in episodes]),
@@ -169,7 +169,7 @@ def _read(
         names=tuple(names),
         env_args=env_args,
         executed=np.concatenate([episode.executed for episode in episodes]),
-        rewards=None if any(own is None for own in rewards) else np.concatenate(rewards),
+        rewards=np.concatenate(rewards) if len(rewards) == len(episodes) else None,
         dones=np.concatenate([episode.dones for episode in episodes]),
         last_observations=np.stack([episode.last_observation for episode in episodes]),
         attributes={key: value for key, value in attributes.items() if key not in ("env_args", "total")},
@@ -234,8 +234,8 @@ def _episode(group: Item, source: str, keys: tuple[str, ...], action_dim: int) -
         observations = np.concatenate(columns, axis=1, dtype=np.float32)
     executed = _optional(group, "executed_actions", action.shape)
     dones = _optional(group, "dones", (len(action),))
-    after = [_optional(group, f"next_obs/{key}", parts[f"obs/{key}"].shape) for key in keys]
-    known = all(part is not None for part in after)
+    every = (_optional(group, f"next_obs/{key}", parts[f"obs/{key}"].shape) for key in keys)
+    after = [part for part in every if part is not None]
     return _Episode(
         observations=observations,
         actions=action.astype(np.float32),
@@ -243,7 +243,7 @@ def _episode(group: Item, source: str, keys: tuple[str, ...], action_dim: int) -
         rewards=_optional(group, "rewards", (len(action),)),
         dones=np.zeros(len(action)) if dones is None else dones,
         last_observation=np.concatenate([part[-1].reshape(-1) for part in after], dtype=np.float32)
-        if known
+        if len(after) == len(keys)
         else np.full(observations.shape[1], np.nan, np.float32),
     )
 

@@ -25,6 +25,8 @@ def cosine_alpha_bar(steps: int) -> Tensor:
 class NoisePredictor(nn.Module):
     """An MLP on the noisy chunk, the time's embedding and the observation; equal widths are joined by residuals."""
 
+    frequencies: Tensor  # (time_dim / 2,)
+
     def __init__(self, action_dim: int, observation_dim: int, hidden_dims: Sequence[int], time_dim: int = 16) -> None:
         super().__init__()
         self.action_dim, self.time_dim = action_dim, time_dim
@@ -39,14 +41,16 @@ class NoisePredictor(nn.Module):
     def embed_time(self, t: Tensor) -> Tensor:
         """(B,) -> (B, time_dim)."""
         angle = t.float()[:, None] * self.frequencies
-        return self.embed(torch.cat([angle.sin(), angle.cos()], dim=1))
+        embedded: Tensor = self.embed(torch.cat([angle.sin(), angle.cos()], dim=1))
+        return embedded
 
     def trunk(self, h: Tensor) -> Tensor:
         """From the first layer's sum to epsilon."""
         for layer in self.hidden:
             out = layer(F.mish(h))
             h = h + out if out.shape == h.shape else out
-        return self.last(F.mish(h))
+        epsilon: Tensor = self.last(F.mish(h))
+        return epsilon
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         return self.trunk(self.first(torch.cat([x, self.embed_time(t), observation], dim=1)))

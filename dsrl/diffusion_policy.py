@@ -21,7 +21,7 @@ from runtime.checkpoint import build_within, entry, load_checkpoint, load_weight
 from runtime.errors import ConfigError, DataError
 
 _MOST = 100_000  # of steps and sizes
-_KINDS = {
+_KINDS: dict[str, type | tuple[type, ...]] = {
     "model": Mapping,
     "ema": Mapping,
     "obs_normalizer": Mapping,
@@ -30,7 +30,7 @@ _KINDS = {
     "args": Mapping,
     "env_args": str,
 }
-_ARGUMENTS = {
+_ARGUMENTS: dict[str, type | tuple[type, ...]] = {
     "task": str,
     "pred_horizon": int,
     "ddim_steps": int,
@@ -83,7 +83,8 @@ class Checkpoint:
 
     @property
     def args(self) -> dict[str, Any]:
-        return self.contents["args"]
+        args: dict[str, Any] = self.contents["args"]
+        return args
 
     @property
     def task(self) -> Task:

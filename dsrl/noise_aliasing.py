@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from stable_baselines3.common.buffers import ReplayBuffer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -83,8 +84,17 @@ class NoiseAliasingSAC(NoiseSAC):
         self.memory = ChunkMemory(offline.size(), self.replay_buffer, self.distillation.pairs, sizes)
         self._remember_pairs(np.arange(offline.size()), offline.observations[:, 0])
 
-    def _store_transition(self, replay_buffer, buffer_action, new_obs, reward, dones, infos) -> None:
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
         """Keeps the executed chunk in place of the noise."""
+        assert isinstance(self._last_obs, np.ndarray)  # the environments were reset, and their space is a Box
         chunks = np.stack([info["chunk"] for info in infos])
         rows = self.offline_rows + replay_buffer.pos * replay_buffer.n_envs + np.arange(replay_buffer.n_envs)
         self.memory.forget(rows)

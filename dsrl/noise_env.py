@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
@@ -77,6 +78,8 @@ class NoiseVecEnv(VecEnvWrapper):
     `info["chunk"]` (C,) is the chunk that was executed; `env_steps` counts control steps of all.
     """
 
+    action_space: gymnasium.spaces.Box
+
     def __init__(
         self, venv: VecEnv, policy: SteerablePolicy, action_magnitude: float = 1.0, reward_offset: float = 1.0
     ) -> None:
@@ -123,7 +126,8 @@ class NoiseVecEnv(VecEnvWrapper):
             self.venv.env_method("restore", environment, indices=index)
         self._seen, self.env_steps = snapshot["seen"].to(self.policy.device, torch.float32), snapshot["env_steps"]
 
-    def _look(self, observations: np.ndarray) -> np.ndarray:
+    def _look(self, observations: VecEnvObs) -> np.ndarray:
+        assert isinstance(observations, np.ndarray)  # its space is a Box
         self._seen = self.policy.features(observations)
         return self._seen.cpu().numpy()
 
@@ -148,7 +152,8 @@ class _Make:
         if multiprocessing.parent_process() is not None:
             # A scheduler sends SIGTERM to all processes: the main one needs its workers to save where they are.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        return envs.make(self.task, **self.options)
+        environment: gymnasium.Env = envs.make(self.task, **self.options)
+        return environment
 
 
 def open_noise_environments(
@@ -187,9 +192,9 @@ def load_actor(path: Path, policy: SteerablePolicy, *, deterministic: bool = Fal
 
 
 def actor_noise(model: SAC | SACPolicy, *, deterministic: bool) -> ChooseNoise:
-    low, high = (
-        torch.as_tensor(bound, device=model.device) for bound in (model.action_space.low, model.action_space.high)
-    )
+    space = model.action_space
+    assert isinstance(space, gymnasium.spaces.Box)  # SAC takes no other
+    low, high = (torch.as_tensor(bound, device=model.device) for bound in (space.low, space.high))
     generators: dict[int, np.random.Generator] = {}
 
     @torch.no_grad()

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from stable_baselines3 import SAC
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.policies import ContinuousCritic
 from torch import Tensor, nn
 
 from corl.batch import Batch
 from corl.sac import actor_loss, critic_loss, squash, temperature_loss
-from dsrl.critics import backed_up, stacked
+from dsrl.critics import Values, backed_up, stacked
 from dsrl.decisions import Decisions, Drawn, OfflineDecisions, n_step
 from runtime.checkpoint import load_optimizer, restore_random
 from runtime.seeds import derive_seed, rng
@@ -48,6 +51,10 @@ class NoiseSAC(SAC):
     numbers come from generators of its own, so that `state` and `restore` continue a run to the last bit. What `save`
     writes is a plain SAC. `offline` decisions, to be set before training, are sampled beside the replay buffer's.
     """
+
+    action_space: gymnasium.spaces.Box
+    replay_buffer: ReplayBuffer
+    target_entropy: float
 
     def __init__(self, *args: Any, rule: UpdateRule | None = None, **options: Any) -> None:
         self.rule = rule or UpdateRule()
@@ -137,7 +144,7 @@ class NoiseSAC(SAC):
 
     def alpha(self) -> Tensor:
         """The entropy's weight."""
-        return self.ent_coef_tensor if self.ent_coef_optimizer is None else self.log_ent_coef.detach().exp().squeeze()
+        return self.ent_coef_tensor if self.log_ent_coef is None else self.log_ent_coef.detach().exp().squeeze()
 
     def update_critics(self, drawn: Drawn, alpha: Tensor) -> dict[str, Tensor]:
         """One step of the critics on r + gamma (Q'(s', w') - alpha log pi(w' | s')), w' ~ pi; then of the targets.
@@ -155,7 +162,7 @@ class NoiseSAC(SAC):
         polyak_update(self.critic_target, self.critic, self.tau)
         return {"critic_loss": loss.detach(), "q_value": target.mean()}
 
-    def _backup(self, critic: nn.Module) -> Any:
+    def _backup(self, critic: ContinuousCritic) -> Values:
         return backed_up(critic.q_networks, self.rule.backup, self.rule.backup_critics, self.generator)
 
     def _target(self, batch: Batch, value: Tensor, log_density: Tensor, alpha: Tensor) -> Tensor:
@@ -178,7 +185,7 @@ class NoiseSAC(SAC):
         )
         descend(self.actor.optimizer, loss)
         self.critic.requires_grad_(True)
-        if self.ent_coef_optimizer is not None:
+        if self.ent_coef_optimizer is not None and self.log_ent_coef is not None:
             descend(self.ent_coef_optimizer, temperature_loss(self.log_ent_coef, log_density, self.target_entropy))
         return {"actor_loss": loss.detach(), "ent_coef": alpha, "entropy": -log_density.mean()}
 
@@ -187,7 +194,7 @@ class NoiseSAC(SAC):
 
     def _learned(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         """What has a state dict that training changes."""
-        parts = {
+        parts: dict[str, nn.Module | torch.optim.Optimizer] = {
             "policy": self.policy,
             "actor_optimizer": self.actor.optimizer,
             "critic_optimizer": self.critic.optimizer,
@@ -210,7 +217,7 @@ class NoiseSAC(SAC):
 
     def learned(self) -> dict[str, Any]:
         """Weights, the states of their optimisers, the entropy's weight."""
-        weight = None if self.ent_coef_optimizer is None else self.log_ent_coef.detach()
+        weight = None if self.log_ent_coef is None else self.log_ent_coef.detach()
         return {**{name: part.state_dict() for name, part in self._learned().items()}, "log_ent_coef": weight}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -219,7 +226,7 @@ class NoiseSAC(SAC):
                 load_optimizer(part, state[name])
             else:
                 part.load_state_dict(state[name])
-        if self.ent_coef_optimizer is not None:
+        if self.log_ent_coef is not None:
             self.log_ent_coef.data.copy_(state["log_ent_coef"])
         for name, values in state["buffer"].items():
             getattr(self.replay_buffer, name)[: len(values)] = values

@@ -14,7 +14,7 @@ from dsrl.decisions import OfflineDecisions
 from dsrl.demos import DemonstrationSet, read_demonstrations
 from dsrl.noise_sac import BUFFER
 from dsrl.recorded_env import recorded_task
-from dsrl.steerable import SteerablePolicy
+from dsrl.steerable import InvertiblePolicy, SteerablePolicy
 from envs.gymnasium_task import GymnasiumTask
 from runtime.atomic import atomic_path, parse_json
 from runtime.errors import ConfigError, DataError
@@ -36,7 +36,7 @@ def read_offline(path: Path, policy: SteerablePolicy, config: DSRLConfig) -> Off
             f"offline_data {path}: demonstrations hold actions and no noise, expected --algorithm na, or the .npz of "
             "a replay buffer"
         )
-    if not hasattr(policy, "to_chunk"):
+    if not isinstance(policy, InvertiblePolicy):
         raise ConfigError(f"offline_data {path}: {policy.source} has no to_chunk, which demonstrations need")
     data = read_demonstrations(path, keys=policy.keys)
     task = recorded_task(data, str(path))
@@ -48,13 +48,14 @@ def read_offline(path: Path, policy: SteerablePolicy, config: DSRLConfig) -> Off
 
 
 def demonstrated(
-    data: DemonstrationSet, policy: SteerablePolicy, config: DSRLConfig, *, terminals: bool
+    data: DemonstrationSet, policy: InvertiblePolicy, config: DSRLConfig, *, terminals: bool
 ) -> OfflineDecisions:
     """Every run of decisions that an episode holds: those beginning at its first step, at its second, and so on.
 
     What was executed counts, not what a demonstrator would have done. With `terminals` the file's `dones` end the task;
     else a success does, where it ends an episode of the training.
     """
+    assert data.rewards is not None, "of demonstrations with rewards"
     columns: dict[str, list[Any]] = {name: [] for name in ("seen", "after", "actions", "rewards", "dones", "timeouts")}
     start = 0
     for length, last in zip(data.lengths, data.last_observations, strict=True):
@@ -77,11 +78,10 @@ def demonstrated(
         start += length
     if not columns["seen"]:
         raise DataError(f"demonstrations of {data.lengths.max()} steps hold no chunk of {policy.chunk} actions")
-    seen, after = (policy.features(np.stack(columns[name])).cpu().numpy() for name in ("seen", "after"))
+    states, next_states = (policy.features(np.stack(columns[name])).cpu().numpy() for name in ("seen", "after"))
     chunks = policy.to_chunk(np.stack(columns["actions"])).cpu().numpy()
-    return OfflineDecisions(
-        seen, after, chunks, *(np.array(columns[name]) for name in ("rewards", "dones", "timeouts"))
-    )
+    outcomes = (np.array(columns[name]) for name in ("rewards", "dones", "timeouts"))
+    return OfflineDecisions(states, next_states, chunks, *outcomes)
 
 
 def _chain(first: int, chunk: int, rewards: np.ndarray, ends: np.ndarray, known: int, offset: float) -> Iterator[_Row]:
@@ -102,7 +102,9 @@ def write_buffer(path: Path, buffer: Any, policy: SteerablePolicy, config: DSRLC
     order = np.arange(buffer.size())
     if buffer.full:
         order = (order + buffer.pos) % buffer.buffer_size
-    arrays = {name: np.concatenate(list(getattr(buffer, name)[order].swapaxes(0, 1))) for name in BUFFER}
+    arrays: dict[str, Any] = {
+        name: np.concatenate(list(getattr(buffer, name)[order].swapaxes(0, 1))) for name in BUFFER
+    }
     ends = np.arange(1, buffer.n_envs + 1) * len(order) - 1
     arrays["timeouts"][ends] = np.maximum(arrays["timeouts"][ends], 1 - arrays["dones"][ends])
     arrays["dones"][ends] = 1
@@ -131,8 +133,11 @@ def _read_buffer(path: Path, policy: SteerablePolicy, config: DSRLConfig) -> Off
         )
     rows = len(arrays["rewards"])
     actions = policy.noise_dim if config.algorithm == "sac" else policy.chunk_dim
-    shapes = {"observations": (rows, policy.feature_dim), "next_observations": (rows, policy.feature_dim)}
-    shapes |= {"actions": (rows, actions), **dict.fromkeys(("rewards", "dones", "timeouts"), (rows,))}
+    shapes: dict[str, tuple[int, ...]] = {
+        **dict.fromkeys(("observations", "next_observations"), (rows, policy.feature_dim)),
+        "actions": (rows, actions),
+        **dict.fromkeys(("rewards", "dones", "timeouts"), (rows,)),
+    }
     for name, shape in shapes.items():
         if arrays[name].shape != shape or not rows:
             raise DataError(f"{path}: {name} has the shape {arrays[name].shape}, expected {shape} of at least one row")

@@ -38,7 +38,6 @@ def main(
         videos: folder
     """
     import imageio
-    import numpy as np
 
     import envs
     from dsrl.rollout import Prior, episode_seeds
@@ -70,7 +69,7 @@ def main(
             decision += 1
         path = videos / f"{policy.task}_ep{number:02d}.mp4"
         with atomic_path(path) as temporary:
-            imageio.mimwrite(temporary, np.stack(frames), fps=env.metadata["render_fps"], macro_block_size=16)
+            imageio.mimwrite(temporary, frames, fps=env.metadata["render_fps"], macro_block_size=16)
         print(f"{path}: {'solved' if solved else 'not solved'}, {len(frames) - 1} control steps")
     env.close()
 

@@ -32,7 +32,7 @@ def recorded_task(data: DemonstrationSet, source: str) -> Task:
         return task  # there is no other version that the observations could be of
     own = task.arguments.series
     misfits = {series: _misfit(data, task, series) for series in SERIES}
-    best = min(misfits, key=misfits.get)
+    best = min(misfits, key=lambda series: misfits[series])
     if best != own and misfits[own] > _CLEAR:
         raise DataError(
             f"{source}: obs/object has its parts as robosuite {best} has them, but env_args are of {own}, expected "

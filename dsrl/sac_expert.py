@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gymnasium.envs.mujoco import MujocoEnv
 
 from corl.networks import SquashedActor
 from dsrl.demos import Demonstration
@@ -39,7 +40,8 @@ def read_expert(path: Path, task: GymnasiumTask) -> Expert:
 
     @torch.no_grad()
     def act(observation: np.ndarray) -> np.ndarray:
-        return actor(torch.as_tensor(observation, dtype=torch.float32)[None])[0].numpy()
+        action: torch.Tensor = actor(torch.as_tensor(observation, dtype=torch.float32)[None])[0]
+        return action.numpy()
 
     return act
 
@@ -51,18 +53,26 @@ def record(
 
     What is executed has normal noise; the recorded action is the expert's own.
     """
-    random = rng("demo-noise", seed, task.name, number)
+    random, simulator = rng("demo-noise", seed, task.name, number), env.env.unwrapped
+    assert isinstance(simulator, MujocoEnv)
     observation, _ = env.reset(seed=derive_seed("demo-start", seed, task.name, number))
-    seen, actions, executed, rewards, states, solved, ends = [observation], [], [], [], [], False, []
-    over = False
+    seen = [observation]
+    actions: list[np.ndarray] = []
+    executed: list[np.ndarray] = []
+    states: list[np.ndarray] = []
+    rewards: list[float] = []
+    ends: list[bool] = []
+    solved = over = False
     while not over:
         action = expert(observation)
         moved = np.clip(action + noise * random.standard_normal(len(action)), -1, 1)
-        data = env.env.unwrapped.data
+        data = simulator.data
         states.append(np.concatenate([[data.time], data.qpos, data.qvel]))
         observation, reward, terminated, truncated, info = env.step(moved)
-        for column, value in ((seen, observation), (actions, action), (executed, moved), (rewards, reward)):
-            column.append(value)
+        seen.append(observation)
+        actions.append(action)
+        executed.append(moved)
+        rewards.append(reward)
         ends.append(terminated)
         solved |= info["success"]
         over = terminated or truncated

@@ -37,10 +37,10 @@ def load_saved_actor(path: Path, device: torch.device) -> SACPolicy:
         biases = sorted((name for name in weights if _LAYER.fullmatch(name)), key=lambda name: int(name.split(".")[2]))
         sizes = [len(weights[name]) for name in biases]
         inputs = weights["actor.latent_pi.0.weight"].shape[1] if sizes else weights["actor.mu.weight"].shape[1]
-        actions = gymnasium.spaces.Box(*(_numbers(settings["action_space"][bound]) for bound in ("low", "high")))
+        low, high = (_numbers(settings["action_space"][bound]) for bound in ("low", "high"))
         policy = SACPolicy(
             gymnasium.spaces.Box(-np.inf, np.inf, (inputs,), np.float32),
-            actions,
+            gymnasium.spaces.Box(low, high),
             lambda _: 0.0,
             net_arch=sizes,
             activation_fn=_activation(settings["policy_kwargs"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -37,7 +37,6 @@ class SteerablePolicy(Protocol):
     task: Any
     """A `SteerableTask`, or one that `envs.make` knows."""
     source: str
-    identity: str
     device: torch.device
     keys: tuple[str, ...]
     chunk: int
@@ -49,6 +48,9 @@ class SteerablePolicy(Protocol):
     chunk_dim: int
     """C, numbers of a planned chunk, as `denoise` gives it."""
 
+    @property
+    def identity(self) -> str: ...
+
     def features(self, observation: np.ndarray | Tensor) -> Tensor:
         """Raw observations (B, D) to what policy and steering actor see (B, F) float32, about within [-5, 5]."""
         ...
@@ -59,4 +61,13 @@ class SteerablePolicy(Protocol):
 
     def to_actions(self, chunk: Tensor) -> np.ndarray:
         """Chunks (B, C) to actions of the task's environment (B, chunk * A) float32 in [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class InvertiblePolicy(SteerablePolicy, Protocol):
+    """A `SteerablePolicy` that tells the chunk of given actions: demonstrations can be its offline data."""
+
+    def to_chunk(self, actions: np.ndarray) -> Tensor:
+        """Actions of the task's environment (B, chunk * A) to chunks (B, C), as `denoise` gives them."""
         ...

@@ -125,7 +125,7 @@ class Steering(ResumableRun):
     @property
     def steps(self) -> int:
         """Control steps of the training, without the warm start."""
-        return self.env.env_steps - self.count["warm_env_steps"]
+        return self.env.env_steps - int(self.count["warm_env_steps"])
 
     @property
     def seconds(self) -> float:
@@ -152,22 +152,23 @@ class Steering(ResumableRun):
     def advance(self) -> int:
         """One decision of each environment by the actor, then the gradient steps; the control steps it took."""
         before = self.env.env_steps
-        self._begin()
-        solved = self._execute(self.model.explore(self.seen))
+        solved = self._execute(self.model.explore(self._begin()))
         self.count["episodes"] += len(solved)
         self.recent = (self.recent + solved)[-_RECENT:]
         self.model.train(self.config.utd, self.config.batch_size)
         return self.env.env_steps - before
 
-    def _begin(self) -> None:
-        """The first episodes, where there are none."""
+    def _begin(self) -> np.ndarray:
+        """What is seen now; the first episodes begin, where there are none."""
         if self.seen is None:
             self.seen = self.model._last_obs = self.env.reset()
+        return self.seen
 
     def _execute(self, w: np.ndarray) -> list[bool]:
         """Step all environments by w (E, 28) and keep what happened; whether each episode that ended was solved."""
         self._begin()
-        self.seen, rewards, dones, infos = self.env.step(w)
+        self.env.step_async(w)
+        self.seen, rewards, dones, infos = self.env.step_wait()
         scaled = self.model.policy.scale_action(w)
         self.model._store_transition(self.model.replay_buffer, scaled, self.seen, rewards, dones, infos)
         self.model.num_timesteps += len(w)
@@ -262,9 +263,9 @@ def steer(policy: SteerablePolicy, config: DSRLConfig) -> Mapping[str, Any]:
         return result
     run = Steering(policy, config, folder.key)
     batch = config.eval_envs or min(20, max(config.n_episodes, config.fresh_episodes))
-    judged = {"horizon": config.horizon, "workers": config.eval_workers}
+    workers = config.eval_workers
     try:
-        with open_environments(policy, batch, **judged) as environments, run:
+        with open_environments(policy, batch, workers=workers, horizon=config.horizon) as environments, run:
             _warm_start(run, environments)
             _train(run, environments)
             result = _try_on_fresh_episodes(run, environments)
@@ -279,7 +280,8 @@ def prior_noise(generator: np.random.Generator, count: int, bound: np.ndarray, h
     if how == "clipped":
         return generator.standard_normal((count, len(bound)), dtype=np.float32).clip(-bound, bound)
     least = ndtr(-bound.astype(np.float64))
-    return ndtri(generator.uniform(least, 1 - least, (count, len(bound)))).astype(np.float32).clip(-bound, bound)
+    w: np.ndarray = ndtri(generator.uniform(least, 1 - least, (count, len(bound))))
+    return w.astype(np.float32).clip(-bound, bound)
 
 
 def _of_tensors(value: Any) -> Any:
@@ -331,7 +333,7 @@ def _train(run: Steering, environments: EnvPool) -> None:
         while True:
             if run.steps >= run.count["next_evaluation"]:
                 row = run.evaluate(environments)
-                run.write_metrics(step=row["env_steps"], **row)
+                run.write_metrics(step=run.steps, **row)
                 _report(row, config.n_episodes)
                 _keep_if_best(run, row)
             if run.steps >= config.max_timesteps:

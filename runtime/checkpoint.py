@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from runtime.atomic import atomic_path, verify
 from runtime.errors import DataError, one_line
 from runtime.seeds import derive_seed
+
+N = TypeVar("N", bound=nn.Module)
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +158,7 @@ def vector(contents: Mapping[str, Any], name: str, size: int, path: Path, *, inf
     return values.float()
 
 
-def build_within(path: Path, make: Callable[[], nn.Module]) -> nn.Module:
+def build_within(path: Path, make: Callable[[], N]) -> N:
     """The network that `make` gives.
 
     Raises `DataError`, before room is made for it, where it has more weights than the checkpoint has bytes.
