@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ _LEAST_SHOVE = 4
 _BURST_STEPS = 10  # a random action is held so long: white noise would hardly move the arm
 _SLIP_STEPS = 12
 _GRIP_STEPS = 10  # an object slips only while it is being gripped,
+_ATTEMPTS = 6  # at a run that must end solved
 _MOST_SLIPS = 3  # and so many times a run
 _NUDGE = 0.6  # the arm's greatest command during a slip
 _BELOW_CEILING = 0.012  # no shove lifts an object that is so near to where the episode would end (m)
@@ -41,7 +42,8 @@ class CollectConfig:
     the data has no empty hand on the way to the goal, and a clone that has lost its object goes on as if it held
     it. Once it has been solved in `linger` steps a run is over; PickPlace and Push take two and a half times as
     many: their objects are held at the goal for good, and a clone that has seen little of that glides past the spot
-    of Push, or opens its fingers over the edge of the bin.
+    of Push, or opens its fingers over the edge of the bin. With `solved_only` a run that does not end solved is
+    made again: of an object that fell out of reach there is nothing to learn.
 
     `random_share` makes worse policies of the expert: the share of its time that it acts at random (uniformly, each
     action held for 10 steps), from the first run's to the last one's.
@@ -54,6 +56,7 @@ class CollectConfig:
     shove_steps: int = 14
     slip: float = 0.3
     fumble: float = 0.0
+    solved_only: bool = False
     linger: int = 60
     seed: int = 0
     random_share: tuple[float, float] = (0.0, 0.0)
@@ -185,16 +188,35 @@ class _Recorder:
 def record(
     task: Task, config: CollectConfig, numbers: Sequence[int], expert: Callable[[np.ndarray], np.ndarray]
 ) -> list[Rollout]:
-    """Run the expert side by side; a run's start, noise and shoves depend on its number alone."""
-    group = EnvPool(task, len(numbers), horizon=config.horizon)
+    """Run the expert side by side; a run's start, noise and shoves depend on its number alone.
+
+    With `solved_only` a run that does not end solved is made again from other starts; one that is not solved in
+    `_ATTEMPTS` has no episodes.
+    """
+    rollouts = _record(task, config, [(number,) for number in numbers], expert)
+    for attempt in range(1, _ATTEMPTS if config.solved_only else 1):
+        lost = [i for i, rollout in enumerate(rollouts) if not rollout.success]
+        again = _record(task, config, [(numbers[i], attempt) for i in lost], expert) if lost else []
+        for i, rollout in zip(lost, again, strict=True):
+            rollouts[i] = rollout
+    if config.solved_only:
+        rollouts = [rollout if rollout.success else replace(rollout, episodes=[]) for rollout in rollouts]
+    return rollouts
+
+
+def _record(
+    task: Task, config: CollectConfig, runs: Sequence[tuple[int, ...]], expert: Callable[[np.ndarray], np.ndarray]
+) -> list[Rollout]:
+    """Runs named by their number and, from the second on, their attempt."""
+    group = EnvPool(task, len(runs), horizon=config.horizon)
     disturbance = family_of(task).disturbance(task)
     recorders = [
-        _Recorder(config, rng("noise", config.seed, task.name, number), disturbance, config.share_of(number))
-        for number in numbers
+        _Recorder(config, rng("noise", config.seed, task.name, *run), disturbance, config.share_of(run[0]))
+        for run in runs
     ]
     linger = config.linger * disturbance.linger
-    states = group.reset([derive_seed("start", config.seed, task.name, number) for number in numbers])
-    ended = np.zeros(len(numbers), dtype=bool)
+    states = group.reset([derive_seed("start", config.seed, task.name, *run) for run in runs])
+    ended = np.zeros(len(runs), dtype=bool)
     while not ended.all():
         wanted = expert(states)
         actions = np.stack([recorder.action(*seen) for recorder, *seen in zip(recorders, states, wanted, strict=True)])

@@ -38,6 +38,8 @@ class RecordingFlags:
     """chance per step of gripping that the gripper opens again; its steps are not recorded"""
     fumble: float = 0.0
     """chance that a shove takes the gripper too, which then does the opposite of what the expert asks"""
+    solved_only: bool = False
+    """make runs that do not end solved again, from other starts"""
     linger: int = 60
     """steps after success at which a run of expert data ends"""
     horizon: int = 500

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -287,3 +288,17 @@ def test_after_a_slip_open_fingers_about_the_object_close():
         last = run.episodes[-1].states[-1]
         assert last[73] - last[74] < 0.01, "and the object is gripped again"
         assert run.success
+
+
+def test_runs_that_must_end_solved_are_made_again_from_other_starts():
+    task = CompoSuiteTask.parse("IIWA_Box_None_Shelf")
+    config = CollectConfig(horizon=250, fumble=0.5)
+    plain = record(task, config, [0, 1, 2, 3], expert_for(task))
+    solved = record(task, dataclasses.replace(config, solved_only=True), [0, 1, 2, 3], expert_for(task))
+    assert not all(run.success for run in plain)
+    assert sum(run.success for run in solved) > sum(run.success for run in plain)
+    for before, after in zip(plain, solved, strict=True):
+        if before.success:
+            np.testing.assert_array_equal(before.episodes[0].states, after.episodes[0].states)
+        else:
+            assert bool(after.episodes) == after.success
