@@ -6,15 +6,17 @@ A family is a value: the constant `FAMILY` of a module, an instance of a subclas
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
 import itertools
+import math
 import re
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeGuard, TypeVar
 
 import gymnasium
 import numpy as np
@@ -59,14 +61,16 @@ class TaskFamily(Generic[T]):
     """A family of tasks. A subclass sets `name` and `task_class` and writes `make_env`; the rest it may leave.
 
     `name` is a part of the names of files and data sets. Optional parts are `expert` (the loop then records what
-    expert data is missing), a method `set_state` of the environments (for `ground` and the physics check) and their
-    `render` (for pictures). Commands that need a part that is not there say so.
+    expert data is missing), a method `set_state` of the environments (for `ground`) and their `render` (for pictures).
+    Commands that need a part that is not there say so.
     """
 
     name: str
     task_class: type[T]
     splits_folder: Path | None = None
     """Where the family's published splits are, if it has any."""
+    control_frequency: float | None = None
+    """Control steps per second, for data sets and films; None: the `render_fps` that the environments' metadata say."""
 
     def __init__(self) -> None:
         """Raises `TaskError` where axes, elements and layout do not belong together."""
@@ -79,6 +83,9 @@ class TaskFamily(Generic[T]):
         for axis, element in ((axis, element) for axis, elements in layout.axes for element in elements):
             if not re.fullmatch(r"[A-Za-z0-9.-]+", element):
                 raise TaskError(f"family {self.name}: {axis} {element!r}: expected letters, digits, - and . alone")
+        if self.control_frequency is not None and not _is_rate(self.control_frequency):
+            told = f"control_frequency {self.control_frequency!r}"
+            raise TaskError(f"family {self.name}: {told}, expected control steps per second, above 0")
 
     def __repr__(self) -> str:
         return f"<family {self.name}>"
@@ -189,6 +196,21 @@ class TaskFamily(Generic[T]):
             raise ConfigError(f"family {self.name}: no pictures, its environments do not render rgb_array")
         return env
 
+    def steps_per_second(self, env: gymnasium.Env | None = None) -> float | None:
+        """Control steps per second: `control_frequency`, else `render_fps` of `env` (None: of the first task's).
+
+        None where neither says it.
+        """
+        if self.control_frequency is not None:
+            return self.control_frequency
+        if env is None:
+            if not self.has("make_env"):
+                return None
+            with contextlib.closing(self.make_env(self.tasks()[0])) as made:
+                return self.steps_per_second(made)
+        rate = env.metadata.get("render_fps")
+        return float(rate) if _is_rate(rate) else None
+
     def expert(self, task: T, policy: Path | None = None) -> Expert:
         """Optional: an expert, from which the loop records the training tasks' data where they are missing.
 
@@ -214,6 +236,10 @@ class TaskFamily(Generic[T]):
 
     def _lacks(self, what: str, method: str) -> ConfigError:
         return ConfigError(f"family {self.name}: it has no {what} ({method} is not written)")
+
+
+def _is_rate(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and 0 < value < math.inf
 
 
 class _AsEvaluated(gymnasium.Wrapper):

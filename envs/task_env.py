@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from offline_compositional_rl_datasets.task import Task
 
 CONTROL_FREQUENCY = 20
-"""Control steps per second."""
+"""Control steps per second of CompoSuite."""
 
 SEEDS = 2**32
 """Seeds of episodes are below: numpy's legacy generator, which places the objects, takes no others."""

@@ -1,7 +1,7 @@
 """Data sets in forms that others read: Minari where there are episodes, flat transitions where there are none.
 
 Flat layout, `transitions.hdf5` (the keys that D4RL's Q-learning sets have): `observations`, `next_observations`
-(N, 77) float32 without task ids, `actions` (N, 8), `rewards` (N,) float32, `terminals`, `timeouts` (N,) bool. Rows are
+(N, S) float32 without task ids, `actions` (N, A), `rewards` (N,) float32, `terminals`, `timeouts` (N,) bool. Rows are
 independent of each other. Either comes with a card, README.md, that tells how it was made.
 """
 
@@ -129,8 +129,8 @@ def write_minari(source: Path, dataset_id: str, root: Path, card: Card, *, env: 
     lines = [
         f'A Minari data set: `minari.load_dataset("{dataset_id}")` with `MINARI_DATASETS_PATH` set to this root.',
         *state_lines(layout),
-        'Actions (8, float32) are seven joint commands and the gripper. `infos["success"][t]` is the success of the '
-        "step that led to observation t.",
+        f"Actions ({layout.action_dim}, float32) are in [-1, 1].",
+        '`infos["success"][t]` is the success of the step that led to observation t.',
     ]
     write_text(Path(root) / dataset_id / CARD_FILE, card.text(f"{len(buffers)} episodes, {steps} steps", lines))
     return dataset

@@ -27,9 +27,11 @@ _ROOM = 64 * 2**20  # bytes that any file may stand for
 
 @dataclass(frozen=True)
 class LeRobotSet:
-    """What the metadata say: columns that frames have, and of each episode its task, its length and its data file."""
+    """What the metadata say: frames per second (None: they do not say), columns that frames have, and of each episode
+    its task, its length and its data file."""
 
     folder: Path
+    fps: float | None
     columns: tuple[str, ...]
     episodes: tuple[tuple[int, str, int, Path], ...]
 
@@ -64,7 +66,15 @@ def open_lerobot(folder: Path) -> LeRobotSet:
             episodes.append((int(index), tasks[0], int(length), data))
     if not episodes:
         raise DataError(f"{folder}: no episodes")
-    return LeRobotSet(Path(folder), tuple(map(str, features)), tuple(sorted(episodes)))
+    return LeRobotSet(
+        Path(folder), _rate(info.get("fps"), info_file), tuple(map(str, features)), tuple(sorted(episodes))
+    )
+
+
+def _rate(value: Any, info_file: Path) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+        raise DataError(f"{info_file}: fps {value!r:.50}, expected a number above 0")
+    return None if value is None else float(value)
 
 
 def lerobot_trajectories(

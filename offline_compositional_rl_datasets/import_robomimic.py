@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from offline_compositional_rl_datasets.importing import Trajectory, succeeded
 from runtime.errors import DataError
-from runtime.hdf5 import find, open_hdf5, read
+from runtime.hdf5 import attribute, find, open_hdf5, read
 
 
 def robomimic_trajectories(path: Path, keys: Sequence[str], filter_key: str = "") -> Iterator[Trajectory]:
@@ -30,6 +32,18 @@ def robomimic_trajectories(path: Path, keys: Sequence[str], filter_key: str = ""
             if not isinstance(group, h5py.Group):
                 raise DataError(f"{path}: no group data/{name}")
             yield _trajectory(group, f"{path}: {name}", keys)
+
+
+def steps_per_second(path: Path) -> float | None:
+    """Control steps per second by the file's `env_args`; None where they do not say it."""
+    with open_hdf5(Path(path)) as file:
+        data = find(file, "data")
+        told: Any = attribute(data, "env_args") if isinstance(data, h5py.Group) else None
+    try:
+        rate = json.loads(told)["env_kwargs"]["control_freq"]
+    except (TypeError, ValueError, KeyError, RecursionError):
+        return None
+    return rate if isinstance(rate, (int, float)) and rate > 0 else None
 
 
 def _trajectory(group: h5py.Group, label: str, keys: Sequence[str]) -> Trajectory:

@@ -62,22 +62,22 @@ def features(layout: FactoredLayout) -> dict[str, dict[str, Any]]:
     }
 
 
-def write_lerobot(sources: Sequence[tuple[Path, Card]], folder: Path, *, fps: int, robot: str) -> Path:
+def write_lerobot(sources: Sequence[tuple[Path, Card]], folder: Path, *, fps: float, robot: str) -> Path:
     """Write the expert files of several tasks of one robot as one data set `folder`, whole or not at all.
 
-    `sources` are the files with their cards, in the order of task_index. Observations are without task ids; the
-    task's name is the frame's task. `next.done` marks every last step of an episode, `next.truncated` those that the
-    horizon or a shove cut off. Raises `StateError` where the folder is there, `DataError` for a file that
-    `read_arrays` refuses.
+    `sources` are the files with their cards, in the order of task_index; `fps` are the control steps per second.
+    Observations are without task ids; the task's name is the frame's task. `next.done` marks every last step of an
+    episode, `next.truncated` those that the horizon or a shove cut off. Raises `StateError` where the folder is there,
+    `DataError` for a file that `read_arrays` refuses.
     """
     if folder.exists():
         raise StateError(f"{folder}: there already; move it away or choose another --out")
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    writer = _Writer(partial, fps, sources[0][1].task.layout)
+    writer = _Writer(partial, int(fps) if fps == int(fps) else fps, sources[0][1].task.layout)
     for path, card in sources:
         writer.add_task(path, card)
-    writer.close(robot)
+    writer.close(folder.name, robot)
     partial.replace(folder)
     return folder
 
@@ -118,7 +118,7 @@ class _Writer:
     """A data set under way: what is written, and the row of each episode."""
 
     folder: Path
-    fps: int
+    fps: float
     layout: FactoredLayout
     episodes: list[dict[str, Any]] = field(default_factory=list)
     statistics: list[dict[str, Columns]] = field(default_factory=list)
@@ -184,8 +184,8 @@ class _Writer:
         parquet.write_table(pyarrow.table(arrays), path)
         self.files += 1
 
-    def close(self, robot: str) -> None:
-        """Write what is known when all frames are written."""
+    def close(self, title: str, robot: str) -> None:
+        """Write what is known when all frames are written; `title` is the data set's name."""
         import pandas
         import pyarrow
         from pyarrow import parquet
@@ -217,16 +217,16 @@ class _Writer:
         }
         for name, content in (("stats", total), ("info", info)):
             (self.folder / f"meta/{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (self.folder / CARD_FILE).write_text(self._card(), encoding="utf-8")
+        (self.folder / CARD_FILE).write_text(self._card(title), encoding="utf-8")
 
-    def _card(self) -> str:
+    def _card(self, title: str) -> str:
         """The card in Markdown, with the header by which the Hugging Face hub finds data and licence."""
         cards = [card for card, _, _ in self.cards]
         licences = sorted({card.licence for card in cards})
         head = ["---", f"license: {licences[0].lower()}", "task_categories: [robotics]", "tags: [LeRobot]", "configs:"]
         head += ["- config_name: default", "  data_files: data/*/*.parquet", "---", ""]
         lines = [
-            f"# CompoSuite, {len(cards)} task{'' if len(cards) == 1 else 's'}, LeRobot {VERSION}",
+            f"# {title}, {len(cards)} task{'' if len(cards) == 1 else 's'}, LeRobot {VERSION}",
             "",
             f"- **Size:** {len(self.episodes)} episodes, {self.frames} frames at {self.fps} per second",
             f"- **Licence:** {', '.join(licences)}",
@@ -240,7 +240,7 @@ class _Writer:
         lines += [
             "`next.reward`, `next.success`, `next.done` and `next.truncated` are what the frame's action led to: done "
             "at an episode's last step, truncated where it was cut off instead of having terminated.",
-            "A frame's task is the name of the CompoSuite task: robot, object, obstacle, objective.",
+            f"A frame's task is named by its {', '.join(cards[0].task.axes())}.",
         ]
         for card in cards:
             if card.facts:

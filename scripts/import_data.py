@@ -53,7 +53,8 @@ def main(
     from offline_compositional_rl_datasets.importing import write_tasks
     from runtime.paths import machine_settings
 
-    found = find_trajectories(format, source, parse=find_family(family).parse, **vars(reading))
+    tasks = find_family(family)
+    found = find_trajectories(format, source, parse=tasks.parse, rate=tasks.steps_per_second(), **vars(reading))
     for report in write_tasks(found, data_path or machine_settings().data_path, dataset_type):
         print(
             f"{report.task}: {report.rows:,} rows, {report.episodes:,} episodes, success {report.success:.2f}, "

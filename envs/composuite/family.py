@@ -13,6 +13,7 @@ from envs.composuite.simulation import ACTION_DIM
 from envs.composuite.state_setter import CompoSuiteStateSetter
 from envs.disturbance import Disturbance
 from envs.family import Expert, TaskFamily
+from envs.task_env import CONTROL_FREQUENCY
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask, all_tasks, curriculum_axes
 from offline_compositional_rl_datasets.composuite_splits import PUBLISHED
 from offline_compositional_rl_datasets.splits import Split, load_split
@@ -27,6 +28,7 @@ class CompoSuite(TaskFamily[CompoSuiteTask]):
     name = "composuite"
     task_class = CompoSuiteTask
     splits_folder = PUBLISHED
+    control_frequency = CONTROL_FREQUENCY
     grid_axes = ("object", "obstacle", "objective", "robot")
     table_columns = ("robot", "object", "obstacle", "subtask")
 

@@ -11,7 +11,6 @@ import gymnasium
 
 from envs.family import family_of
 from envs.registration import COMPOSUITE_NAMESPACE
-from envs.task_env import CONTROL_FREQUENCY
 from offline_compositional_rl_datasets.check import check_task
 from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from offline_compositional_rl_datasets.export import Card, minari_id, write_flat, write_minari
@@ -21,7 +20,7 @@ from offline_compositional_rl_datasets.task import Task
 from pipeline.loop.run import open_run
 from pipeline.stages.paths import samples_file
 from runtime.atomic import artifact_info
-from runtime.errors import DataError
+from runtime.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +49,23 @@ def export_lerobot(data_path: Path, dataset_type: str, tasks: Sequence[Task], ou
 
     Gives their folders.
 
-    Raises `DataError` for a missing or damaged file, `StateError` where a data set is there already.
+    Raises `DataError` for a missing or damaged file, `StateError` where a data set is there already, `ConfigError`
+    where it is not known how many control steps a second has.
     """
+    family = family_of(tasks)
+    rate = family.steps_per_second()
+    if rate is None:
+        raise ConfigError(
+            f"family {family.name}: how many control steps a second has is not known, expected control_frequency of "
+            "the family, or render_fps in its environments' metadata"
+        )
     sources = _expert_sources(data_path, dataset_type, tasks, licence)
     written = []
     for robot in dict.fromkeys(getattr(task, "robot", None) for task in tasks):
         mine = [source for task, source in sources.items() if getattr(task, "robot", None) == robot]
-        name = family_of(tasks).name
-        folder = Path(out) / LEROBOT_ROOT / "_".join([name, *([robot.lower()] if robot else []), dataset_type])
-        written.append(write_lerobot(mine, folder, fps=CONTROL_FREQUENCY, robot=robot or name))
+        name = "_".join([family.name, *([robot.lower()] if robot else []), dataset_type])
+        folder = Path(out) / LEROBOT_ROOT / name
+        written.append(write_lerobot(mine, folder, fps=rate, robot=robot or family.name))
         log.info("%d tasks: %s", len(mine), folder)
     return written
 

@@ -21,7 +21,7 @@ from runtime.seeds import derive_seed
 _FRAMES = 6
 _SIZE = (256, 256)  # width, height of a frame in pixels
 _ATTEMPTS = 5
-_FRAMES_PER_SECOND = 20  # of environments that do not say
+_STEPS_PER_SECOND = 20  # of families that do not say
 _VIDEO_SIZE = (320, 320)
 
 
@@ -63,14 +63,15 @@ def film_episode(
     every: int = 10,
     camera: str = "film",
 ) -> Film:
-    """Every `every`-th frame of an episode, which ends 20 control steps after its first success.
+    """Every `every`-th frame of an episode, which ends a second after its first success.
 
     `size` is (width, height). A policy with `acting` acts so. Raises `RenderError` where the machine cannot draw,
     `ConfigError` where the task's family has no pictures.
     """
     variation = getattr(policy, "acting", AS_IT_IS).begin([seed])
-    environment = family_of(task).drawn_environment(task, horizon=horizon, size=size, camera=camera)
-    rate = environment.metadata.get("render_fps", _FRAMES_PER_SECOND) / every
+    family = family_of(task)
+    environment = family.drawn_environment(task, horizon=horizon, size=size, camera=camera)
+    rate = family.steps_per_second(environment) or _STEPS_PER_SECOND
     try:
         observation, _ = environment.reset(seed=seed)
         frames: list[np.ndarray] = []
@@ -82,8 +83,8 @@ def film_episode(
             observation, _, terminated, truncated, info = environment.step(actions[0])
             success = info["success"]
             since = since + 1 if success else 0
-            if terminated or truncated or since >= 20:
-                return Film([*frames, _picture(environment)], rate, success)
+            if terminated or truncated or since >= rate:
+                return Film([*frames, _picture(environment)], rate / every, success)
             step += 1
     finally:
         environment.close()

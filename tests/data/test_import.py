@@ -190,6 +190,22 @@ def test_a_robomimic_file_gives_its_demonstrations(tmp_path):
     assert np.flatnonzero(back["successes"]).tolist() == [10]
 
 
+def test_data_of_another_rate_are_refused(tmp_path):
+    robomimic, lerobot = _robomimic(tmp_path), _lerobot(tmp_path)
+    with h5py.File(robomimic, "a") as file:
+        file["data"].attrs["env_args"] = json.dumps({"env_kwargs": {"control_freq": 40}})
+    info = lerobot / "meta" / "info.json"
+    content = json.loads(info.read_text())
+    info.write_text(json.dumps({**content, "fps": 30}))
+    for format, source, rate in (("robomimic", robomimic, 40), ("lerobot", lerobot, 30)):
+        with pytest.raises(DataError, match=rf"{source}: {rate} steps per second, expected .*control_frequency, 20"):
+            import_data(format, source, TASKS[0].name, KEYS if format == "robomimic" else (), data_path=tmp_path / "b")
+    info.write_text(json.dumps({**content, "fps": "fast"}))
+    with pytest.raises(DataError, match=r"info\.json: fps 'fast', expected a number above 0"):
+        import_data("lerobot", lerobot, data_path=tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_mask_of_a_robomimic_file_chooses_demonstrations(tmp_path):
     path = _robomimic(tmp_path, next_obs=False)
     import_data("robomimic", path, TASKS[0].name, KEYS, "good", data_path=tmp_path / "back")

@@ -1,14 +1,16 @@
 """Expert data as LeRobot data sets: the files of the format's version 3.0, and the frames in them."""
 
+import functools
 import json
 
 import numpy as np
 import pandas
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from envs.family import find_family
 from envs.recording import CollectConfig, record
 from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from offline_compositional_rl_datasets.export import Card
@@ -67,6 +69,28 @@ def test_every_step_is_a_frame_with_its_place(folder, episodes):
     assert np.flatnonzero(frames["next.truncated"]).tolist() == [5, 14]
 
 
+@pytest.mark.parametrize(("rate", "told"), [(50, "50 per second"), (12.5, "12.5 per second")])
+def test_a_family_of_another_rate_is_exported_with_its_own(rate, told, tmp_path, monkeypatch):
+    family = find_family("examples.point_family:FAMILY")
+    task = family.tasks()[0]
+    states, zeros = np.zeros((4, 8), np.float32), np.zeros((4, 2), np.float32)
+    ends = Episode(states, zeros, zeros[:, 0], zeros[:, 0], False)
+    write_expert(task_file(tmp_path / "data", "expert", task), [ends], task)
+    export = functools.partial(export_data, tmp_path / "out", tasks=(task.name,), data_path=tmp_path / "data",
+                               format="lerobot", family="examples.point_family:FAMILY")  # fmt: skip
+    with pytest.raises(ConfigError, match="family point: how many control steps a second has is not known, expected c"):
+        export()
+    monkeypatch.setattr(type(family), "control_frequency", rate)
+    export()
+    folder = tmp_path / "out" / "lerobot" / "point_expert"
+    info = json.loads((folder / "meta/info.json").read_text())
+    assert info["fps"] == rate and {each["fps"] for each in info["features"].values()} == {rate}
+    np.testing.assert_allclose(_frames(folder)["timestamp"], np.arange(4) / rate)
+    card = (folder / "README.md").read_text()
+    assert "# point_expert, 1 task, LeRobot v3.0" in card and told in card
+    assert "named by its body, place, wind" in card and "CompoSuite" not in card
+
+
 def test_an_episode_is_found_by_its_row(folder):
     rows = pandas.read_parquet(folder / "meta/episodes/chunk-000/file-000.parquet")
     template = json.loads((folder / "meta/info.json").read_text())["data_path"]
@@ -107,6 +131,7 @@ def test_lerobots_own_loader_reads_an_export_back(folder, episodes):
     assert (last["task"], last["action_is_pad"].tolist()) == (str(TASKS[1]), [False, True])
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 5), min_size=1, max_size=4).flatmap(
         lambda sizes: st.tuples(*(arrays(np.float32, (n, 2), elements=st.floats(-100, 100, width=32)) for n in sizes))

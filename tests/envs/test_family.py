@@ -181,10 +181,23 @@ def test_what_a_family_lacks_is_said_in_a_line():
     assert not family.has("expert") and CompoSuite().has("expert")
 
 
+def test_steps_per_second_are_the_familys_own_or_those_that_its_environments_are_drawn_at():
+    assert family_with().steps_per_second() is None
+    family = family_with(metadata={"render_fps": 50})
+    assert family.steps_per_second() == 50
+    type(family).control_frequency = 12.5
+    assert family.steps_per_second() == 12.5, "pictures may be drawn at another rate"
+    assert family_with(metadata={"render_fps": "fast"}).steps_per_second() is None
+    assert type("Data", (TaskFamily,), {"name": "data", "task_class": BoxTask})().steps_per_second() is None
+    assert [find_family(name).steps_per_second() for name in ("composuite", *EXAMPLES)] == [20, None, 20]
+
+
 def test_a_family_is_checked_when_it_is_made():
     task_class = dataclass(frozen=True)(type("T", (Task,), {"__annotations__": {"size": str}, "layout": LAYOUT}))
     for settings, message in (
         ({"name": "My Boxes"}, "family 'My Boxes': expected a name of small letters"),
+        ({"control_frequency": 0}, "family boxes: control_frequency 0, expected control steps per second, above 0"),
+        ({"control_frequency": "20"}, "family boxes: control_frequency '20', expected control steps per second"),
         ({"task_class": task_class}, "its tasks have size, its layout the axes size, place"),
     ):
         with pytest.raises(TaskError, match=message):

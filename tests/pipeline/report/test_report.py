@@ -10,6 +10,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 
 from diffusion.quality import Quality
+from envs.opengl import RenderError
+from examples import arm_family
 from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import task_file
 from pipeline.loop.config import load_pipeline_config
@@ -19,6 +21,7 @@ from pipeline.loop.runner import carry_out
 from pipeline.loop.selection import Score
 from pipeline.report import page as report
 from pipeline.report.figures import FIGURES
+from pipeline.report.pictures import film_episode
 from pipeline.results.grid import grid_of
 from pipeline.results.links import _address
 from pipeline.results.status import render, status_of
@@ -216,3 +219,14 @@ def test_a_run_is_read_from_its_folder_wherever_it_was_moved(finished, tmp_path)
     assert opened.state.iterations[0].scores == finished.state.iterations[0].scores
     assert opened.paths.results_path == moved
     assert json.loads(opened.state_file.read_text())["version"] == 1
+
+
+def test_a_film_has_the_rate_of_its_family(monkeypatch):
+    family = arm_family.FAMILY
+    task, film = family.tasks()[0], {"horizon": 40, "seed": 0, "size": (64, 64), "every": 2}
+    monkeypatch.setattr(type(family), "control_frequency", 8)
+    try:
+        episode = film_episode(task, family.expert(task), **film)
+    except RenderError as error:
+        pytest.skip(str(error))
+    assert episode.rate == 4 and episode.success
