@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from corl.config import PolicyConfig
 from corl.evaluate import Evaluation
 from corl.policy import Policy
-from corl.replay import ReplayData
 from corl.run import PolicyRun
 from corl.scores import PolicyScores
 from runtime.logs import progress
@@ -19,25 +14,15 @@ from runtime.logs import progress
 Evaluate = Callable[[Policy, Sequence[int]], Evaluation]
 
 
-def train_policy(
-    data: ReplayData,
-    config: PolicyConfig,
-    evaluate: Evaluate,
-    folder: Path,
-    *,
-    seed: int,
-    device: torch.device,
-    label: str = "policy",
-    key: str | None = None,
-) -> PolicyScores:
-    """Train on `data` alone, evaluating in the simulator by `evaluate(policy, seeds)`.
+def train_policy(run: PolicyRun, evaluate: Evaluate, *, label: str = "policy") -> PolicyScores:
+    """Train on the run's data alone, evaluating in the simulator by `evaluate(policy, seeds)`.
 
-    Writes the two best checkpoints and `metrics.jsonl` into `folder`. A run that was killed continues where it was at
-    most `checkpoint_seconds` before (and evaluates again what it was just evaluating), if it had the same `key`, and
-    ends with the same numbers as one that was not; the caller removes `resume.pt` once it has written the scores down.
-    `corl.bulk` is the fast way for many policies at once.
+    Writes the two best checkpoints and `metrics.jsonl` into the run's folder. A run that was killed continues where it
+    was at most `checkpoint_seconds` before (and evaluates again what it was just evaluating), if it had the same `key`,
+    and ends with the same numbers as one that was not; the caller removes `resume.pt` once it has written the scores
+    down. `corl.bulk` is the fast way for many policies at once.
     """
-    run = PolicyRun(data, config, folder, seed=seed, device=device, key=key)
+    config = run.config
     with progress(config.max_timesteps, label, done=run.step) as bar, run:
         while run.step < config.max_timesteps:
             boundary = run.next_boundary()

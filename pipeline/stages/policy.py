@@ -78,6 +78,7 @@ class TrainPolicy(Stage):
     def work(self, key: str) -> None:
         from corl.evaluate import evaluate
         from corl.replay import ReplayData
+        from corl.run import PolicyRun
         from envs.pool import EnvPool
         from pipeline.stages.evaluators import environments_for
 
@@ -85,16 +86,9 @@ class TrainPolicy(Stage):
         environments = environments_for(self.policy.n_episodes, self.policy.fresh_episodes)
         workers = worker_count(self.threads)
         with EnvPool(self.task, environments, workers=workers, horizon=self.policy.horizon) as environment:
-            scores = train_policy(
-                ReplayData.of(self.transitions(), self.policy, self.task.layout, device),
-                self.policy,
-                lambda policy, seeds: evaluate(policy, environment, seeds),
-                self.folder,
-                seed=self.seed,
-                device=device,
-                label=self.name,
-                key=key,
-            )
+            data = ReplayData.of(self.transitions(), self.policy, self.task.layout, device)
+            run = PolicyRun(data, self.policy, self.folder, seed=self.seed, device=device, key=key)
+            scores = train_policy(run, lambda policy, seeds: evaluate(policy, environment, seeds), label=self.name)
         self.finish(scores, key)
 
     def transitions(self) -> Transitions:

@@ -50,12 +50,10 @@ def _submit(position, policy, seeds):
 def _alone(config, folder, pairs=PAIRS):
     return [
         train_policy(
-            ReplayData.of(SETS[d], config, COMPOSUITE, CPU),
-            config,
+            PolicyRun(
+                ReplayData.of(SETS[d], config, COMPOSUITE, CPU), config, folder / f"{d}_{seed}", seed=seed, device=CPU
+            ),
             _evaluate,
-            folder / f"{d}_{seed}",
-            seed=seed,
-            device=CPU,
         )
         for d, seed in pairs
     ]

@@ -11,6 +11,7 @@ from corl.evaluate import Evaluation, evaluate
 from corl.networks import Actor, CriticEnsemble
 from corl.policy import Policy, checkpoint_file
 from corl.replay import ReplayData
+from corl.run import PolicyRun
 from corl.td3_bc import TD3BC, TD3BCConfig, actor_loss, target_values
 from corl.train import train_policy
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
@@ -152,10 +153,9 @@ CONFIG = PolicyConfig(
 
 def _train(folder, evaluate_policy=None):
     environment = LineWorld()
-    run = evaluate_policy or (lambda policy, seeds: evaluate(policy, environment, seeds))
-    return train_policy(
-        ReplayData.of(random_transitions(), CONFIG, COMPOSUITE, CPU), CONFIG, run, folder, seed=3, device=CPU
-    )
+    judge = evaluate_policy or (lambda policy, seeds: evaluate(policy, environment, seeds))
+    data = ReplayData.of(random_transitions(), CONFIG, COMPOSUITE, CPU)
+    return train_policy(PolicyRun(data, CONFIG, folder, seed=3, device=CPU), judge)
 
 
 def test_a_policy_that_was_killed_ends_like_one_that_was_not(tmp_path):

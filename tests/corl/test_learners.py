@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,13 +76,13 @@ def _evaluate(policy, seeds):
 
 def test_a_learner_of_ones_own_trains_is_saved_loaded_and_evaluated(config, tmp_path):
     transitions = random_transitions()
-    scores = train_policy(
-        ReplayData.of(transitions, config, COMPOSUITE, CPU), config, _evaluate, tmp_path, seed=1, device=CPU
-    )
+    data = ReplayData.of(transitions, config, COMPOSUITE, CPU)
+    opened = functools.partial(PolicyRun, data, config, tmp_path, seed=1, device=CPU)
+    scores = train_policy(opened(), _evaluate)
     path = checkpoint_file(tmp_path, "steered", "best_eval")
     policy = Policy.load(path, COMPOSUITE)
     assert isinstance(policy.actor, SteeredActor) and policy.actor.scale == 0.5
-    run = PolicyRun(ReplayData.of(transitions, config, COMPOSUITE, CPU), config, tmp_path, seed=1, device=CPU)
+    run = opened()
     assert run.step == 60, "continued where it was left"
     errors = lambda policy: np.abs(policy(transitions.states) - transitions.actions).mean()  # noqa: E731
     fresh = Policy(config.actor(COMPOSUITE).requires_grad_(False), run.data.transform)
@@ -126,9 +127,8 @@ def test_settings_are_those_of_the_algorithm_and_others_are_checked_and_left_out
 
 
 def test_a_checkpoint_of_an_algorithm_that_there_is_not_is_named(config, tmp_path, monkeypatch):
-    train_policy(
-        ReplayData.of(random_transitions(), config, COMPOSUITE, CPU), config, _evaluate, tmp_path, seed=1, device=CPU
-    )
+    data = ReplayData.of(random_transitions(), config, COMPOSUITE, CPU)
+    train_policy(PolicyRun(data, config, tmp_path, seed=1, device=CPU), _evaluate)
     monkeypatch.delitem(LEARNERS, "steered")
     with pytest.raises(DataError, match=r"best_eval\.pt: algorithm 'steered', expected one of td3_bc, iql, bc, sac"):
         Policy.load(checkpoint_file(tmp_path, "steered", "best_eval"), COMPOSUITE)

@@ -10,6 +10,7 @@ import yaml
 from corl.config import PolicyConfig
 from corl.evaluate import evaluate
 from corl.replay import ReplayData
+from corl.run import PolicyRun
 from corl.train import train_policy
 from diffusion.config import SamplerConfig, TrainConfig
 from diffusion.denoisers import DenoiserConfig, build
@@ -124,7 +125,8 @@ def test_clones_of_what_the_generator_makes_solve_tasks_that_nobody_demonstrated
         data = ReplayData.of(Transitions.from_matrix(rows, task, LAYOUT), clone, LAYOUT, cpu)
         with EnvPool(task, 20, horizon=25) as environment:
             judge = functools.partial(_judge, environment)
-            solved.append(train_policy(data, clone, judge, tmp_path / task.name, seed=0, device=cpu).best_solved)
+            run = PolicyRun(data, clone, tmp_path / task.name, seed=0, device=cpu)
+            solved.append(train_policy(run, judge).best_solved)
     assert min(solved) >= 12 and sum(solved) >= 48, f"{solved} of 20 episodes each"
 
 

@@ -8,6 +8,7 @@ import corl.run
 from corl.config import PolicyConfig
 from corl.evaluate import Evaluation
 from corl.replay import ReplayData
+from corl.run import PolicyRun
 from corl.td3_bc import TD3BC, TD3BCConfig
 from corl.train import train_policy
 from diffusion.config import SamplerConfig, TrainConfig
@@ -71,7 +72,7 @@ def test_an_interrupted_generator_ends_with_the_weights_and_curve_of_one_that_wa
 
 def _train_policy(config, evaluate, folder):
     data = ReplayData.of(random_transitions(64), config, COMPOSUITE, CPU)
-    return train_policy(data, config, evaluate, folder, seed=0, device=CPU)
+    return train_policy(PolicyRun(data, config, folder, seed=0, device=CPU), evaluate)
 
 
 def test_an_interrupted_policy_ends_with_the_curve_of_one_that_was_not(tmp_path, monkeypatch):

@@ -119,15 +119,7 @@ def policy(folder, config=POLICY):
     def evaluated(policy, seeds):
         return Evaluation(np.full(len(seeds), _weight(policy)), np.zeros(len(seeds), bool))
 
-    scores = train_policy(
-        ReplayData.of(random_transitions(), config, COMPOSUITE, CPU),
-        config,
-        evaluated,
-        folder,
-        seed=0,
-        device=CPU,
-        key="k",
-    )
+    scores = train_policy(_open_policy(folder, config), evaluated)
     return [scores, load_checkpoint(checkpoint_file(folder, "td3_bc", "best_eval"))["critic"], _figures(folder)]
 
 
