@@ -11,20 +11,25 @@ import pytest
 import yaml
 
 from envs.family import find_family
-from offline_compositional_rl_datasets.export import read_flat
+from examples.arm_family import ArmTask
+from offline_compositional_rl_datasets.export import TRANSITIONS_FILE, read_flat
 from pipeline.loop.run import open_run
 from runtime.errors import DataError
+from scripts.export_data import main as export_data
 from tests.conftest import ROOT
 
 LOOP = ["-u", "-m", "scripts.automated_iterative_diffusion_dits_iiwa"]
-PLACE = "examples.point_family:FAMILY"
+PLACE, ARM = "examples.point_family:FAMILY", "examples.arm_family:FAMILY"
 RUN = "dit_tasklist0_train2_diffusionseed0"
-TRAIN, TEST = [["light", "west", "calm"], ["heavy", "east", "breeze"]], [["light", "east", "breeze"]]
+SPLITS = {
+    "point": {"train": ["light west calm", "heavy east breeze"], "test": ["light east breeze"]},
+    "arm": {"train": ["even empty left calm", "long loaded right wind"], "test": ["long empty left wind"]},
+}
 
 
-def _prepare(folder, **changes):
+def _prepare(folder, family="point", **changes):
     """The example's configuration with two tasks to learn from, one held out, and hardly any training."""
-    config = yaml.safe_load((ROOT / "examples" / "point_family.yaml").read_text())
+    config = yaml.safe_load((ROOT / "examples" / f"{family}_family.yaml").read_text())
     config |= {"experiment_type": "tiny", "num_train": 2, "max_iterations": 1, "success_threshold": 0.0}
     config |= {"min_threshold": 0.0, "sampling": {"solver": "dpmpp_2m", "steps": 4, "num_samples": 200}}
     config["collect"] |= {"episodes": 2}
@@ -33,7 +38,8 @@ def _prepare(folder, **changes):
     config["paths"] = {"splits_path": str(folder / "splits"), "data_path": str(folder / "data")}
     config["paths"] |= {"results_path": str(folder / "results"), "logs_path": str(folder / "logs")}
     (folder / "splits" / "tiny").mkdir(parents=True)
-    (folder / "splits" / "tiny" / "split_0.json").write_text(json.dumps({"train": TRAIN, "test": TEST}))
+    split = {part: [task.split() for task in tasks] for part, tasks in SPLITS[family].items()}
+    (folder / "splits" / "tiny" / "split_0.json").write_text(json.dumps(split))
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(config | changes))
     return file
@@ -102,6 +108,25 @@ def test_a_generated_set_of_another_family_is_exported_and_read_back(finished, t
     family = find_family(PLACE)
     back = read_flat(path, family.task_class)
     assert (len(back), back.task) == (200, family.parse("light_east_breeze"))
+
+
+def test_the_arm_runs_to_its_end_with_state_page_and_exports(tmp_path):
+    result = _run(*LOOP, "--config", _prepare(tmp_path, "arm"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    family, folder = find_family(ARM), tmp_path / "results" / "loops" / RUN
+    task, shown = family.parse("long_empty_left_wind"), family.parse("even_empty_left_calm")
+    run = open_run(folder, family=ARM)
+    assert run.state.outcome and run.state.current is None, "it came to its end"
+    assert [score.trials for score in run.state.iterations[0].scores[task].values()] == [2]
+    page = (folder / "report.html").read_text()
+    assert "<th>long</th>" in page.replace("\n", "") and str(task) in page
+    export_data(tmp_path / "out", run=folder, family=ARM)
+    assert (
+        len(read_flat(tmp_path / "out" / "transitions" / task.name / "generated-v0" / TRANSITIONS_FILE, ArmTask)) == 200
+    )
+    export_data(tmp_path / "out", tasks=(shown.name,), data_path=tmp_path / "data", format="lerobot", family=ARM)
+    info = json.loads((tmp_path / "out" / "lerobot" / "arm_expert" / "meta" / "info.json").read_text())
+    assert (info["fps"], info["total_episodes"]) == (20, 2), "the environments say their rate"
 
 
 @pytest.mark.parametrize(
