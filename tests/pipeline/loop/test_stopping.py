@@ -81,7 +81,8 @@ def test_sigterm_stops_a_loop_with_its_jobs_as_ctrl_c_does(long_run, tmp_path):
 
 def test_a_terminal_that_closes_stops_a_loop_with_its_jobs_as_ctrl_c_does(long_run, tmp_path):
     terminal, its_end = pty.openpty()
-    taking_it = [sys.executable, "-c", "import fcntl, os, sys, termios; os.setsid(); "
+    taking_it = [sys.executable, "-c", "import fcntl, os, signal, sys, termios; os.setsid(); "
+                 "signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # ignored where the tests run under nohup
                  "fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"]  # fmt: skip
     process = subprocess.Popen([*taking_it, *long_run], cwd=ROOT, stdin=its_end, stdout=its_end, stderr=its_end)
     os.close(its_end)
@@ -97,14 +98,14 @@ IN_MAIN = "import signal, sys, time; from pathlib import Path; from runtime.main
 def _in_main(body, *arguments, ignoring=()):
     """A process that runs `body` as an entry point does; it starts with signals ignored as a shell can leave them."""
 
-    def ignore():
-        for signum in ignoring:
-            signal.signal(signum, signal.SIG_IGN)
+    def begin():
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_IGN if signum in ignoring else signal.SIG_DFL)
 
     code = f"{IN_MAIN}\ndef main():\n    {body}\nrun_main(main)"
     command = [sys.executable, "-u", "-c", code, *map(str, arguments)]
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=ignore
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=begin
     )
 
 
