@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -23,6 +23,7 @@ from dsrl.denoising import FastSampler, NoisePredictor, cosine_alpha_bar
 from dsrl.noise_aliasing import Distillation, NoiseAliasingSAC
 from dsrl.noise_sac import NoiseSAC, UpdateRule
 from dsrl.schedule import ddim_times
+from dsrl.steerable import SteerablePolicy
 from runtime.cli import parse_flags
 from runtime.main import run_main
 
@@ -67,14 +68,14 @@ def learner(distillation: Distillation | None, width: int) -> NoiseSAC:
     if distillation is None:
         model = NoiseSAC("MlpPolicy", Nothing(), **options)
     else:
-        frozen = Frozen(width)
+        frozen = cast("SteerablePolicy", Frozen(width))
         model = NoiseAliasingSAC("MlpPolicy", Nothing(), frozen=frozen, distillation=distillation, **options)
     buffer, random = model.replay_buffer, np.random.default_rng(0)
     for name in ("observations", "next_observations"):
         getattr(buffer, name)[:] = random.uniform(-1, 1, (_STORED, 1, _SEEN))
     buffer.actions[:], buffer.rewards[:] = random.uniform(-1, 1, (_STORED, 1, _NOISE)), random.normal(size=(_STORED, 1))
     buffer.full = True
-    if distillation is not None:
+    if isinstance(model, NoiseAliasingSAC):
         model._remember_pairs(np.arange(_STORED), buffer.observations[:, 0])
     return model
 
@@ -86,7 +87,7 @@ def measure(batch_size: int, width: int, seconds: float) -> dict[str, float]:
         model = learner(distillation, width)
 
         def step(model: NoiseSAC = model, pairs: bool = bool(distillation and distillation.pairs)) -> None:
-            if pairs:
+            if pairs and isinstance(model, NoiseAliasingSAC):
                 model._remember_pairs(np.arange(_STEPS), model.replay_buffer.observations[:_STEPS, 0])
             model.train(_STEPS, batch_size)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ ARENAS = [f"IIWA_Box_None_{objective}" for objective in ("PickPlace", "Push", "S
 ROBOTS = [f"{robot}_Box_None_PickPlace" for robot in ("Jaco", "Kinova3", "Panda")]
 
 
-def measure(name: str, seconds: float) -> dict[str, float | str]:
+def measure(name: str, seconds: float) -> dict[str, float]:
     """The rates of a task, on one environment driven from its start pose by random actions."""
     import mujoco
 
@@ -55,7 +56,6 @@ def measure(name: str, seconds: float) -> dict[str, float | str]:
             env.reset(seed=steps)
     stepped, whole, ours = steps / spent
     return {
-        "task": name,
         "bare_mj_step": stepped,
         "bare_whole_model": whole,
         "ours": ours,
@@ -140,7 +140,7 @@ def main(
     titles = f"{'mj_step':>8s} {'whole':>8s} {'ours':>8s} {'ratios':>12s} {'second make':>12s} original"
     print(f"{'control steps/s, one core':30s} {titles}")
     for name in tasks:
-        row = {**measure(name, seconds), "second_make_seconds": measure_make(name)}
+        row: dict[str, Any] = {"task": name, **measure(name, seconds), "second_make_seconds": measure_make(name)}
         row["original"] = measure_original(name, seconds / 2)
         rows.append(row)
         original = f"{row['original']:8.0f}" if row["original"] else "not installed"

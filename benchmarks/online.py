@@ -14,7 +14,7 @@ import copy
 import itertools
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,7 +81,7 @@ class PlainSAC:
             q = torch.min(torch.stack([self.targets[i](pair) for i in chosen]), 0)[0] - self.log_alpha.exp() * log_prob
             target = batch.rewards + (1 - batch.dones) * config.discount * q.view(-1)
         pair = torch.cat([batch.states, batch.actions], 1)
-        loss = sum(F.mse_loss(critic(pair).view(-1), target) for critic in self.critics)
+        loss = torch.stack([F.mse_loss(critic(pair).view(-1), target) for critic in self.critics]).sum()
         self.q_optimizer.zero_grad()
         loss.backward()
         self.q_optimizer.step()
@@ -133,7 +133,9 @@ def plain_loop(task: CompoSuiteTask, config: OnlineConfig, device: torch.device)
 
 
 @contextlib.contextmanager
-def our_loop(task: CompoSuiteTask, config: OnlineConfig, device: torch.device, folder: Path):
+def our_loop(
+    task: CompoSuiteTask, config: OnlineConfig, device: torch.device, folder: Path
+) -> Iterator[Callable[[int], None]]:
     """advance(steps) of a run with all environments and worker processes."""
     from envs.pool import EnvPool
 

@@ -50,11 +50,13 @@ def theirs(task: GymnasiumTask, config: OnlineConfig, seed: int, folder: Path) -
     if done.exists():
         return [(int(row["step"]), float(row["return"])) for row in csv.DictReader(io.StringIO(done.read_text()))]
     model = SAC("MlpPolicy", gymnasium.make(task.name), seed=seed, learning_starts=config.learning_starts, device="cpu")
-    low, high = model.action_space.low, model.action_space.high
+    space = model.action_space
+    assert isinstance(space, gymnasium.spaces.Box)  # SAC takes no other
+    low, high = space.low, space.high
 
     def act(observations: np.ndarray) -> np.ndarray:
         actions, _ = model.predict(observations, deterministic=True)
-        return 2 * (actions - low) / (high - low) - 1
+        return np.asarray(2 * (actions - low) / (high - low) - 1)
 
     rows = []
     with EnvPool(task, config.n_episodes, horizon=config.horizon) as judge:

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.cli import parse_flags
 from runtime.main import run_main
 
+if TYPE_CHECKING:
+    import torch
 
-def rates(calls: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
+
+def rates(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
     """Calls per second of each, in alternating slices of about a twentieth of the time."""
     spent, done = dict.fromkeys(calls, 0.0), dict.fromkeys(calls, 0)
     for call in calls.values():
@@ -92,7 +96,7 @@ def cloning(data_path: Path, width: int, seconds: float) -> dict[str, float]:
     optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
     loader = DataLoader(TensorDataset(samples.chunks, samples.observations), config.batch_size, shuffle=True)
 
-    def batches():
+    def batches() -> Iterator[list[torch.Tensor]]:
         while True:
             yield from loader
 
@@ -143,10 +147,11 @@ def steering(batch_size: int, seconds: float) -> dict[str, float]:
         observation_space = gymnasium.spaces.Box(-1, 1, (19,), np.float32)
         action_space = gymnasium.spaces.Box(-1, 1, (28,), np.float32)
 
-    def filled(kind: type[SAC], **options) -> SAC:
+    def filled(kind: type[SAC], **options: Any) -> SAC:
         network = {"net_arch": [128] * 3, "activation_fn": torch.nn.Tanh, **options}
         model = kind("MlpPolicy", Nothing(), policy_kwargs=network, buffer_size=2000, target_entropy=-14.0, seed=0)
         model.set_logger(configure(None, []))
+        assert model.replay_buffer is not None
         random = np.random.default_rng(0)
         for _ in range(2000):
             seen, after = random.uniform(-1, 1, (2, 1, 19))

@@ -53,8 +53,8 @@ def this_machine(device: torch.device) -> Device:
         known = [each for key, each in DEVICES.items() if key in name]
         if known:
             return known[0]
-    rates = [matmul_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)]
-    return Device(f"this machine's {device}", *rates, 2 * copy_rate(device))
+    full, half = (matmul_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16))
+    return Device(f"this machine's {device}", full, half, 2 * copy_rate(device))
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Kernels(TorchDispatchMode):
     """Within, every operation that is no view is kept: (FLOP, bytes). Steps are counted in float32."""
 
     def __init__(self) -> None:
-        super().__init__()
+        TorchDispatchMode.__init__(self)
         self.each: list[tuple[float, float]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -11,6 +11,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,7 +103,14 @@ def quality(
     found = [{"task": task.name, "solver": "real data", "evaluations": 0, "seed": 0, "seconds": 0.0, **figures}]
     for solver, steps, (high, low) in SOLVERS:
         levels = {"sigma_max": high, "sigma_min": low}
-        config = SamplerConfig(solver=solver, steps=steps, num_samples=rows, batch_size=min(rows, 1000), **levels)
+        config = SamplerConfig(
+            solver=solver,
+            steps=steps,
+            num_samples=rows,
+            batch_size=min(rows, 1000),
+            sigma_max=high,
+            sigma_min=low,
+        )
         for seed in range(seeds):
             start = time.perf_counter()
             matrix = generate(model, task.one_hot, config, seed=seed)
@@ -122,7 +130,7 @@ def _line(row: dict[str, object]) -> str:
     return f"{row['solver']}{levels}"
 
 
-def plot(rows: list[dict[str, object]], path: Path) -> None:
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Quality against evaluations, one line per solver and range of noise (mean over tasks and seeds)."""
     import matplotlib
 

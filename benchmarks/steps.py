@@ -29,7 +29,8 @@ def training_step(denoiser: str, batch_size: int) -> Kernels:
     loss = make_loss(sizes.order, config, COMPOSUITE, _META)
     y = torch.empty(batch_size, COMPOSUITE.transition_dim, device=_META)
     condition = torch.empty(batch_size, COMPOSUITE.condition_dim, device=_META)
-    with Kernels() as kernels:
+    kernels = Kernels()
+    with kernels:
         train_step(network, optimizer, loss, y, condition, torch.Generator(), grad_clip=config.grad_clip)
         average.update(config.ema_every)
     return kernels
@@ -43,7 +44,8 @@ def sampling(denoiser: str, batch_size: int, config: SamplerConfig) -> Kernels:
     model = DiffusionModel(network, normalizer, torch.ones((), device=_META), 0)
     noise = torch.empty(batch_size, COMPOSUITE.transition_dim, device=_META)
     task = torch.empty(1, COMPOSUITE.condition_dim, device=_META)
-    with Kernels() as kernels:
+    kernels = Kernels()
+    with kernels:
         draw(model, noise, task, config, torch.Generator())
     return kernels
 
@@ -64,7 +66,8 @@ def policy_steps(members: int, batch_size: int) -> Kernels:
     rows = (torch.empty(members, batch_size, *((size,) if size else ()), device=_META) for size in sizes)
     batch = Batch(*rows)
     noise = torch.empty(members, batch_size, COMPOSUITE.action_dim, device=_META)
-    with Kernels() as kernels:
+    kernels = Kernels()
+    with kernels:
         for number in (1, 2):
             learner.step(networks, batch, (noise,), number)
     return kernels

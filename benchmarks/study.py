@@ -22,8 +22,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion.denoisers import build
-from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
+from offline_compositional_rl_datasets.composuite import COMPOSUITE
 from offline_compositional_rl_datasets.samples import read_samples
+from offline_compositional_rl_datasets.task import Task
 from runtime.cli import parse_flags
 from runtime.errors import ConfigError, DataError, one_line
 from runtime.intervals import wilson
@@ -61,15 +62,15 @@ def folder_name(variant: str) -> str:
     return variant.replace(" ", "_")
 
 
-def action_error(observations: np.ndarray, actions: np.ndarray, task: CompoSuiteTask) -> float:
+def action_error(observations: np.ndarray, actions: np.ndarray, task: Task) -> float:
     """Root mean square, over rows and dimensions, of actions (N, 8) less the scripted expert's in those states (N, 77).
 
     Actions lie in [-1, 1]; the error of the expert's own recordings is the noise with which they were recorded.
     """
-    from envs.experts import expert_for
+    from envs.family import family_of
 
     chosen = np.linspace(0, len(actions) - 1, min(_ROWS, len(actions))).astype(int)
-    wanted = expert_for(task)(observations[chosen])
+    wanted = family_of(task).expert(task)(observations[chosen])
     return float(np.sqrt(np.mean((np.clip(actions[chosen], -1.0, 1.0) - wanted) ** 2)))
 
 
@@ -84,7 +85,8 @@ def training_flop(config: PipelineConfig, rows: int) -> float:
             (alone.sum() + given.sum()).backward()
         else:
             network(x, torch.zeros(8), condition).sum().backward()
-    return counter.get_total_flops() / 8 * config.training.batch_size_for(rows) * config.training.steps
+    flop = float(counter.get_total_flops())
+    return flop / 8 * config.training.batch_size_for(rows) * config.training.steps
 
 
 def configuration(name: str, study: Study, out: Path) -> PipelineConfig:
@@ -123,7 +125,7 @@ def take_generator(stage: TrainGenerator, trained: Mapping[str, Path]) -> None:
 
 def run_variant(
     name: str, otherwise: Mapping[str, Any], config: PipelineConfig, trained: dict[str, Path]
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Run the loop's first iteration, or find it done; a row per held-out task. Its generator is added to `trained`."""
     from pipeline.commands.iterate import watched
     from pipeline.loop.plan import generation_stages, generator_stage
@@ -137,7 +139,9 @@ def run_variant(
     iteration = run.state.iterations[0]
     generator = generator_stage(run, iteration)
     trained[generator.key()] = generator.checkpoint.parent
-    flop = training_flop(config, artifact_info(generator.checkpoint)["rows"])
+    info = artifact_info(generator.checkpoint)
+    assert info is not None  # the loop has written it
+    flop = training_flop(config, info["rows"])
     only_steps = set(otherwise) <= {"training"} and set(otherwise.get("training", {})) <= {"steps"}
     rows = []
     for stage in generation_stages(run, iteration):

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
+from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -47,12 +49,11 @@ def masked_loop(layer: ElementLinear, x: Tensor, one_hot: Tensor | None) -> Tens
 @contextmanager
 def naive() -> Iterator[None]:
     """Within, networks compute their encoders by masked loops and attention by torch's fused kernel."""
-    before = ElementLinear.forward, dit.attend
-    ElementLinear.forward, dit.attend = masked_loop, F.scaled_dot_product_attention
-    try:
+    with (
+        mock.patch.object(ElementLinear, "forward", masked_loop),
+        mock.patch.object(dit, "attend", F.scaled_dot_product_attention),
+    ):
         yield
-    finally:
-        ElementLinear.forward, dit.attend = before
 
 
 def main(
@@ -94,20 +95,19 @@ def main(
         generator = torch.Generator(where).manual_seed(0)
         dtype = autocast_dtype(where, precision)
         loss = make_loss(network_config.order, config, COMPOSUITE, where)
-        options = {"grad_clip": config.grad_clip}
         done = 0
 
         def step() -> None:
             nonlocal done
             trained = compiled if compile else network
-            train_step(trained, optimizer, loss, y, condition, generator, dtype=dtype, **options)
+            train_step(trained, optimizer, loss, y, condition, generator, dtype=dtype, grad_clip=config.grad_clip)
             done += 1
             ema.update(done)
 
-        compiled = torch.compile(network) if compile else network
+        compiled = cast(nn.Module, torch.compile(network)) if compile else network
         spent = seconds_of(step, where, repeats=steps, warmup=5 if compile else 1)
         with FlopCounterMode(display=False) as counter:
-            train_step(network, optimizer, loss, y[:8], condition[:8], generator, **options)
+            train_step(network, optimizer, loss, y[:8], condition[:8], generator, grad_clip=config.grad_clip)
         return spent, counter.get_total_flops() * batch_size // 8
 
     spent, flops = seconds("auto")

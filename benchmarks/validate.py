@@ -5,7 +5,9 @@ Example: python -m benchmarks.validate --members 8 --json validate.json
 
 from __future__ import annotations
 
+import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -67,19 +69,9 @@ def main(
         with tempfile.TemporaryDirectory() as folder:
             runs = [PolicyRun(replay, config, Path(folder) / str(i), seed=i, device=where) for i in range(count + 1)]
             flops = _flops(runs.pop()) * count
-            if name == "alone":
-
-                def advance(run: PolicyRun = runs[0]) -> None:
-                    left = steps
-                    while left:
-                        left -= len(list(run.advance(left)))
-            else:
-                group = Bulk(runs)
-
-                def advance(group: Bulk = group) -> None:
-                    group.advance(steps)
-
-            spent = seconds_of(advance, where, repeats=2) / steps
+            alone = name == "alone"
+            advance: Callable[[int], object] = functools.partial(_advance, runs[0]) if alone else Bulk(runs).advance
+            spent = seconds_of(functools.partial(advance, steps), where, repeats=2) / steps
         dtype = torch.float32 if precision == "float32" else fast
         rates[f"{name}_{dtype}"] = count / spent
         what = f"{algorithm}, {count} {name}, {str(dtype).split('.')[1]}"
@@ -95,11 +87,17 @@ def main(
     report(rows, json, **figures)
 
 
+def _advance(run: PolicyRun, steps: int) -> None:
+    left = steps
+    while left:
+        left -= len(list(run.advance(left)))
+
+
 def _flops(run: PolicyRun) -> float:
     """Of one step, averaged over two (TD3+BC's actor learns every second)."""
     with FlopCounterMode(display=False) as counter:
         list(run.advance(2))
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops() / 2)
 
 
 if __name__ == "__main__":

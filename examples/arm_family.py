@@ -89,7 +89,8 @@ class ArmEnv(gymnasium.Env):
     action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
 
     def __init__(self, task: ArmTask, render_mode: str | None = None) -> None:
-        self.render_mode, self._renderer = render_mode, None
+        self.render_mode = render_mode
+        self._renderer: mujoco.Renderer | None = None
         upper, lower = LINKS[task.links]
         self.mass, self.goal = PAYLOADS[task.payload], np.array(TARGETS[task.target])
         self.force = np.array(DISTURBANCES[task.disturbance])
@@ -106,9 +107,11 @@ class ArmEnv(gymnasium.Env):
     def _tip_velocity(self) -> np.ndarray:
         jacobian = np.zeros((3, 2))
         mujoco.mj_jacBody(self.model, self.data, jacobian, None, self._tip)
-        return (jacobian @ self.data.qvel)[:2]
+        return np.asarray((jacobian @ self.data.qvel)[:2])
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:] = self.np_random.uniform((0.6, 0.4), (2.2, 2.0))
@@ -135,7 +138,7 @@ class ArmEnv(gymnasium.Env):
         """Optional, for pictures: (height, width, 3) uint8."""
         self._renderer = self._renderer or mujoco.Renderer(self.model, 256, 256)
         self._renderer.update_scene(self.data, camera="top")
-        return self._renderer.render()
+        return np.asarray(self._renderer.render())
 
 
 # 4. An expert, if there is one: the loop records it where data are missing.
@@ -161,7 +164,7 @@ class ArmExpert:
         reach = lower * (np.cos(both) * fy - np.sin(both) * fx)  # the force's torque about the elbow
         pushed = np.stack([upper * (np.cos(first) * fy - np.sin(first) * fx) + reach, reach], axis=1)
         turn = (self.wanted - joints + np.pi) % (2 * np.pi) - np.pi
-        return np.clip((3.0 * turn - 0.8 * states[:, 4:6] - pushed) / TORQUE, -1, 1)
+        return np.asarray(np.clip((3.0 * turn - 0.8 * states[:, 4:6] - pushed) / TORQUE, -1, 1))
 
 
 # 5. The family: what the configuration names.

@@ -61,7 +61,9 @@ class PointEnv(gymnasium.Env):
     def _observe(self) -> np.ndarray:
         return np.concatenate([self.position, self.place, self.place - self.position, self.wind])
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         self.position = self.np_random.uniform(-1, 1, 2)
         return self._observe(), {}

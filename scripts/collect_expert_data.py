@@ -75,6 +75,7 @@ def main(
     from envs.experts import best_policy
     from envs.family import family_of
     from envs.qualities import config_of_kind
+    from offline_compositional_rl_datasets.composuite import CompoSuiteTask
     from offline_compositional_rl_datasets.hdf5 import task_file
     from runtime.cpus import cpu_count
     from runtime.errors import ConfigError
@@ -89,7 +90,7 @@ def main(
     configure_logging()
     root = data_path or machine_settings().data_path
     for task in tasks:
-        policy = best_policy(policies, task) if policies else None
+        policy = best_policy(policies, task) if policies and isinstance(task, CompoSuiteTask) else None
         expert = family_of(task).expert(task) if policy is None else family_of(task).expert(task, policy)
         known = functools.partial(recorded_share, task_file(root, dataset_type, task), policy=policy)
         rates = collect(

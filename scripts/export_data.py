@@ -8,6 +8,7 @@ Examples:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +44,7 @@ def main(
     from runtime.errors import ConfigError
 
     source = PathConfig(data_path=data_path).resolved().data_path
+    written: Sequence[Path | str]
     if run is not None:
         if format == "lerobot":
             raise ConfigError("--format lerobot: a LeRobot data set is made of episodes, which generated sets have not")

@@ -62,7 +62,7 @@ def main(
             print(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in losses.items()), flush=True)
 
     policy = Policy(learner.actor, transform)
-    place = tasks.parse(task) if task else transitions.task
+    place = tasks.parse(task) if task else transitions.only_task
     with EnvPool(place, episodes, horizon=horizon) as environment:
         result = evaluate(policy, environment, range(episodes))
     print(f"{place}: {result.solved} of {result.episodes} episodes solved, mean return {result.mean_return:.1f}")

@@ -10,9 +10,10 @@ Examples:
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,15 +77,17 @@ def main(
         _write_picture(out, contact_sheet([task, *others], columns=8, size=(220, 165), seed=film.seed))
         return
     family = family_of(task)
+    actor: Callable[[np.ndarray], np.ndarray]
     if checkpoint:
         actor = Policy.load(checkpoint, task.layout)
     else:
         actor = family.expert(task) if policy is None else family.expert(task, policy)
-    filmed, settings = out.suffix in VIDEOS, {"horizon": film.horizon, "seed": film.seed, "camera": film.camera}
-    episode = film_episode(task, actor, size=size, every=2 if filmed else 10, **settings)
+    filmed = out.suffix in VIDEOS
+    every, camera = 2 if filmed else 10, film.camera
+    episode = film_episode(task, actor, horizon=film.horizon, seed=film.seed, size=size, every=every, camera=camera)
     if filmed:
         with atomic_path(out) as temporary:
-            gif = {"duration": 1000 / episode.rate, "loop": 0}
+            gif: dict[str, Any] = {"duration": 1000 / episode.rate, "loop": 0}
             timing = gif if out.suffix == ".gif" else {"fps": episode.rate}
             imageio.imwrite(temporary, np.stack(episode.frames), **timing)
     else:

@@ -46,8 +46,8 @@ def main(
         except UserError as error:  # the others can be told all the same
             wrong.append(error)
     print(dumps(found, indent=2) if json else "\n\n".join(map(render, found)))
-    for error in wrong[1:]:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+    for other in wrong[1:]:
+        print(f"error: {one_line(other)}", file=sys.stderr)
     if wrong:
         raise wrong[0]
 
