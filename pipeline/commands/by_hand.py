@@ -16,7 +16,7 @@ def train_generator(which: TrainGeneratorFlags, metrics: WandbFlags, source_task
         source_tasks: generated sets to add, as RUN:TASK,TASK
     """
     from pipeline.commands.sources import parse_sources
-    from pipeline.loop.plan import generator_stage
+    from pipeline.loop.plan import generator_stages
     from pipeline.loop.run import Run
     from pipeline.loop.state import Iteration
     from runtime import interrupt
@@ -31,7 +31,8 @@ def train_generator(which: TrainGeneratorFlags, metrics: WandbFlags, source_task
     sources = parse_sources(source_tasks, run.family.parse)
     iteration = Iteration(which.diffusion_training_run, targets=(), sources=sources, phase=None)
     with interrupt.honoured():
-        generator_stage(run, iteration)()
+        for stage in generator_stages(run, iteration):
+            stage()
 
 
 def generate(which: GeneratorFlags, target_task: str | None = None) -> None:

@@ -75,6 +75,8 @@ class PipelineConfig:
 
     `family` is that of the tasks (`envs.family`): `composuite`, or the place of one of the user's own, whose module is
     imported.
+    `generators` are trained in every iteration, each with a seed of its own: states are drawn by all of them, and what
+    follows is what they expect on average (`diffusion.ensemble`; with `order: state_first` and `rest: mean`).
     `collect`, when given, records expert data that is missing with the scripted experts. With `ground` every generated
     transition is made exact by the simulator (`pipeline.stages.grounding`). With `practice.rounds` the tasks that their
     generated sets do not solve are practised on in the simulator, and validated once more (`corl.practice`).
@@ -95,6 +97,7 @@ class PipelineConfig:
     min_threshold: float = 0.5
     rl_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     middle_seeds: tuple[int, ...] = (0,)
+    generators: int = 1
     network: DenoiserConfig = field(default_factory=DenoiserConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
     sampling: SamplerConfig = field(default_factory=SamplerConfig)
@@ -113,7 +116,9 @@ class PipelineConfig:
         kind = denoiser_named(self.denoiser).network.kind
         if self.network.kind != kind:
             raise ConfigError(f"denoiser {self.denoiser!r}: its network has the kind {kind}, not {self.network.kind}")
-        expect_range(self, "max_iterations", "num_train", "threshold_reduction_cycle", least=1)
+        expect_range(self, "max_iterations", "num_train", "threshold_reduction_cycle", "generators", least=1)
+        if self.generators > 1 and (self.network.order != "state_first" or self.sampling.rest != "mean"):
+            raise ConfigError(f"generators {self.generators}: expected order state_first of network and rest mean")
         expect_range(self, "success_threshold", "min_threshold", "threshold_reduction_amount", most=1)
         distinct("rl_seeds", self.rl_seeds)
         distinct("middle_seeds", self.middle_seeds)
@@ -149,7 +154,12 @@ class PipelineConfig:
         policy = dict_without(self.policy, POLICY_RUNTIME_SETTINGS)
         training = dict_without(self.training, RUNTIME_SETTINGS)
         # What a run does not use does not set it apart from those that were begun before it could be used.
-        used = {"practice": self.practice.rounds, "ground": self.ground, "family": self.family != "composuite"}
+        used = {
+            "practice": self.practice.rounds,
+            "ground": self.ground,
+            "generators": self.generators > 1,
+            "family": self.family != "composuite",
+        }
         unused = [name for name, is_used in used.items() if not is_used]
         return dict_without(self, (*ignored, *unused)) | {"policy": policy, "training": training}
 

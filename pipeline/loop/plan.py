@@ -13,13 +13,33 @@ from pipeline.jobs.stage import Stage
 from pipeline.loop.run import Run
 from pipeline.loop.state import Iteration
 from pipeline.stages.generator import Generate, TrainGenerator
-from pipeline.stages.paths import model_file, policy_folder
+from pipeline.stages.paths import generator_file, model_file, policy_folder
 from pipeline.stages.policy import TrainPolicies, TrainPolicy, in_groups
 from pipeline.stages.practice import Practise
 from runtime.atomic import is_complete
+from runtime.seeds import derive_seed
+
+
+def generator_stages(run: Run, iteration: Iteration) -> list[TrainGenerator]:
+    """The generators of an iteration, which differ by their seeds."""
+    first, seed = generator_stage(run, iteration), run.config.diffusion_seed
+    return [
+        first,
+        *(
+            dataclasses.replace(
+                first,
+                number=k,
+                seed=derive_seed("generator", seed, k),
+                checkpoint=generator_file(first.checkpoint, k),
+                initial=generator_file(first.initial, k) if first.initial else None,
+            )
+            for k in range(1, run.config.generators)
+        ),
+    ]
 
 
 def generator_stage(run: Run, iteration: Iteration) -> TrainGenerator:
+    """The first generator of an iteration."""
     config = run.config
     sources = tuple((stage.task, stage.output) for stage in source_stages(run, iteration))
     return TrainGenerator(
@@ -71,7 +91,8 @@ def generation_stages(run: Run, iteration: Iteration) -> list[Generate]:
 def generation_stage(run: Run, iteration: int, task: Task) -> Generate:
     config = run.config
     checkpoint, seed = _checkpoint(run, iteration), config.diffusion_seed
-    return Generate(task, checkpoint, config.sampling, seed, device=config.device, ground=config.ground)
+    others = tuple(generator_file(checkpoint, k) for k in range(1, config.generators))
+    return Generate(task, checkpoint, config.sampling, seed, device=config.device, ground=config.ground, others=others)
 
 
 def practice_stages(run: Run, iteration: Iteration, tasks: Sequence[Task] | None = None) -> list[Practise]:
@@ -93,7 +114,7 @@ def to_practise(run: Run, iteration: Iteration) -> list[Task]:
 def practice_stage(run: Run, iteration: int, task: Task) -> Practise:
     config, made = run.config, generation_stage(run, iteration, task)
     settings = (config.practice, config.sampling, config.policy, config.diffusion_seed, config.device)
-    return Practise(task, made.checkpoint, made.output, *settings)
+    return Practise(task, made.checkpoint, made.output, *settings, others=made.others)
 
 
 def policy_stages(run: Run, iteration: Iteration) -> list[TrainPolicy | TrainPolicies]:
@@ -148,7 +169,7 @@ def rejected(run: Run, iteration: Iteration) -> dict[Task, str]:
 def stages_of(run: Run, iteration: Iteration) -> dict[str, Sequence[Stage]]:
     """By the names in `PipelineConfig.stages`, and those of practice in any case."""
     return {
-        "diffusion": [generator_stage(run, iteration)],
+        "diffusion": generator_stages(run, iteration),
         "generation": generation_stages(run, iteration),
         "policy": policy_stages(run, iteration),
         "practice": practice_stages(run, iteration),

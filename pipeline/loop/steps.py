@@ -16,7 +16,7 @@ from pipeline.loop.observer import Observer
 from pipeline.loop.plan import (
     generation_stage,
     generation_stages,
-    generator_stage,
+    generator_stages,
     policy_stages,
     practice_stages,
     practised_policy_stages,
@@ -74,16 +74,17 @@ class Steps:
     def train_generator(self) -> None:
         """Stage 1. Raises `JobError` where training fails for good: without a generator there is no iteration."""
         iteration = self.iteration
-        stage, sources = generator_stage(self.run, iteration), source_stages(self.run, iteration)
-        if is_sound(stage.output):
+        stages, sources = generator_stages(self.run, iteration), source_stages(self.run, iteration)
+        sound = [is_sound(stage.output) for stage in stages]
+        if all(sound):
             gone = [each.output for each in sources if not is_complete(each.output)]
             if gone:
                 log.warning("accepted sets are gone, but the generator has learned from them: %s", _listed(gone))
                 return
         else:
             self._make_again([each for each in sources if not is_sound(each.output)])
-        self._log_stage("train the generator", 1)
-        failed = self._run([stage], "diffusion", lambda stage: "trained")
+        self._log_stage("train the generator", len(stages))
+        failed = self._run(stages, "diffusion", lambda stage: "trained")
         if failed:
             raise JobError(f"iteration {iteration.index}: training the generator failed: {next(iter(failed.values()))}")
 
@@ -93,11 +94,12 @@ class Steps:
         for stage in lost:
             where = f"accepted in iteration {accepted[stage.task]}"
             what = f"{stage.output}: the set of {stage.task}, {where}, is gone or damaged"
-            if not is_sound(stage.checkpoint):
-                raise DataError(
-                    f"{what}, and so is {stage.checkpoint}, which could make it again; put one of them back, or choose "
-                    "another results_path"
-                )
+            for checkpoint in (stage.checkpoint, *stage.others):
+                if not is_sound(checkpoint):
+                    raise DataError(
+                        f"{what}, and so is {checkpoint}, which could make it again; put one of them back, or choose "
+                        "another results_path"
+                    )
             log.warning("%s; it is made again", what)
         practised = [stage for stage in lost if isinstance(stage, Practise)]
         inputs = [generation_stage(self.run, accepted[s.task], s.task) for s in practised if not is_sound(s.data)]

@@ -52,10 +52,12 @@ class TrainGenerator(Stage):
     initial: Path | None = None
     device: str = "auto"
     devices: int = 1  # GPUs of one machine that train together
+    number: int = 0  # of several generators
 
     @property
     def name(self) -> str:
-        return f"train {self.checkpoint.parent.name}"
+        folder = self.checkpoint.parent
+        return f"train {folder.parent.name}, generator {self.number}" if self.number else f"train {folder.name}"
 
     @property
     def output(self) -> Path:
@@ -147,6 +149,7 @@ class Generate(Stage):
     seed: int
     device: str = "auto"
     ground: bool = False  # by the simulator
+    others: tuple[Path, ...] = ()  # checkpoints of further generators
 
     @property
     def name(self) -> str:
@@ -167,30 +170,35 @@ class Generate(Stage):
         return read_optional(Quality, self.quality_file)
 
     def key(self) -> str:
-        grounded = ["grounded"] if self.ground else []
-        return config_hash([key_of(self.checkpoint), self.task.name, to_dict(self.sampling), self.seed, *grounded])
+        more = [*(["grounded"] if self.ground else []), *map(key_of, self.others)]
+        return config_hash([key_of(self.checkpoint), self.task.name, to_dict(self.sampling), self.seed, *more])
 
     def progress(self) -> StageProgress:
         return StageProgress(f"{self.sampling.num_samples:,} samples")
 
     def work(self, key: str) -> None:
-        from diffusion.generate import generate, keep_in_range
+        from diffusion.ensemble import generate_by_all
+        from diffusion.generate import keep_in_range
         from diffusion.model import DiffusionModel
         from diffusion.partial import PartialSamples
         from diffusion.quality import assess
 
         layout = self.task.layout
-        model = DiffusionModel.load(self.checkpoint, layout, pick_device(self.device))
+        device, checkpoints = pick_device(self.device), (self.checkpoint, *self.others)
+        models = [DiffusionModel.load(checkpoint, layout, device) for checkpoint in checkpoints]
         # Every task of every iteration has noise of its own: equal noise would tie the sets together.
         seed = derive_seed("generate", self.seed, self.task.name, self.checkpoint.parent.name)
         seed = self.seed if self.sampling.shared_noise else seed
-        partial = PartialSamples(self.output.with_name("partial"), key)
-        matrix = generate(model, self.task.one_hot, self.sampling, seed=seed, label=self.name, partial=partial)
+        folders = [self.output.with_name(f"partial{k or ''}") for k in range(len(models))]
+        partials = [PartialSamples(folder, key) for folder in folders]
+        matrix = generate_by_all(
+            models, self.task.one_hot, self.sampling, seed=seed, label=self.name, partials=partials
+        )
         marginals = known_marginals(self.checkpoint, layout)
         quality = assess(matrix, self.task.one_hot, layout, marginals, rng("quality", self.seed))
         write_json(self.quality_file, asdict(quality))
         log.info("%s: %s", self.name, quality)
-        keep_in_range(matrix, model, self.sampling)
+        keep_in_range(matrix, models[0], self.sampling)
         info: dict[str, Any] = {"key": key, "task": self.task.name, "model": str(self.checkpoint), **provenance()}
         transitions = Transitions.from_matrix(matrix, self.task, layout)
         if self.ground:
@@ -200,7 +208,8 @@ class Generate(Stage):
             info["grounded"] = {"rows": len(transitions), "of": len(matrix)}
             log.info("%s: %d of %d rows grounded by the simulator", self.name, len(transitions), len(matrix))
         write_samples(self.output, transitions, layout, info)
-        partial.discard()
+        for partial in partials:
+            partial.discard()
 
 
 def known_marginals(checkpoint: Path, layout: FactoredLayout) -> Marginals | None:

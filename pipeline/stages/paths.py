@@ -22,6 +22,11 @@ def model_file(results_path: Path, iteration: int, model_name: str, steps: int) 
     return model_folder(results_path, iteration, model_name) / f"model-{steps}.pt"
 
 
+def generator_file(checkpoint: Path, number: int) -> Path:
+    """The checkpoint of generator `number` of several, whose first one is `checkpoint`."""
+    return checkpoint if number == 0 else checkpoint.parent / f"generator{number}" / checkpoint.name
+
+
 def marginals_file(checkpoint: Path) -> Path:
     """Quantiles of the data that trained a generator, beside it."""
     return checkpoint.with_name("marginals.npz")

@@ -38,6 +38,7 @@ class Practise(Stage):
     policy: PolicyConfig
     seed: int
     device: str = "auto"
+    others: tuple[Path, ...] = ()  # checkpoints of further generators
 
     @property
     def name(self) -> str:
@@ -55,7 +56,7 @@ class Practise(Stage):
             self.sampling.clear_terminals,
         ]
         seen = [self.policy.horizon, self.policy.hide_velocities, self.policy.canonical_quaternions]
-        inputs = [key_of(self.checkpoint), key_of(self.data), self.task.name]
+        inputs = [*map(key_of, (self.checkpoint, *self.others)), key_of(self.data), self.task.name]
         return config_hash([*inputs, to_dict(self.practice), *bounds, *seen, self.seed])
 
     def progress(self) -> StageProgress:
@@ -64,18 +65,18 @@ class Practise(Stage):
 
     def work(self, key: str) -> None:
         from corl.practice import Practice
-        from diffusion.conditional import given_states
+        from diffusion.ensemble import expected_by_all
         from diffusion.generate import keep_in_range
         from diffusion.model import DiffusionModel
         from envs.pool import EnvPool
 
         device, layout = pick_device(self.device), self.task.layout
-        model = DiffusionModel.load(self.checkpoint, layout, device)
+        models = [DiffusionModel.load(checkpoint, layout, device) for checkpoint in (self.checkpoint, *self.others)]
 
         def expected(states: np.ndarray) -> np.ndarray:
             level = self.sampling.state_noise
-            matrix = given_states(model, states, self.task.one_hot, state_noise=level)
-            keep_in_range(matrix, model, self.sampling)
+            matrix = expected_by_all(models, states, self.task.one_hot, state_noise=level)
+            keep_in_range(matrix, models[0], self.sampling)
             return matrix
 
         start = read_samples(self.data, self.task, layout)

@@ -46,6 +46,9 @@ def test_practice_follows_validation_and_its_scores_stand_apart(finished):
     folder, output = finished
     order = [output.index(f"iteration 0: {what}") for what in ("train and test policies (", "practise (")]
     assert order == sorted(order) and "train and test policies of practised sets" in output
+    assert "train the generator (2 jobs)" in output
+    first, second = sorted((folder / "results" / "augmented_0" / "diffusion").rglob("model-*.pt"))
+    assert first.read_bytes() != second.read_bytes()
     (iteration,) = _state(folder).iterations
     assert set(iteration.scores) == set(iteration.practised) == set(iteration.targets)
     rows = _practice_table(folder)
