@@ -13,8 +13,6 @@ from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-"""What of the critics' values a target takes."""
-
 Values = Callable[[Tensor, Tensor], Tensor]
 """States (B, S) and actions (B, A) to the values (K, B) of K critics."""
 

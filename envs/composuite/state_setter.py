@@ -7,8 +7,6 @@ before. So recorded transitions do not come out exactly either.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from envs.composuite.env import CompoSuiteEnv
@@ -19,7 +17,6 @@ _RESTING = 2e-3  # fingers slower than this (m/s) are held or at their stop
 _UNIT_TOLERANCE = 0.1  # of a quaternion's length
 
 
-@dataclass(frozen=True)
 class Parts:
     """Where things are in CompoSuite's state of 77."""
 

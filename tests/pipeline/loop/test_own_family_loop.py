@@ -27,9 +27,9 @@ SPLITS = {
 }
 
 
-def _prepare(folder, family="point", **changes):
+def _prepare(folder, example="point", /, **changes):
     """The example's configuration with two tasks to learn from, one held out, and hardly any training."""
-    config = yaml.safe_load((ROOT / "examples" / f"{family}_family.yaml").read_text())
+    config = yaml.safe_load((ROOT / "examples" / f"{example}_family.yaml").read_text())
     config |= {"experiment_type": "tiny", "num_train": 2, "max_iterations": 1, "success_threshold": 0.0}
     config |= {"min_threshold": 0.0, "sampling": {"solver": "dpmpp_2m", "steps": 4, "num_samples": 200}}
     config["collect"] |= {"episodes": 2}
@@ -38,7 +38,7 @@ def _prepare(folder, family="point", **changes):
     config["paths"] = {"splits_path": str(folder / "splits"), "data_path": str(folder / "data")}
     config["paths"] |= {"results_path": str(folder / "results"), "logs_path": str(folder / "logs")}
     (folder / "splits" / "tiny").mkdir(parents=True)
-    split = {part: [task.split() for task in tasks] for part, tasks in SPLITS[family].items()}
+    split = {part: [task.split() for task in tasks] for part, tasks in SPLITS[example].items()}
     (folder / "splits" / "tiny" / "split_0.json").write_text(json.dumps(split))
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(config | changes))
