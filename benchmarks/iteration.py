@@ -2,9 +2,8 @@
 
 Example: python -m benchmarks.iteration --cores 16 --json iteration.json
 
-14 tasks of 1 M transitions train the generator (100,000 steps of 1024); 50 tasks of 1 M are generated; 178 policies are
-trained (50,000 steps of 1024) and evaluated 10 times over 10 episodes of 500 steps: beside training where a GPU trains,
-so that only what takes longer counts, else on the same cores.
+Sizes are those of `benchmarks.paper_scale`. Policies are evaluated beside training where a GPU trains, so that
+only what takes longer counts, else on the same cores.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks import data, env, sample, train, validate
+from benchmarks.paper_scale import CONTROL_STEPS, EXPERTS, POLICIES, TARGETS
 from runtime.atomic import read_json, write_json
 from runtime.checks import expect_sizes
 from runtime.cli import parse_flags
@@ -22,9 +22,6 @@ from runtime.cpus import cpu_count
 from runtime.device import pick_device
 from runtime.errors import ConfigError
 from runtime.main import run_main
-
-EXPERTS, TARGETS, POLICIES, POLICY_STEPS = 14, 50, 178, 50_000
-CONTROL_STEPS = POLICIES * 10 * 10 * 500
 
 
 def main(
@@ -61,7 +58,7 @@ def main(
     per_file *= 1.0 if not quick else 1_000_000 / 20_000
     rate = env_steps or env.measure("IIWA_Box_None_PickPlace", 1.0 if quick else 6.0)["ours"]
     evaluation = CONTROL_STEPS / rate / cores / 60
-    policies = parts["validate"]["minutes_for_178_policies"]
+    policies = parts["validate"][f"minutes_for_{POLICIES}_policies"]
     # On a CPU training has the cores that evaluation would have beside it.
     beside = pick_device(device).type == "cuda"
     evaluating = f"evaluate them on {cores} cores, {'beyond' if beside else 'after'} training"

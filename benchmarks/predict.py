@@ -2,7 +2,7 @@
 
 Example: python -m benchmarks.predict --on h100 --cores 16
 
-Sizes are those of `benchmarks.iteration`. The first run on the device itself shows by these figures what is off.
+Sizes are those of `benchmarks.paper_scale`. The first run on the device itself shows by these figures what is off.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks.iteration import CONTROL_STEPS, EXPERTS, POLICIES, POLICY_STEPS, TARGETS
+from benchmarks.paper_scale import CONTROL_STEPS, POLICIES, POLICY_STEPS, TARGETS, TRAINING_STEPS
 from benchmarks.roofline import DEVICES, this_machine
 from benchmarks.steps import policy_steps, sampling, training_step
 from diffusion.config import SamplerConfig
@@ -51,7 +51,7 @@ def main(
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     sampler = SamplerConfig(solver="dpmpp_2m", steps=8)
     parts = {
-        "train the generator": (training_step(denoiser, 1024), 100_000),
+        "train the generator": (training_step(denoiser, 1024), TRAINING_STEPS),
         f"generate {TARGETS} tasks": (sampling(denoiser, 25_000, sampler), TARGETS * 40),
         f"train {POLICIES} policies": (policy_steps(members, 1024), POLICIES * POLICY_STEPS // (2 * members)),
     }
@@ -76,7 +76,7 @@ def main(
     for what, value in minutes.items():
         print(f"{what:50s} {value:10.1f} minutes")
     if json:
-        write_json(json, {"device": device.name, "minutes": minutes, "steps": figures, "experts": EXPERTS})
+        write_json(json, {"device": device.name, "minutes": minutes, "steps": figures})
 
 
 if __name__ == "__main__":

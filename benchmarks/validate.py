@@ -16,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.limits import Measurement, matmul_rate, report, seconds_of
+from benchmarks.paper_scale import POLICIES, POLICY_STEPS
 from benchmarks.roofline import this_machine
 from benchmarks.steps import policy_steps
 from corl.bulk import Bulk
@@ -28,8 +29,6 @@ from runtime.checks import expect_sizes
 from runtime.cli import parse_flags
 from runtime.device import autocast_dtype, pick_device
 from runtime.main import run_main
-
-_POLICIES, _STEPS = 178, 50_000  # of a paper-scale iteration
 
 
 def main(
@@ -80,7 +79,7 @@ def main(
         rows.append(Measurement(what, f"batch {batch_size}", spent, flops / spent, limit, "FLOP/s", note))
     best = rates[f"together_{fast}"]
     gain = best / rates["alone_torch.float32"]
-    figures = {"speed_up_over_alone": gain, "minutes_for_178_policies": _POLICIES * _STEPS / best / 60}
+    figures = {"speed_up_over_alone": gain, f"minutes_for_{POLICIES}_policies": POLICIES * POLICY_STEPS / best / 60}
     if algorithm == "td3_bc":
         predicted = policy_steps(members, batch_size).on(this_machine(where), fast)
         figures |= {"predicted_seconds": predicted.seconds / 2, "kernels": predicted.kernels / 2}

@@ -8,10 +8,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.task_env import expect_count
+from envs.task_env import DRAWN_SEEDS, expect_count
 from runtime.errors import ConfigError, DataError
-
-_DRAWN_SEEDS = 2**31
 
 Solved = Callable[[float, Mapping[str, Any]], bool]
 """Whether an episode counts as solved, from its return so far and the last step's `info`."""
@@ -69,7 +67,7 @@ class ChunkedEnv(gymnasium.Env):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode; without a seed, with one that is drawn."""
         super().reset(seed=seed)
-        self._np_random_seed = int(self.np_random.integers(_DRAWN_SEEDS)) if seed is None else seed
+        self._np_random_seed = int(self.np_random.integers(DRAWN_SEEDS)) if seed is None else seed
         return self._begin(options), {"success": False, "executed": 0}
 
     def _begin(self, options: dict[str, Any] | None = None) -> np.ndarray:

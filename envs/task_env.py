@@ -24,7 +24,9 @@ CONTROL_FREQUENCY = 20
 SEEDS = 2**32
 """Seeds of episodes are below: numpy's legacy generator, which places the objects, takes no others."""
 
-_DRAWN_SEEDS = 2**31
+DRAWN_SEEDS = 2**31
+"""Seeds that an environment draws for itself are below."""
+
 _STATE = "snapshot"
 _METADATA = {"render_modes": ["rgb_array"], "render_fps": CONTROL_FREQUENCY}
 _OF_EPISODE = ("task", "steps", "ended", "seed", "random")
@@ -113,7 +115,7 @@ class TaskEnv(gymnasium.Env):
         if seed is not None and seed >= SEEDS:
             raise ConfigError(f"{self.task}: seed {seed}: expected 0 to {SEEDS - 1}")
         super().reset(seed=seed)
-        drawn = int(self.np_random.integers(_DRAWN_SEEDS)) if seed is None else seed
+        drawn = int(self.np_random.integers(DRAWN_SEEDS)) if seed is None else seed
         self._np_random_seed = drawn
         self._begin(drawn)
         self.steps, self._ended = 0, False

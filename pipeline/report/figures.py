@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -73,17 +72,18 @@ def _draw_cell(axes: Axes, rectangle: Any, cell: Any, x: int, y: int, iteration:
 
 @styled
 def diffusion_loss(run: Run) -> Figure | None:
-    """Denoising loss while the generators train, one curve per iteration."""
-    curves = loss_curves(run)
+    """Denoising loss while the generators train, one curve for each; those of an iteration in one colour."""
+    curves = list(loss_curves(run))
     if not curves:
         return None
     figure, ((axes,),) = new_figure()
-    for (iteration, points), colour in zip(curves.items(), itertools.cycle(COLOURS), strict=False):
+    for iteration, number, points in curves:
         marker = "." if len(points) < _FEW else ""
-        axes.plot(*_thin(points), marker=marker, lw=1.2, color=colour, label=f"iteration {iteration}")
+        look = {"color": COLOURS[iteration % len(COLOURS)], "label": "" if number else f"iteration {iteration}"}
+        axes.plot(*_thin(points), marker=marker, lw=1.2, **look)
     axes.set(xlabel="training step", ylabel="denoising loss", yscale="log")
     axes.grid(alpha=0.25)
-    if len(curves) <= len(COLOURS):
+    if curves[-1][0] < len(COLOURS):
         axes.legend(frameon=False)
     return figure
 

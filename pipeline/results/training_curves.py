@@ -6,23 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from offline_compositional_rl_datasets.task import Task
-from pipeline.loop.plan import (
-    generator_stage,
-)
+from pipeline.loop.plan import generator_stages
 from pipeline.loop.run import Run
 from pipeline.stages.paths import policy_folder
 from runtime.metrics import read_metrics
 
 
-def loss_curves(run: Run) -> dict[int, list[tuple[int, float]]]:
-    """Iteration -> (step, denoising loss) while its generator trained."""
-    curves = {}
+def loss_curves(run: Run) -> Iterator[tuple[int, int, list[tuple[int, float]]]]:
+    """Iteration, number of the generator and (step, denoising loss) while it trained."""
     for it in run.state.iterations:
-        rows = read_metrics(generator_stage(run, it).checkpoint.parent / "metrics.jsonl", "loss")
-        points = [(row["step"], row["loss"]) for row in rows]
-        if points:
-            curves[it.index] = points
-    return curves
+        for stage in generator_stages(run, it):
+            rows = read_metrics(stage.checkpoint.parent / "metrics.jsonl", "loss")
+            if rows:
+                yield it.index, stage.number, [(row["step"], row["loss"]) for row in rows]
 
 
 def policy_curves(run: Run) -> Iterator[tuple[Task, int, list[dict[str, Any]]]]:

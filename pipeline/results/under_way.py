@@ -5,7 +5,7 @@ from __future__ import annotations
 from offline_compositional_rl_datasets.hdf5 import task_file
 from pipeline.loop.plan import (
     generation_stages,
-    generator_stage,
+    generator_stages,
     policies,
     practice_stages,
     practised_policy_stages,
@@ -28,7 +28,8 @@ def now(run: Run) -> list[str]:
     stage = next((name for name in stages if name not in iteration.seconds), stages[-1])
     head = f"Iteration {iteration.index}: {STAGES[stage]}"
     if stage == "diffusion":
-        return [f"{head}: {generator_stage(run, iteration).progress().text}"]
+        texts = [each.progress().text for each in generator_stages(run, iteration)]
+        return [f"{head}: {texts[0]}", *(f"generator {k}: {text}" for k, text in enumerate(texts[1:], 1))]
     if stage in ("generation", "practice"):
         sets = generation_stages(run, iteration) if stage == "generation" else practice_stages(run, iteration)
         done = sum(is_complete(each.output) for each in sets)

@@ -75,7 +75,7 @@ def _all_that_is_told(run):
     tables.write_iteration_tables(run)
     rejected(run, run.state.iterations[0])
     (stage,) = (s for s in status_of(run, {})["stages"] if s["stage"] == "policy")
-    return len(generated_sets(run)), len(loss_curves(run)), stage["memory_gb"]["used"]
+    return len(generated_sets(run)), len(list(loss_curves(run))), stage["memory_gb"]["used"]
 
 
 def test_information_that_a_run_can_do_without_is_told_where_it_is_whole(run):

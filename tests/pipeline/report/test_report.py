@@ -15,16 +15,17 @@ from examples import arm_family
 from offline_compositional_rl_datasets.composuite import CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import task_file
 from pipeline.loop.config import load_pipeline_config
-from pipeline.loop.plan import generation_stages, generator_stage, policies
+from pipeline.loop.plan import generation_stages, generator_stage, generator_stages, policies
 from pipeline.loop.run import Run, open_run
 from pipeline.loop.runner import carry_out
 from pipeline.loop.selection import Score
 from pipeline.report import page as report
-from pipeline.report.figures import FIGURES
+from pipeline.report.figures import FIGURES, diffusion_loss
 from pipeline.report.pictures import film_episode
 from pipeline.results.grid import grid_of
 from pipeline.results.links import _address
 from pipeline.results.status import render, status_of
+from pipeline.results.training_curves import loss_curves
 from pipeline.results.under_way import now
 from runtime.atomic import commit_artifact, write_json
 from runtime.errors import ConfigError, DataError
@@ -147,6 +148,21 @@ def test_the_page_says_what_is_being_done(run):
     assert job == f"{second.task} seed 1: step 10,000/50,000, success 0.50"
     assert "1 of 82 scored" in report.page(run)
     assert "Stopped:</b> no disk" in report.page(run, failure="no disk")
+
+
+def test_the_page_says_what_each_of_several_generators_does_and_draws_all_of_them(tmp_path):
+    paths = {"results_path": tmp_path / "results", "logs_path": tmp_path / "logs", "data_path": tmp_path / "data"}
+    two = {"generators": 2, "network": {"order": "state_first"}, "training": {"steps": 1000}}
+    run = runs.begun(Run.of(load_pipeline_config(None, {"paths": paths, **two})))
+    for stage, step in zip(generator_stages(run, run.state.current), (300, 200), strict=True):
+        MetricsWriter(stage.checkpoint.parent).log(step=step, loss=0.5)
+    first, second = now(run)
+    assert first == "Iteration 0: train the generator: step 300/1,000, loss 0.5000"
+    assert second == "generator 1: step 200/1,000, loss 0.5000"
+    assert [curve[:2] for curve in loss_curves(run)] == [(0, 0), (0, 1)]
+    (axes,) = diffusion_loss(run).axes
+    assert [line.get_xdata()[-1] for line in axes.lines] == [300, 200]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["iteration 0"]
 
 
 def test_the_page_says_how_many_experts_are_recorded(tmp_path):
