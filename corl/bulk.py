@@ -17,6 +17,7 @@ from corl.batch import Batch
 from corl.config import PolicyConfig
 from corl.evaluate import Evaluation
 from corl.policy import Policy
+from corl.replay import join
 from corl.run import PolicyRun, Snapshot
 from corl.scores import PolicyScores
 from corl.stacking import Stacked
@@ -34,14 +35,8 @@ class Bulk:
     def __init__(self, runs: Sequence[PolicyRun]) -> None:
         self.runs = runs
         self.networks = Stacked([run.learner.networks for run in runs])
-        # Pairs that share a data set take their rows from it in one gather.
-        positions: dict[int, list[int]] = {}
-        for i, run in enumerate(runs):
-            positions.setdefault(id(run.data), []).append(i)
-        device = runs[0].device
-        self.sharing = [(runs[own[0]].data, _selection(own, device)) for own in positions.values()]
-        order = [i for own in positions.values() for i in own]
-        self.order = None if order == sorted(order) else torch.tensor(order).argsort().to(device)
+        self.data, first = join([run.data for run in runs])
+        self.first = torch.tensor(first, device=runs[0].device)[:, None] if any(first) else None
 
     def advance(self, steps: int, pause: Callable[[], bool] = interrupt.requested) -> dict[str, Tensor]:
         """Take so many steps, or a block of them where there is to be a pause; the losses (N,) of the last ones."""
@@ -63,21 +58,10 @@ class Bulk:
 
     def batch(self, rows: Tensor) -> Batch:
         """rows (N, B) of each member's own data to a batch with a leading dimension of members."""
-        if len(self.sharing) == 1:
-            return self.sharing[0][0].batch(rows)
-        parts = [data.rows(rows[own]) for data, own in self.sharing]
-        joined = torch.cat(parts)
-        return self.sharing[0][0].cut(joined if self.order is None else joined[self.order])
+        return self.runs[0].data.cut(self.data[rows if self.first is None else rows + self.first])
 
     def write_back(self) -> None:
         self.networks.write_back([run.learner.networks for run in self.runs])
-
-
-def _selection(positions: list[int], device: torch.device) -> slice | Tensor:
-    """As a slice where it is one: an index would be copied to the device at every step."""
-    if positions == list(range(positions[0], positions[-1] + 1)):
-        return slice(positions[0], positions[-1] + 1)
-    return torch.tensor(positions, device=device)
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,7 @@ class ReplayData:
         matrix = transitions.to_matrix(transform.layout, timeouts_as_terminals=timeouts_as_terminals)
         transform.apply_to_transitions(matrix)
         self._matrix = torch.from_numpy(matrix).to(device)  # (N, 2S+A+2) [s, a, r, s', done]
+        self._joined, self._first = self._matrix, 0  # a tensor whose rows from `_first` on are these
 
     @classmethod
     def of(
@@ -59,3 +62,21 @@ class ReplayData:
             rows[..., layout.next_state],
             rows[..., layout.terminal],
         )
+
+
+def join(sets: Sequence[ReplayData]) -> tuple[Tensor, list[int]]:
+    """The rows of all sets in one tensor (M, 2S+A+2), and the number of each set's first row in it.
+
+    The sets are views of it from then on, and give up their own rows one after another: nothing is kept twice. Sets
+    that were joined before are not copied again. All are of one width and device.
+    """
+    if len({id(data._joined) for data in sets}) > 1:
+        distinct = list({id(data): data for data in sets}.values())
+        whole = sets[0]._matrix.new_empty((sum(map(len, distinct)), sets[0]._matrix.shape[1]))
+        start = 0
+        for data in distinct:
+            part = whole[start : start + len(data)]
+            part.copy_(data._matrix)
+            data._matrix, data._joined, data._first = part, whole, start
+            start += len(part)
+    return sets[0]._joined, [data._first for data in sets]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.roofline import Kernels
 from corl.bulk import Bulk, train_policies
 from corl.config import PolicyConfig
 from corl.evaluate import Evaluation, evaluate
@@ -102,6 +103,25 @@ def test_each_policy_of_a_group_equals_its_run_alone(algorithm, options, tmp_pat
         for d, seed in PAIRS
     ]
     assert all((weights[0] - other).abs().max() > 1e-3 for other in weights[1:]), "members differ from one another"
+
+
+def test_a_groups_batch_is_one_gather_however_many_sets_there_are(tmp_path):
+    """Each member gets rows of its own set, of which nothing is kept twice, also when a part of the group goes on."""
+    config = _config("td3_bc")
+    runs = _runs(config, tmp_path, [*PAIRS, (1, 5)])
+    originals = [run.data.rows(torch.arange(len(run.data))).clone() for run in runs]
+    whole, part = Bulk(runs), Bulk([runs[1], runs[4]])
+    assert len(whole.data) == 350 and part.data is whole.data
+    assert {run.data.rows(slice(0, 1)).untyped_storage().data_ptr() for run in runs} == {whole.data.data_ptr()}
+    for group in (whole, part):
+        rows = torch.stack([torch.randint(len(run.data), (16,)) for run in group.runs])
+        with Kernels() as kernels:
+            batch = group.batch(rows)
+        assert len(kernels.each) == 2, "an addition and a gather"
+        for k, run in enumerate(group.runs):
+            expected = run.data.cut(originals[runs.index(run)][rows[k]])
+            for name, values in expected._asdict().items():
+                assert torch.equal(getattr(batch, name)[k], values)
 
 
 def test_a_group_in_bfloat16_stays_close_to_float32_and_alone(tmp_path):
