@@ -97,6 +97,26 @@ def test_practice_and_its_policies_by_hand_are_those_of_the_loop(finished):
     assert result.returncode == 0 and "finished before" in result.stdout, result.stdout + result.stderr
 
 
+def test_the_runs_generators_act_themselves_and_their_scores_are_written(finished, tmp_path):
+    folder, _ = finished
+    task = _state(folder).iterations[0].targets[0]
+    command = ["-m", "scripts.evaluate_generator", "--run", str(folder / "results" / "loops" / RUN)]
+    table = tmp_path / "scores.csv"
+    result = _run([*command, "--tasks", task.name, "--episodes", "2", "--out", str(table)], folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (row,) = csv.DictReader(table.open())
+    assert f"{task.name:40s}   {row['solved']} of 2" in result.stdout
+    assert (row["task"], row["episodes"]) == (task.name, "2")
+    assert float(row["low"]) <= int(row["solved"]) / 2 <= float(row["high"])
+    for flags, words in (
+        (["--iteration", "7"], "iteration 7: not all of its generators are trained"),
+        (["--tasks", "IIWA_Box"], "IIWA_Box"),
+        (["--episodes", "0"], "episodes"),
+    ):
+        result = _run([*command, *flags, "--out", str(table)], folder)
+        assert result.returncode != 0 and words in result.stdout + result.stderr
+
+
 def test_a_practised_set_names_its_origin_in_its_side_file(finished):
     for file in (finished[0] / "results").rglob("practice/samples_0.npz"):
         practice = artifact_info(file)["practice"]
