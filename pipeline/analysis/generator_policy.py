@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from corl.acting import Acting
-from corl.evaluate import evaluate
+from corl.evaluate import evaluate, finite
 from diffusion.ensemble import expected_by_all
 from diffusion.model import DiffusionModel
 from envs.pool import EnvPool
 from offline_compositional_rl_datasets.task import Task
 from pipeline.loop.plan import generator_stages
 from pipeline.loop.run import Run
+from pipeline.stages.evaluators import environments_for
 from runtime.atomic import is_complete
 from runtime.cpus import cpu_count
 from runtime.device import pick_device
@@ -38,9 +39,9 @@ class GeneratorPolicy:
     acting: Acting
 
     def __call__(self, states: np.ndarray) -> np.ndarray:
-        """Actions (B, A) float32 within [-1, 1] of states (B, S)."""
+        """Actions (B, A) float32 within [-1, 1] of states (B, S). Raises `DataError` for ones that are not finite."""
         rows = expected_by_all(self.models, states, self.task.one_hot, state_noise=self.state_noise)
-        return rows[:, self.task.layout.action]
+        return finite(rows[:, self.task.layout.action], "the generator")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def score_generators(
         acting = config.policy.acting(task.layout)
         policy = GeneratorPolicy(models, task, config.sampling.state_noise, acting)
         seeds = [derive_seed("generator as a policy", seed, task.name, episode) for episode in range(episodes)]
-        with EnvPool(task, episodes, workers=cpu_count(), horizon=config.policy.horizon) as environment:
+        count = environments_for(0, episodes)
+        with EnvPool(task, count, workers=cpu_count(), horizon=config.policy.horizon) as environment:
             result = evaluate(policy, environment, seeds)
         yield GeneratorScore(task, result.solved, result.episodes, result.mean_return)
 
