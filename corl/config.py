@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,6 +14,7 @@ from corl.acting import Acting
 from corl.learner import Learner
 from corl.learners import learner_named, settings_of
 from offline_compositional_rl_datasets.layout import FactoredLayout
+from offline_compositional_rl_datasets.state_transform import StateTransform
 from runtime.checks import expect_range
 from runtime.device import autocast_dtype
 from runtime.errors import ConfigError
@@ -28,8 +30,8 @@ class PolicyConfig:
     under its name; what it has of other algorithms is not used.
     `n_episodes` are run every `eval_freq` steps to choose the checkpoint. `fresh_episodes`, if not 0, are run once
     more at the end on other start states, with the chosen checkpoint: their rate is free of the optimism of a maximum
-    over noisy evaluations. `hide_velocities`, `canonical_quaternions`: see
-    `StateTransform`; `timeouts_as_terminals`: see `ReplayData`.
+    over noisy evaluations. `hide_velocities`, `canonical_quaternions`, `least_std` (0: none, only `STD_OFFSET` is
+    added): see `StateTransform`; `timeouts_as_terminals`: see `ReplayData`.
     `act_noise` is the standard deviation of normal noise on every action when the policy acts: without it a policy
     without memory that presses against an obstacle presses on for ever. `binary_hold`: for so many steps a command of
     which only the sign counts keeps one draw of it (`Acting`); 0: it is taken as the policy gives it.
@@ -48,6 +50,7 @@ class PolicyConfig:
     horizon: int = 500
     hide_velocities: bool = False
     canonical_quaternions: bool = True
+    least_std: float = 0.0
     timeouts_as_terminals: bool = False
     act_noise: float = 0.0
     binary_hold: int = 0
@@ -59,7 +62,7 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "learners", settings_of(self.algorithm, self.learners))
         expect_range(self, "max_timesteps", "batch_size", "eval_freq", "n_episodes", "horizon", "group", least=1)
-        expect_range(self, "fresh_episodes", "checkpoint_seconds", "act_noise", "binary_hold")
+        expect_range(self, "fresh_episodes", "checkpoint_seconds", "act_noise", "binary_hold", "least_std")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision {self.precision!r}: expected auto, float32 or bfloat16")
 
@@ -78,6 +81,16 @@ class PolicyConfig:
             device=device,
             dtype=autocast_dtype(device, self.precision),
             max_steps=self.max_timesteps,
+        )
+
+    def transform(self, states: np.ndarray, layout: FactoredLayout) -> StateTransform:
+        """What the policy sees of states, fitted on those of its set (N, 77)."""
+        return StateTransform.fit(
+            states,
+            layout,
+            hide_velocities=self.hide_velocities,
+            canonical_quaternions=self.canonical_quaternions,
+            least_std=self.least_std or None,
         )
 
     def acting(self, layout: FactoredLayout) -> Acting:

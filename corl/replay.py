@@ -34,12 +34,7 @@ class ReplayData:
         cls, transitions: Transitions, config: PolicyConfig, layout: FactoredLayout, device: torch.device
     ) -> ReplayData:
         """As the configuration says, with the transform that the set's own states give."""
-        transform = StateTransform.fit(
-            transitions.states,
-            layout,
-            hide_velocities=config.hide_velocities,
-            canonical_quaternions=config.canonical_quaternions,
-        )
+        transform = config.transform(transitions.states, layout)
         return cls(transitions, transform, device, timeouts_as_terminals=config.timeouts_as_terminals)
 
     def __len__(self) -> int:

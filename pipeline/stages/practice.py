@@ -12,7 +12,6 @@ from corl.config import PolicyConfig
 from corl.practice import ORIGINS, PracticeConfig, best_round
 from diffusion.config import SamplerConfig
 from offline_compositional_rl_datasets.samples import read_samples, write_samples
-from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.jobs.stage import Stage, StageProgress, key_of
@@ -55,7 +54,8 @@ class Practise(Stage):
             self.sampling.clip_rewards,
             self.sampling.clear_terminals,
         ]
-        seen = [self.policy.horizon, self.policy.hide_velocities, self.policy.canonical_quaternions]
+        policy = self.policy
+        seen = [policy.horizon, policy.hide_velocities, policy.canonical_quaternions, policy.least_std]
         inputs = [*map(key_of, (self.checkpoint, *self.others)), key_of(self.data), self.task.name]
         return config_hash([*inputs, to_dict(self.practice), *bounds, *seen, self.seed])
 
@@ -80,12 +80,7 @@ class Practise(Stage):
             return matrix
 
         start = read_samples(self.data, self.task, layout)
-        transform = StateTransform.fit(
-            start.states,
-            layout,
-            hide_velocities=self.policy.hide_velocities,
-            canonical_quaternions=self.policy.canonical_quaternions,
-        )
+        transform = self.policy.transform(start.states, layout)
         workers = worker_count(self.threads)
         with EnvPool(self.task, self.practice.episodes, workers=workers, horizon=self.policy.horizon) as environment:
             run = Practice(

@@ -15,6 +15,7 @@ from corl.run import PolicyRun
 from corl.td3_bc import TD3BC, TD3BCConfig, actor_loss, target_values
 from corl.train import train_policy
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
+from offline_compositional_rl_datasets.state_transform import STD_OFFSET
 from runtime.errors import ConfigError, DataError
 from runtime.metrics import read_metrics
 from tests.recordings import random_transitions
@@ -117,6 +118,20 @@ def test_states_are_normalised_by_the_sets_own_statistics():
     assert batch.states.mean(dim=0).abs().max() < 1e-4
     assert (batch.states.std(dim=0, correction=0) - 1).abs().max() < 5e-3
     np.testing.assert_array_equal(batch.dones.numpy() == 1, transitions.terminals | transitions.timeouts)
+
+
+def test_what_hardly_varies_in_a_set_is_not_magnified_beyond_the_least_deviation():
+    """A generated goal that stands 3 cm too low with a deviation of 3 mm must not read ten deviations off."""
+    transitions = random_transitions()
+    transitions.states[:, 30] = 0.968 + 0.003 * np.sign(transitions.states[:, 30])
+    true = transitions.states[:1].copy()
+    true[0, 30] = 0.997
+    for least_std, most in ((0.0, 8.0), (0.1, 0.3)):
+        transform = PolicyConfig(least_std=least_std).transform(transitions.states, COMPOSUITE)
+        expected = 0.029 / max(least_std, 0.003 + STD_OFFSET)
+        assert abs(transform.apply(true)[0, 30]) == pytest.approx(expected, rel=0.05) and expected < most
+    wide = PolicyConfig(least_std=0.1).transform(np.tile([[0.0], [10.0]], (5, COMPOSUITE.state_dim)), COMPOSUITE)
+    np.testing.assert_allclose(np.abs(wide.std), 5)  # what varies more is scaled by its own deviation
 
 
 class LineWorld:
