@@ -16,6 +16,7 @@ from corl.learners import learner_named, settings_of
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.state_transform import StateTransform
 from runtime.checks import expect_range
+from runtime.config import dict_without
 from runtime.device import autocast_dtype
 from runtime.errors import ConfigError
 
@@ -65,6 +66,12 @@ class PolicyConfig:
         expect_range(self, "fresh_episodes", "checkpoint_seconds", "act_noise", "binary_hold", "least_std")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision {self.precision!r}: expected auto, float32 or bfloat16")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The part that decides results. What is not used is not in it: older results know nothing of it."""
+        unused = () if self.least_std else ("least_std",)
+        return dict_without(self, (*RUNTIME_SETTINGS, *unused))
 
     @property
     def learner(self) -> Any:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from corl.config import RUNTIME_SETTINGS as POLICY_RUNTIME_SETTINGS
 from corl.config import PolicyConfig
 from corl.practice import PracticeConfig
 from diffusion.config import RUNTIME_SETTINGS, QualityConfig, SamplerConfig, TrainConfig
@@ -77,6 +76,7 @@ class PipelineConfig:
     imported.
     `generators` are trained in every iteration, each with a seed of its own: states are drawn by all of them, and what
     follows is what they expect on average (`diffusion.ensemble`; with `order: state_first` and `rest: mean`).
+    One job draws the sets of `generation_group` tasks, one after another: start-up is paid once.
     `collect`, when given, records expert data that is missing with the scripted experts. With `ground` every generated
     transition is made exact by the simulator (`pipeline.stages.grounding`). With `practice.rounds` the tasks that their
     generated sets do not solve are practised on in the simulator, and validated once more (`corl.practice`).
@@ -98,6 +98,7 @@ class PipelineConfig:
     rl_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     middle_seeds: tuple[int, ...] = (0,)
     generators: int = 1
+    generation_group: int = 1
     network: DenoiserConfig = field(default_factory=DenoiserConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
     sampling: SamplerConfig = field(default_factory=SamplerConfig)
@@ -116,7 +117,8 @@ class PipelineConfig:
         kind = denoiser_named(self.denoiser).network.kind
         if self.network.kind != kind:
             raise ConfigError(f"denoiser {self.denoiser!r}: its network has the kind {kind}, not {self.network.kind}")
-        expect_range(self, "max_iterations", "num_train", "threshold_reduction_cycle", "generators", least=1)
+        expect_range(self, "max_iterations", "num_train", "threshold_reduction_cycle", least=1)
+        expect_range(self, "generators", "generation_group", least=1)
         if self.generators > 1 and (self.network.order != "state_first" or self.sampling.rest != "mean"):
             raise ConfigError(f"generators {self.generators}: expected order state_first of network and rest mean")
         expect_range(self, "success_threshold", "min_threshold", "threshold_reduction_amount", most=1)
@@ -150,8 +152,7 @@ class PipelineConfig:
 
         How many iterations to run is not in it: a finished run can be continued with more of them.
         """
-        ignored = ("paths", "resources", "cluster", "retry", "max_iterations", "device")
-        policy = dict_without(self.policy, POLICY_RUNTIME_SETTINGS)
+        ignored = ("paths", "resources", "cluster", "retry", "max_iterations", "device", "generation_group")
         training = dict_without(self.training, RUNTIME_SETTINGS)
         # What a run does not use does not set it apart from those that were begun before it could be used.
         used = {
@@ -161,7 +162,7 @@ class PipelineConfig:
             "family": self.family != "composuite",
         }
         unused = [name for name, is_used in used.items() if not is_used]
-        return dict_without(self, (*ignored, *unused)) | {"policy": policy, "training": training}
+        return dict_without(self, (*ignored, *unused)) | {"policy": self.policy.identity, "training": training}
 
 
 def load_pipeline_config(

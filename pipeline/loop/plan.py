@@ -12,7 +12,7 @@ from offline_compositional_rl_datasets.task import Task
 from pipeline.jobs.stage import Stage
 from pipeline.loop.run import Run
 from pipeline.loop.state import Iteration
-from pipeline.stages.generator import Generate, TrainGenerator
+from pipeline.stages.generator import Generate, GenerateSets, TrainGenerator, sets_in_groups
 from pipeline.stages.paths import generator_file, model_file, policy_folder
 from pipeline.stages.policy import TrainPolicies, TrainPolicy, in_groups
 from pipeline.stages.practice import Practise
@@ -86,6 +86,11 @@ def _maker(run: Run, iteration: int, task: Task) -> Generate | Practise:
 
 def generation_stages(run: Run, iteration: Iteration) -> list[Generate]:
     return [generation_stage(run, iteration.index, task) for task in iteration.targets]
+
+
+def generation_jobs(run: Run, iteration: Iteration) -> list[Generate | GenerateSets]:
+    """What draws the sets, as many to a job as the configuration says."""
+    return sets_in_groups(generation_stages(run, iteration), run.config.generation_group)
 
 
 def generation_stage(run: Run, iteration: int, task: Task) -> Generate:
@@ -170,7 +175,7 @@ def stages_of(run: Run, iteration: Iteration) -> dict[str, Sequence[Stage]]:
     """By the names in `PipelineConfig.stages`, and those of practice in any case."""
     return {
         "diffusion": generator_stages(run, iteration),
-        "generation": generation_stages(run, iteration),
+        "generation": generation_jobs(run, iteration),
         "policy": policy_stages(run, iteration),
         "practice": practice_stages(run, iteration),
         "practised_policy": practised_policy_stages(run, iteration),

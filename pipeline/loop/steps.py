@@ -14,6 +14,7 @@ from pipeline.jobs.stage import Stage
 from pipeline.jobs.usage import ask_accounting
 from pipeline.loop.observer import Observer
 from pipeline.loop.plan import (
+    generation_jobs,
     generation_stage,
     generation_stages,
     generator_stages,
@@ -118,9 +119,11 @@ class Steps:
         for stage in stages:
             if any(seed not in iteration.scores.get(stage.task, {}) for seed in self.run.seeds(stage.task)):
                 is_sound(stage.output)  # its policies are still to be trained
-        self._log_stage("generate", len(stages))
-        failed = self._run(stages, "generation", lambda stage: f"{self.run.config.sampling.num_samples:,} transitions")
-        tasks = tuple(stage.task for stage in stages if stage.name in failed)
+        jobs, rows = generation_jobs(self.run, iteration), self.run.config.sampling.num_samples
+        self._log_stage("generate", len(jobs))
+        failed = self._run(jobs, "generation", lambda job: f"{len(job.members) * rows:,} transitions")
+        lost = [member for job in jobs if job.name in failed for member in job.members]
+        tasks = tuple(stage.task for stage in lost if not is_complete(stage.output))
         if len(tasks) == len(stages):
             raise JobError(f"iteration {iteration.index}: no data could be generated: {next(iter(failed.values()))}")
         self.save(self.state.update(failed=tasks))

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.jobs.usage import notes_of, of_stage, used
 from pipeline.loop.plan import (
+    generation_jobs,
     policy_stages,
     practice_stages,
     practised_policy_stages,
@@ -52,7 +53,7 @@ def stage_rows(run: Run) -> list[dict[str, Any]]:
     total = sum(sum(it.seconds.values()) for it in iterations)
     jobs = {
         "diffusion": len(iterations),
-        "generation": sum(len(it.targets) for it in iterations),
+        "generation": sum(len(generation_jobs(run, it)) for it in iterations),
         "policy": sum(len(policy_stages(run, it)) for it in iterations),
         "practice": sum(len(practice_stages(run, it)) for it in iterations),
         "practised_policy": sum(len(practised_policy_stages(run, it)) for it in iterations),

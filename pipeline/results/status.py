@@ -198,7 +198,8 @@ def plan(run: Run) -> str:
     policies = tests * len(run.config.rl_seeds) + middle * len(run.config.middle_seeds)
     groups = math.ceil(policies / run.config.policy.group)
     together = f" ({policies} policies)" if groups < policies else ""
+    generators, sets = run.config.generators, math.ceil((tests + middle) / run.config.generation_group)
     lines.append(
-        f"jobs of a full iteration: 1 + {tests + middle} + {groups}{together}; jobs run on {run.config.cluster.kind}"
+        f"jobs of a full iteration: {generators} + {sets} + {groups}{together}; jobs run on {run.config.cluster.kind}"
     )
     return "\n".join(lines)

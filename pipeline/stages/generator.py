@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.jobs.stage import Stage, StageProgress, key_of
 from pipeline.stages.paths import QUALITY_FILE, marginals_file
-from runtime.atomic import write_json
+from runtime.atomic import is_complete, write_json
 from runtime.config import config_hash, dict_without, to_dict
 from runtime.device import pick_device
 from runtime.errors import DataError, one_line
@@ -32,6 +32,7 @@ from runtime.records import read_optional
 from runtime.seeds import derive_seed, rng
 
 if TYPE_CHECKING:
+    from diffusion.model import DiffusionModel
     from diffusion.quality import Marginals, Quality
 
 log = logging.getLogger(__name__)
@@ -176,16 +177,29 @@ class Generate(Stage):
     def progress(self) -> StageProgress:
         return StageProgress(f"{self.sampling.num_samples:,} samples")
 
+    @property
+    def members(self) -> tuple[Generate, ...]:
+        """The sets that this job draws."""
+        return (self,)
+
     def work(self, key: str) -> None:
+        self.draw(self.models(), key)
+
+    def models(self) -> list[DiffusionModel]:
+        """The generators, loaded."""
+        from diffusion.model import DiffusionModel
+
+        device, checkpoints = pick_device(self.device), (self.checkpoint, *self.others)
+        return [DiffusionModel.load(checkpoint, self.task.layout, device) for checkpoint in checkpoints]
+
+    def draw(self, models: Sequence[DiffusionModel], key: str) -> None:
+        """Make the set with these generators, and commit it."""
         from diffusion.ensemble import generate_by_all
         from diffusion.generate import keep_in_range
-        from diffusion.model import DiffusionModel
         from diffusion.partial import PartialSamples
         from diffusion.quality import assess
 
         layout = self.task.layout
-        device, checkpoints = pick_device(self.device), (self.checkpoint, *self.others)
-        models = [DiffusionModel.load(checkpoint, layout, device) for checkpoint in checkpoints]
         # Every task of every iteration has noise of its own: equal noise would tie the sets together.
         seed = derive_seed("generate", self.seed, self.task.name, self.checkpoint.parent.name)
         seed = self.seed if self.sampling.shared_noise else seed
@@ -210,6 +224,58 @@ class Generate(Stage):
         write_samples(self.output, transitions, layout, info)
         for partial in partials:
             partial.discard()
+
+
+@dataclass(frozen=True)
+class GenerateSets(Stage):
+    """Stage 2 for several tasks of the same generators: one process loads these once, and draws set after set."""
+
+    members: tuple[Generate, ...]
+
+    @property
+    def name(self) -> str:
+        return f"generate {self.members[0].task.name} and {len(self.members) - 1} more"
+
+    @property
+    def output(self) -> Path:
+        # A folder each: its lock is the group's own.
+        names = config_hash([member.task.name for member in self.members])
+        return self.members[0].checkpoint.parent / "groups" / names / "group.json"
+
+    def key(self) -> str:
+        return config_hash([member.key() for member in self.members])
+
+    def is_done(self) -> bool:
+        # A member that was lost or damaged since is made again.
+        return super().is_done() and all(member.is_done() for member in self.members)
+
+    def progress(self) -> StageProgress:
+        done = sum(is_complete(member.output) for member in self.members)
+        return StageProgress(f"{done:,} of {len(self.members):,} sets", done / len(self.members))
+
+    def work(self, key: str) -> None:
+        models: list[DiffusionModel] = []
+        lost = []
+        for member in self.members:
+            with member.held() as own:
+                if own is None:
+                    continue
+                models = models or member.models()
+                try:
+                    member.draw(models, own)
+                except DataError as error:
+                    log.warning("%s: %s", member.name, one_line(error))
+                    lost.append(error)
+        if lost:
+            raise DataError(f"{len(lost)} of {len(self.members)} sets were not drawn: {lost[0]}") from lost[0]
+        self.commit({"members": [member.task.name for member in self.members]}, key)
+
+
+def sets_in_groups(stages: Sequence[Generate], size: int) -> list[Generate | GenerateSets]:
+    """The jobs that draw these sets, at most `size` of them each."""
+    if size == 1:
+        return list(stages)
+    return [GenerateSets(tuple(stages[i : i + size])) for i in range(0, len(stages), size)]
 
 
 def known_marginals(checkpoint: Path, layout: FactoredLayout) -> Marginals | None:

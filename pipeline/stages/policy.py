@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from corl.config import RUNTIME_SETTINGS, PolicyConfig
+from corl.config import PolicyConfig
 from corl.scores import PolicyScores
 from corl.train import train_policy
 from envs.family import family_of
@@ -18,7 +18,7 @@ from offline_compositional_rl_datasets.transitions import EpisodeEnds, Transitio
 from pipeline.jobs.stage import Stage, StageProgress, key_of, read_scores
 from pipeline.stages.paths import RESULT_FILE
 from runtime.checks import expect_range
-from runtime.config import config_hash, dict_without
+from runtime.config import config_hash
 from runtime.cpus import cpu_count, use_threads, worker_count
 from runtime.device import pick_device
 from runtime.errors import ConfigError, DataError
@@ -60,9 +60,8 @@ class TrainPolicy(Stage):
         return (self,)
 
     def key(self) -> str:
-        settings = dict_without(self.policy, RUNTIME_SETTINGS)
         ends = [] if self.synthetic else [self.episode_ends]
-        return config_hash([key_of(self.data), self.task.name, settings, self.seed, *ends])
+        return config_hash([key_of(self.data), self.task.name, self.policy.identity, self.seed, *ends])
 
     def progress(self) -> StageProgress:
         rows = read_metrics(self.folder / "metrics.jsonl", "success_rate")
@@ -137,6 +136,10 @@ class TrainPolicies(Stage):
 
     def key(self) -> str:
         return config_hash([member.key() for member in self.members])
+
+    def is_done(self) -> bool:
+        # A member that was lost or damaged since is made again.
+        return super().is_done() and all(member.is_done() for member in self.members)
 
     def progress(self) -> StageProgress:
         parts = [member.progress() for member in self.members]

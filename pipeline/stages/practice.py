@@ -55,7 +55,8 @@ class Practise(Stage):
             self.sampling.clear_terminals,
         ]
         policy = self.policy
-        seen = [policy.horizon, policy.hide_velocities, policy.canonical_quaternions, policy.least_std]
+        seen: list[float] = [policy.horizon, policy.hide_velocities, policy.canonical_quaternions]
+        seen += [policy.least_std] if policy.least_std else []
         inputs = [*map(key_of, (self.checkpoint, *self.others)), key_of(self.data), self.task.name]
         return config_hash([*inputs, to_dict(self.practice), *bounds, *seen, self.seed])
 

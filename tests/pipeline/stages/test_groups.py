@@ -70,10 +70,12 @@ def test_a_group_in_the_simulator_scores_as_its_members_alone(algorithm, tmp_pat
     assert not group.is_done()
     group()
     assert group.is_done()
+    scores_of = {}
     for one, two in zip(alone, together, strict=True):
         assert two.is_done(), "each member's result is there, and is that of the single job"
         assert one.key() == two.key()
         a, b = one.scores(), two.scores()
+        scores_of[two] = b
         assert (a.solved, a.trials, a.episodes) == (b.solved, b.trials, b.episodes) == (a.solved, 3, 2)
         assert a.fresh_return == pytest.approx(b.fresh_return, abs=1e-3)
         rows = [read_metrics(stage.folder / "metrics.jsonl") for stage in (one, two)]
@@ -84,6 +86,10 @@ def test_a_group_in_the_simulator_scores_as_its_members_alone(algorithm, tmp_pat
     before = group.output.stat().st_mtime_ns
     group()
     assert group.output.stat().st_mtime_ns == before, "finished work is not done again"
+    together[1].output.unlink()
+    assert not group.is_done(), "a result that was lost is made again"
+    group()
+    assert group.is_done() and together[1].scores().solved == scores_of[together[1]].solved
 
 
 def test_groups_take_neighbours_and_a_group_of_one_is_a_single_job(tmp_path):
