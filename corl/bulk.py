@@ -35,7 +35,7 @@ class Bulk:
     def __init__(self, runs: Sequence[PolicyRun]) -> None:
         self.runs = runs
         self.networks = Stacked([run.learner.networks for run in runs])
-        self.data, first = join([run.data for run in runs])
+        self.data, first = join([run.data for run in runs], runs[0].device)
         self.first = torch.tensor(first, device=runs[0].device)[:, None] if any(first) else None
 
     def advance(self, steps: int, pause: Callable[[], bool] = interrupt.requested) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from corl.config import PolicyConfig
 from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.transitions import Transitions
+from runtime.device import expect_room
 
 
 class ReplayData:
@@ -59,15 +60,19 @@ class ReplayData:
         )
 
 
-def join(sets: Sequence[ReplayData]) -> tuple[Tensor, list[int]]:
-    """The rows of all sets in one tensor (M, 2S+A+2), and the number of each set's first row in it.
+def join(sets: Sequence[ReplayData], device: torch.device) -> tuple[Tensor, list[int]]:
+    """The rows of all sets in one tensor (M, 2S+A+2) on the device, and the number of each set's first row in it.
 
-    The sets are views of it from then on, and give up their own rows one after another: nothing is kept twice. Sets
-    that were joined before are not copied again. All are of one width and device.
+    The sets are views of it from then on, and give up their own rows one after another: where they come from the host
+    the device holds nothing twice. Sets that were joined there before are not copied again. All are of one width.
+    Raises `ConfigError` where a GPU has not the room.
     """
-    if len({id(data._joined) for data in sets}) > 1:
+    device = torch.empty(0, device=device).device  # with its number
+    if len({id(data._joined) for data in sets}) > 1 or sets[0]._joined.device != device:
         distinct = list({id(data): data for data in sets}.values())
-        whole = sets[0]._matrix.new_empty((sum(map(len, distinct)), sets[0]._matrix.shape[1]))
+        rows, width = sum(map(len, distinct)), sets[0]._matrix.shape[1]
+        expect_room(device, rows * width * sets[0]._matrix.element_size(), f"{len(distinct)} sets of {rows:,} rows")
+        whole = torch.empty((rows, width), dtype=sets[0]._matrix.dtype, device=device)
         start = 0
         for data in distinct:
             part = whole[start : start + len(data)]

@@ -50,6 +50,20 @@ def visible_gpus() -> tuple[str, ...]:
     return named[:count] if named else tuple(map(str, range(count)))
 
 
+def expect_room(device: torch.device, needed: int, what: str) -> None:
+    """Raises `ConfigError` where a GPU has less than `needed` bytes free for `what`; other devices are not asked."""
+    import torch
+
+    if device.type != "cuda":
+        return
+    free, whole = torch.cuda.mem_get_info(device)
+    if needed > free:
+        raise ConfigError(
+            f"{what} take {needed / 2**30:.1f} GiB, and {device} has {free / 2**30:.1f} of {whole / 2**30:.1f} free; "
+            "expected less at once (policy.group)"
+        )
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """`auto` takes a GPU where there is one. What is picked is logged, and part of `provenance()` from then on.
 

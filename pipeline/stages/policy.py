@@ -147,6 +147,8 @@ class TrainPolicies(Stage):
         return StageProgress(f"{len(parts)} policies, {parts[0].text}", fraction)
 
     def work(self, key: str) -> None:
+        import torch
+
         from corl.bulk import train_policies
         from corl.replay import ReplayData
         from corl.run import PolicyRun
@@ -162,10 +164,11 @@ class TrainPolicies(Stage):
                 # On a CPU training and evaluation share the cores; beside a GPU evaluation has them all.
                 workers = cores if device.type == "cuda" else max(1, cores // 2)
                 use_threads(cores if device.type == "cuda" else max(1, cores - workers))
-                data = {}
+                data, host = {}, torch.device("cpu")
                 for member in left:
                     if member.data not in data:
-                        data[member.data] = ReplayData.of(member.transitions(), policy, member.task.layout, device)
+                        # On the host: all of them go to the device at once, if it has the room.
+                        data[member.data] = ReplayData.of(member.transitions(), policy, member.task.layout, host)
                 runs = [
                     PolicyRun(
                         data[member.data],

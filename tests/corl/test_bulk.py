@@ -13,7 +13,7 @@ from corl.config import PolicyConfig
 from corl.evaluate import Evaluation, evaluate
 from corl.iql import IQL, IQLConfig
 from corl.policy import Policy, checkpoint_file
-from corl.replay import ReplayData
+from corl.replay import ReplayData, join
 from corl.run import PolicyRun
 from corl.train import train_policy
 from offline_compositional_rl_datasets.composuite import COMPOSUITE
@@ -122,6 +122,15 @@ def test_a_groups_batch_is_one_gather_however_many_sets_there_are(tmp_path):
             expected = run.data.cut(originals[runs.index(run)][rows[k]])
             for name, values in expected._asdict().items():
                 assert torch.equal(getattr(batch, name)[k], values)
+
+
+def test_the_sets_of_a_group_go_from_the_host_to_the_device_at_once(tmp_path):
+    """No set is on the device by itself, so none is there twice."""
+    data = [run.data for run in _runs(_config("td3_bc"), tmp_path)]
+    whole, first = join(data, torch.device("meta"))
+    assert whole.device.type == "meta" and len(whole) == 350 and first == [0, 200, 0, 200]
+    assert all(each.rows(slice(0, 1)).device.type == "meta" for each in data)
+    assert join(data[:1], torch.device("meta"))[0] is whole, "what is there is not copied again"
 
 
 def test_a_group_in_bfloat16_stays_close_to_float32_and_alone(tmp_path):

@@ -10,6 +10,7 @@ import torch
 
 from runtime import device
 from runtime.device import autocast_dtype
+from runtime.errors import ConfigError
 
 INTEL, AMD = "vendor_id : GenuineIntel\nflags : fpu avx512f", "vendor_id : AuthenticAMD\nflags : fpu avx512f"
 
@@ -56,3 +57,12 @@ def test_a_gpu_multiplies_float32_in_tf32_unless_float32_is_asked_for(monkeypatc
     ):
         assert autocast_dtype(torch.device(kind), precision) is None
         assert torch.get_float32_matmul_precision() == expected
+
+
+def test_what_does_not_fit_on_a_gpu_is_refused_before_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * 2**30, 80 * 2**30))
+    gpu = torch.device("cuda:0")
+    device.expect_room(gpu, 20 * 2**30, "25 sets")
+    device.expect_room(torch.device("cpu"), 2**50, "25 sets")
+    with pytest.raises(ConfigError, match=r"25 sets take 33\.0 GiB, and cuda:0 has 20\.0 of 80\.0 free; expected less"):
+        device.expect_room(gpu, 33 * 2**30, "25 sets")
