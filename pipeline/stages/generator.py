@@ -272,10 +272,9 @@ class GenerateSets(Stage):
 
 
 def sets_in_groups(stages: Sequence[Generate], size: int) -> list[Generate | GenerateSets]:
-    """The jobs that draw these sets, at most `size` of them each."""
-    if size == 1:
-        return list(stages)
-    return [GenerateSets(tuple(stages[i : i + size])) for i in range(0, len(stages), size)]
+    """The jobs that draw these sets, at most `size` of them each; one alone is a single job."""
+    parts = [tuple(stages[i : i + size]) for i in range(0, len(stages), size)]
+    return [GenerateSets(part) if len(part) > 1 else part[0] for part in parts]
 
 
 def known_marginals(checkpoint: Path, layout: FactoredLayout) -> Marginals | None:

@@ -201,7 +201,9 @@ class TrainPolicies(Stage):
 
 
 def in_groups(stages: Sequence[TrainPolicy], size: int) -> list[TrainPolicy | TrainPolicies]:
-    """The jobs for these policies, `size` of them each; neighbours, which share their data, stay together."""
-    if size == 1:
-        return list(stages)
-    return [TrainPolicies(tuple(stages[i : i + size])) for i in range(0, len(stages), size)]
+    """The jobs for these policies, `size` of them each; neighbours, which share their data, stay together.
+
+    One that is left alone is a single job.
+    """
+    parts = [tuple(stages[i : i + size]) for i in range(0, len(stages), size)]
+    return [TrainPolicies(part) if len(part) > 1 else part[0] for part in parts]

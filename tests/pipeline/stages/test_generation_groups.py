@@ -92,6 +92,6 @@ def test_a_set_that_cannot_be_drawn_leaves_the_others_theirs(checkpoint, tmp_pat
 def test_groups_have_locks_of_their_own_and_a_group_of_one_is_a_single_job(checkpoint, tmp_path):
     stages = _stages(checkpoint, tmp_path)
     assert sets_in_groups(stages, 1) == stages
-    groups = sets_in_groups(stages, 2)
-    assert [len(group.members) for group in groups] == [2, 1]
-    assert len({group.output.parent for group in groups} | {stage.output.parent for stage in stages}) == 5
+    group, alone = sets_in_groups(stages, 2)
+    assert group.members == tuple(stages[:2]) and alone is stages[2]
+    assert group.output.parent not in {stage.output.parent for stage in stages}
