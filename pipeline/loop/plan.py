@@ -14,7 +14,7 @@ from pipeline.loop.run import Run
 from pipeline.loop.state import Iteration
 from pipeline.stages.generator import Generate, GenerateSets, TrainGenerator, sets_in_groups
 from pipeline.stages.paths import generator_file, model_file, policy_folder
-from pipeline.stages.policy import TrainPolicies, TrainPolicy, in_groups
+from pipeline.stages.policy import TrainPolicies, TrainPolicy, policies_in_groups
 from pipeline.stages.practice import Practise
 from runtime.atomic import is_complete
 from runtime.seeds import derive_seed
@@ -159,7 +159,7 @@ def _policies(
         for task, data in sets
         for seed in run.seeds(task)
     ]
-    return in_groups(stages, config.policy.group)
+    return policies_in_groups(stages, config.policy.group)
 
 
 def rejected(run: Run, iteration: Iteration) -> dict[Task, str]:

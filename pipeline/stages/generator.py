@@ -21,6 +21,7 @@ from offline_compositional_rl_datasets.samples import SAMPLES_FILE, read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.jobs.stage import Stage, StageProgress, key_of
+from pipeline.jobs.stage_group import StageGroup, in_groups
 from pipeline.stages.paths import QUALITY_FILE, marginals_file
 from runtime.atomic import is_complete, write_json
 from runtime.config import config_hash, dict_without, to_dict
@@ -227,7 +228,7 @@ class Generate(Stage):
 
 
 @dataclass(frozen=True)
-class GenerateSets(Stage):
+class GenerateSets(StageGroup[Generate]):
     """Stage 2 for several tasks of the same generators: one process loads these once, and draws set after set."""
 
     members: tuple[Generate, ...]
@@ -238,16 +239,7 @@ class GenerateSets(Stage):
 
     @property
     def output(self) -> Path:
-        # A folder each: its lock is the group's own.
-        names = config_hash([member.task.name for member in self.members])
-        return self.members[0].checkpoint.parent / "groups" / names / "group.json"
-
-    def key(self) -> str:
-        return config_hash([member.key() for member in self.members])
-
-    def is_done(self) -> bool:
-        # A member that was lost or damaged since is made again.
-        return super().is_done() and all(member.is_done() for member in self.members)
+        return self.record_in(self.members[0].checkpoint.parent, [member.task.name for member in self.members])
 
     def progress(self) -> StageProgress:
         done = sum(is_complete(member.output) for member in self.members)
@@ -272,9 +264,8 @@ class GenerateSets(Stage):
 
 
 def sets_in_groups(stages: Sequence[Generate], size: int) -> list[Generate | GenerateSets]:
-    """The jobs that draw these sets, at most `size` of them each; one alone is a single job."""
-    parts = [tuple(stages[i : i + size]) for i in range(0, len(stages), size)]
-    return [GenerateSets(part) if len(part) > 1 else part[0] for part in parts]
+    """The jobs that draw these sets, at most `size` of them each."""
+    return in_groups(stages, size, GenerateSets)
 
 
 def known_marginals(checkpoint: Path, layout: FactoredLayout) -> Marginals | None:

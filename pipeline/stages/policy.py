@@ -16,6 +16,7 @@ from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import EpisodeEnds, Transitions
 from pipeline.jobs.stage import Stage, StageProgress, key_of, read_scores
+from pipeline.jobs.stage_group import StageGroup, in_groups
 from pipeline.stages.paths import RESULT_FILE
 from runtime.checks import expect_range
 from runtime.config import config_hash
@@ -112,7 +113,7 @@ class TrainPolicy(Stage):
 
 
 @dataclass(frozen=True)
-class TrainPolicies(Stage):
+class TrainPolicies(StageGroup[TrainPolicy]):
     """Stage 3 for many pairs at once: one process trains them all together, others evaluate them meanwhile."""
 
     members: tuple[TrainPolicy, ...]
@@ -130,16 +131,7 @@ class TrainPolicies(Stage):
 
     @property
     def output(self) -> Path:
-        folders = [str(member.folder.name) for member in self.members]
-        # A folder each: its lock is the group's own.
-        return self.members[0].folder.parent / "groups" / config_hash(folders) / "group.json"
-
-    def key(self) -> str:
-        return config_hash([member.key() for member in self.members])
-
-    def is_done(self) -> bool:
-        # A member that was lost or damaged since is made again.
-        return super().is_done() and all(member.is_done() for member in self.members)
+        return self.record_in(self.members[0].folder.parent, [member.folder.name for member in self.members])
 
     def progress(self) -> StageProgress:
         parts = [member.progress() for member in self.members]
@@ -200,10 +192,6 @@ class TrainPolicies(Stage):
             self.commit({"members": names}, key)
 
 
-def in_groups(stages: Sequence[TrainPolicy], size: int) -> list[TrainPolicy | TrainPolicies]:
-    """The jobs for these policies, `size` of them each; neighbours, which share their data, stay together.
-
-    One that is left alone is a single job.
-    """
-    parts = [tuple(stages[i : i + size]) for i in range(0, len(stages), size)]
-    return [TrainPolicies(part) if len(part) > 1 else part[0] for part in parts]
+def policies_in_groups(stages: Sequence[TrainPolicy], size: int) -> list[TrainPolicy | TrainPolicies]:
+    """The jobs for these policies, at most `size` of them each; neighbours, which share their data, stay together."""
+    return in_groups(stages, size, TrainPolicies)

@@ -23,7 +23,7 @@ from pipeline.loop.plan import generation_stages, policy_stages
 from pipeline.loop.run import Run
 from pipeline.loop.state import Iteration
 from pipeline.loop.steps import Steps
-from pipeline.stages.policy import TrainPolicy, in_groups
+from pipeline.stages.policy import TrainPolicy, policies_in_groups
 from runtime.atomic import write_json
 from runtime.errors import ConfigError, DataError, JobError
 from runtime.metrics import read_metrics
@@ -65,7 +65,7 @@ def test_a_group_in_the_simulator_scores_as_its_members_alone(algorithm, tmp_pat
     for stage in alone:
         stage()
     together = _stages(tmp_path, "group", dataclasses.replace(POLICY, algorithm=algorithm, group=4))
-    (group,) = in_groups(together, 4)
+    (group,) = policies_in_groups(together, 4)
     group = dataclasses.replace(group, threads=1)
     assert not group.is_done()
     group()
@@ -94,10 +94,10 @@ def test_a_group_in_the_simulator_scores_as_its_members_alone(algorithm, tmp_pat
 
 def test_groups_take_neighbours_and_a_group_of_one_is_a_single_job(tmp_path):
     stages = _stages(tmp_path, "x", POLICY)
-    assert in_groups(stages, 1) == stages
-    assert [len(group.members) for group in in_groups(stages, 3)] == [3, 1]
-    assert in_groups(stages, 3)[0].members == tuple(stages[:3])
-    first, second = (group.output.parent for group in in_groups(stages, 2))
+    assert policies_in_groups(stages, 1) == stages
+    assert [len(group.members) for group in policies_in_groups(stages, 3)] == [3, 1]
+    assert policies_in_groups(stages, 3)[0].members == tuple(stages[:3])
+    first, second = (group.output.parent for group in policies_in_groups(stages, 2))
     assert first != second, "groups that run side by side do not wait for one another's lock"
 
 
@@ -107,7 +107,7 @@ def test_policies_that_diverge_leave_the_others_of_their_group_their_results(tmp
     write_samples(
         stages[-1].data, dataclasses.replace(samples, rewards=samples.rewards + np.float32(3e38)), COMPOSUITE, {}
     )
-    (group,) = in_groups(stages, 4)
+    (group,) = policies_in_groups(stages, 4)
     with pytest.raises(DataError, match="2 of 4 policies have no result: the policy gives actions that are not finite"):
         dataclasses.replace(group, threads=1)()
     assert [stage.is_done() for stage in stages] == [True, True, False, False]
@@ -118,7 +118,7 @@ def test_policies_that_diverge_leave_the_others_of_their_group_their_results(tmp
 def test_a_policy_that_is_asked_for_twice_is_refused_since_it_would_wait_for_itself(tmp_path):
     stages = _stages(tmp_path, "x", POLICY)
     with pytest.raises(ConfigError, match=f"{stages[0].name}: twice in a group of policies"):
-        in_groups([*stages, stages[0]], 5)
+        policies_in_groups([*stages, stages[0]], 5)
     with pytest.raises(ConfigError, match="seed -1: expected 0 to"):
         dataclasses.replace(stages[0], seed=-1)
     for name in ("rl_seeds", "middle_seeds"):
