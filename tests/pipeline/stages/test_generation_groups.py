@@ -5,13 +5,13 @@ import shutil
 import numpy as np
 import pytest
 
-from diffusion.config import SamplerConfig, TrainConfig
-from diffusion.denoisers import DenoiserConfig
+from diffusion.config import SamplerConfig
 from diffusion.model import DiffusionModel
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.samples import read_samples
-from pipeline.stages.generator import Generate, TrainGenerator, sets_in_groups
+from pipeline.stages.generator import Generate, sets_in_groups
 from runtime.errors import DataError
+from tests.generators import barely_trained
 from tests.recordings import write_random_recordings
 
 KNOWN = CompoSuiteTask.parse("IIWA_Box_None_Push")
@@ -23,18 +23,7 @@ SAMPLING = SamplerConfig(solver="dpmpp_2m", steps=3, num_samples=40, batch_size=
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generator")
     write_random_recordings(folder / "data", [KNOWN])
-    file = folder / "model" / "model-4.pt"
-    TrainGenerator(
-        data_path=folder / "data",
-        dataset_type="expert",
-        expert_tasks=(KNOWN,),
-        sources=(),
-        network=DenoiserConfig(hidden=16, depth=1, heads=2),
-        training=TrainConfig(steps=4, small_batch_size=16, std_offset=1e-3, precision="float32"),
-        seed=0,
-        checkpoint=file,
-    )()
-    return file
+    return barely_trained(folder, KNOWN)
 
 
 def _stages(checkpoint, folder):

@@ -7,20 +7,20 @@ import torch
 from corl.config import PolicyConfig
 from corl.practice import Practice, PracticeConfig
 from diffusion.conditional import given_states
-from diffusion.config import SamplerConfig, TrainConfig
-from diffusion.denoisers import DenoiserConfig
+from diffusion.config import SamplerConfig
 from diffusion.model import DiffusionModel
 from envs.pool import EnvPool
 from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteTask
 from offline_compositional_rl_datasets.hdf5 import find_task_file
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.state_transform import StateTransform
-from pipeline.stages.generator import Generate, TrainGenerator
+from pipeline.stages.generator import Generate
 from pipeline.stages.paths import practised_file
 from pipeline.stages.practice import Practise
 from runtime import interrupt
 from runtime.atomic import artifact_info
 from runtime.errors import StateError
+from tests.generators import barely_trained
 
 KNOWN, NEW = CompoSuiteTask.parse("IIWA_Box_None_Push"), CompoSuiteTask.parse("IIWA_Box_None_PickPlace")
 PRACTICE = PracticeConfig(
@@ -37,17 +37,7 @@ def generated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("practice")
     collect([KNOWN], CollectConfig(episodes=2, horizon=40), folder / "data")
     assert find_task_file(folder / "data", "expert", KNOWN).exists()
-    checkpoint = folder / "model" / "model-20.pt"
-    TrainGenerator(
-        data_path=folder / "data",
-        dataset_type="expert",
-        expert_tasks=(KNOWN,),
-        sources=(),
-        network=DenoiserConfig(hidden=16, depth=1, heads=2, order="state_first"),
-        training=TrainConfig(steps=20, small_batch_size=16, delta_next=True, std_offset=1e-3, precision="float32"),
-        seed=0,
-        checkpoint=checkpoint,
-    )()
+    checkpoint = barely_trained(folder, KNOWN)
     sampling = SamplerConfig(solver="dpmpp_2m", steps=4, num_samples=100, batch_size=100, sigma_max=20)
     stage = Generate(NEW, checkpoint, sampling, 0)
     stage()
