@@ -16,7 +16,8 @@ from diffusion.model import DiffusionModel
 from envs.pool import EnvPool
 from offline_compositional_rl_datasets.task import Task
 from pipeline.loop.plan import generator_stages
-from pipeline.loop.run import Run
+from pipeline.loop.run import Run, found_in
+from pipeline.loop.state import Iteration
 from pipeline.stages.evaluators import environments_for
 from runtime.atomic import is_complete
 from runtime.cpus import cpu_count
@@ -67,9 +68,12 @@ def score_generators(
 
     Raises `DataError` where there are none.
     """
-    candidates = run.state.iterations if iteration is None else run.state.iterations[iteration : iteration + 1]
-    trained = [[stage.checkpoint for stage in generator_stages(run, it)] for it in candidates]
-    files = next((files for files in reversed(trained) if all(map(is_complete, files))), [])
+
+    def trained(it: Iteration) -> list[Path]:
+        files = [stage.checkpoint for stage in generator_stages(run, it)]
+        return files if all(map(is_complete, files)) else []
+
+    files = found_in(run, iteration, trained)
     if not files:
         which = "in no iteration" if iteration is None else f"iteration {iteration}: not"
         raise DataError(f"{run.folder}: {which} all of its generators are trained")

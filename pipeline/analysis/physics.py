@@ -23,7 +23,7 @@ from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.loop.plan import generation_stages
-from pipeline.loop.run import Run
+from pipeline.loop.run import Run, found_in
 from pipeline.results.physics_summary import LEVELS, UNITS, PhysicsSummary
 from pipeline.stages.paths import PHYSICS_FILE, expert_files
 from runtime.atomic import write_json
@@ -104,9 +104,7 @@ def check_run(run: Run, iteration: int | None, rows: int, *, seed: int = 0) -> l
     """
     if run.family.task_class is not CompoSuiteTask:
         raise ConfigError(f"family {run.family.name}: the physics check knows the quantities of CompoSuite alone")
-    candidates = run.state.iterations if iteration is None else run.state.iterations[iteration : iteration + 1]
-    made = [[s for s in generation_stages(run, it) if s.output.exists()] for it in candidates]
-    stages = next((found for found in reversed(made) if found), [])
+    stages = found_in(run, iteration, lambda it: [s for s in generation_stages(run, it) if s.output.exists()])
     if not stages:
         which = "no iteration" if iteration is None else f"iteration {iteration}"
         raise DataError(f"{run.folder}: {which} has generated sets to check")

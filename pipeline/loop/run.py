@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from envs.family import TaskFamily, find_family, is_installed
 from offline_compositional_rl_datasets.task import Task
 from pipeline.loop.config import Paths, PipelineConfig, load_pipeline_config
 from pipeline.loop.selection import Threshold
-from pipeline.loop.state import LoopState
+from pipeline.loop.state import Iteration, LoopState
 from pipeline.loop.state_file import load_state
 from runtime.config import to_dict
 from runtime.errors import ConfigError, DataError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -141,3 +144,9 @@ def open_run(
 def latest(run: Run) -> Run:
     """The run with the state that its file has now."""
     return run.at(load_state(run.state_file, run.family.parse)) if run.state_file.exists() else run
+
+
+def found_in(run: Run, iteration: int | None, look: Callable[[Iteration], list[T]]) -> list[T]:
+    """What is found in an iteration (None: in the last in which there is any); empty where there is none."""
+    iterations = run.state.iterations if iteration is None else run.state.iterations[iteration : iteration + 1]
+    return next((some for it in reversed(iterations) if (some := look(it))), [])
