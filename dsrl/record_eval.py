@@ -37,12 +37,10 @@ def main(
         height: of the picture
         videos: folder
     """
-    import imageio
-
     import envs
     from dsrl.rollout import Prior, episode_seeds
-    from runtime.atomic import atomic_path
     from runtime.logs import configure_logging
+    from runtime.media import write_video
 
     episodes.check()
     acting.check()
@@ -68,8 +66,7 @@ def main(
                     break
             decision += 1
         path = videos / f"{policy.task}_ep{number:02d}.mp4"
-        with atomic_path(path) as temporary:
-            imageio.mimwrite(temporary, frames, fps=env.metadata["render_fps"], macro_block_size=16)
+        write_video(path, frames, env.metadata["render_fps"])
         print(f"{path}: {'solved' if solved else 'not solved'}, {len(frames) - 1} control steps")
     env.close()
 

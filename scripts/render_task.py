@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -52,13 +51,11 @@ def main(
         checkpoint: a trained policy's checkpoint; default: the family's expert
         policy: or a published CompoSuite policy's state_dicts.pt
     """
-    import imageio.v3 as imageio
-
     from corl.policy import Policy
     from envs.family import family_of
     from pipeline.report.pictures import contact_sheet, evenly, film_episode
-    from runtime.atomic import atomic_path
     from runtime.errors import ConfigError
+    from runtime.media import write_picture, write_video
 
     single = len(of.tasks) == 1
     if (checkpoint and policy) or (not single and (checkpoint or policy)):
@@ -74,7 +71,7 @@ def main(
         of.expect_composuite("--policy")
     task, *others = of.chosen()
     if not single:
-        _write_picture(out, contact_sheet([task, *others], columns=8, size=(220, 165), seed=film.seed))
+        write_picture(out, contact_sheet([task, *others], columns=8, size=(220, 165), seed=film.seed))
         return
     family = family_of(task)
     actor: Callable[[np.ndarray], np.ndarray]
@@ -86,22 +83,10 @@ def main(
     every, camera = 2 if filmed else 10, film.camera
     episode = film_episode(task, actor, horizon=film.horizon, seed=film.seed, size=size, every=every, camera=camera)
     if filmed:
-        with atomic_path(out) as temporary:
-            gif: dict[str, Any] = {"duration": 1000 / episode.rate, "loop": 0}
-            timing = gif if out.suffix == ".gif" else {"fps": episode.rate}
-            imageio.imwrite(temporary, np.stack(episode.frames), **timing)
+        write_video(out, episode.frames, episode.rate)
     else:
-        _write_picture(out, np.concatenate(evenly(episode.frames, 6), axis=1))
+        write_picture(out, np.concatenate(evenly(episode.frames, 6), axis=1))
     print(f"{out}: {len(episode.frames)} frames, {'solved' if episode.success else 'not solved'}")
-
-
-def _write_picture(out: Path, picture: np.ndarray) -> None:
-    import imageio.v3 as imageio
-
-    from runtime.atomic import atomic_path
-
-    with atomic_path(out) as temporary:
-        imageio.imwrite(temporary, picture)
 
 
 def _with_flag(given: Sequence[str]) -> list[str]:

@@ -29,11 +29,12 @@ from pipeline.results.links import links
 from pipeline.results.practice_table import practice_rows
 from pipeline.results.under_way import now
 from pipeline.stages.paths import policy_folder
-from runtime.atomic import atomic_path, write_json, write_text
+from runtime.atomic import write_json, write_text
 from runtime.config import to_dict
 from runtime.errors import ConfigError, UserError, one_line
 from runtime.lease import is_held
 from runtime.logs import duration
+from runtime.media import write_picture
 from runtime.provenance import provenance
 from runtime.records import read_optional
 
@@ -221,8 +222,6 @@ def filmed(run: Run) -> list[tuple[Task, int]]:
 
 def _film(run: Run) -> None:
     """Film what has not been filmed yet, each as a JPEG with its caption beside it."""
-    import imageio.v3 as imageio
-
     for task, iteration in filmed(run):
         path = _strip_file(run, task, iteration)
         if path.exists():
@@ -246,8 +245,7 @@ def _film(run: Run) -> None:
             f"success {float(seeds[seed].rate):.2f}; this episode was "
         )
         write_json(path.with_suffix(".json"), {"caption": caption + ("solved" if solved else "not solved")})
-        with atomic_path(path) as temporary:
-            imageio.imwrite(temporary, picture, quality=82)
+        write_picture(path, picture, quality=82)
 
 
 def _strips(run: Run) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from corl.policy import Policy, checkpoint_file
 from envs.family import family_of
 from offline_compositional_rl_datasets.task import Task
 from pipeline.stages.online import LearnOnline
-from runtime.atomic import atomic_path
+from runtime.media import write_video
 from runtime.seeds import derive_seed
 
 _FRAMES = 6
@@ -120,8 +120,6 @@ def film_best(stage: LearnOnline, path: Path) -> bool:
 
     Raises `RenderError` where the machine cannot draw.
     """
-    import imageio.v3 as imageio
-
     film = film_episode(
         stage.task,
         stage.best_policy(),
@@ -130,6 +128,5 @@ def film_best(stage: LearnOnline, path: Path) -> bool:
         size=_VIDEO_SIZE,
         every=2,
     )
-    with atomic_path(path) as temporary:
-        imageio.imwrite(temporary, np.stack(film.frames), fps=film.rate)
+    write_video(path, film.frames, film.rate)
     return film.success
