@@ -14,6 +14,7 @@ from envs.pool import EnvPool
 from envs.recording import CollectConfig
 from offline_compositional_rl_datasets.hdf5 import task_file
 from offline_compositional_rl_datasets.task import Task
+from pipeline.stages.evaluators import environments_for
 from pipeline.stages.policy import TrainPolicy
 from runtime.seeds import derive_seed
 
@@ -65,7 +66,7 @@ def score_experts(
 
 def _solve(task: Task, expert: Expert, episodes: int, workers: int) -> tuple[int, float]:
     seeds = [derive_seed("expert", task.name, episode) for episode in range(episodes)]
-    with EnvPool(task, episodes, workers=workers, horizon=HORIZON) as environment:
+    with EnvPool(task, environments_for(0, episodes), workers=workers, horizon=HORIZON) as environment:
         result = evaluate(expert, environment, seeds)
     return result.solved, result.mean_return
 
