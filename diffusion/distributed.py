@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from datetime import timedelta
+from multiprocessing.queues import SimpleQueue
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,12 +22,15 @@ from torch.multiprocessing.spawn import spawn as spawn_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from runtime import interrupt
-from runtime.errors import ConfigError, JobError, one_line
+from runtime.errors import ConfigError, JobError, UserError, one_line
 from runtime.surroundings import RANK_VARIABLES
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _CPU = torch.device("cpu")
+_PATIENCE = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class World:
         """The network with gradients averaged over all processes."""
         if self.size == 1:
             return network
-        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
     def mean(self, value: Tensor) -> Tensor:
         if self.size > 1:
@@ -97,10 +103,20 @@ class World:
         dist.all_reduce(value, dist.ReduceOp.MAX)
         return bool(value)
 
+    def gather(self, value: T) -> list[T]:
+        """The value of each process, by rank. Waits for the slowest, as when one of them reads files for hours."""
+        if self.size == 1:
+            return [value]
+        group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=group)
+        dist.destroy_process_group(group)
+        return values
+
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
         """Within, the processes can talk to one another; all leave together."""
-        if self.size == 1:
+        if self.size == 1 or dist.is_initialized():  # alone, or they are joined already
             yield
             return
         if self.device.type == "cuda":
@@ -139,12 +155,14 @@ def _launcher(given: Mapping[str, str]) -> str | None:
 def spawn(function: Callable[..., None], size: int, *arguments: Any) -> None:
     """Run function(*arguments) in `size` processes of this machine that find each other by the environment.
 
-    A request to stop is passed on to them. Raises `Interrupted` when they have left.
+    A request to stop is passed on to them. Raises `Interrupted` when they have left, and the `UserError` that one of
+    them raised.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    children = spawn_processes(_enter, (size, port, function, arguments), nprocs=size, join=False)
+    failures = multiprocessing.get_context("spawn").SimpleQueue()
+    children = spawn_processes(_enter, (size, port, function, arguments, failures), nprocs=size, join=False)
     passed_on = False
     try:
         while not children.join(timeout=0.5):
@@ -154,16 +172,29 @@ def spawn(function: Callable[..., None], size: int, *arguments: Any) -> None:
                     process.terminate()
     except ProcessExitedException:
         if not passed_on:  # else one was asked before it could answer
+            if not failures.empty():
+                raise failures.get() from None
             raise
     if passed_on:
         raise interrupt.Interrupted
 
 
-def _enter(rank: int, size: int, port: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _enter(
+    rank: int,
+    size: int,
+    port: int,
+    function: Callable[..., None],
+    arguments: tuple[Any, ...],
+    failures: SimpleQueue[UserError],
+) -> None:
     global _spawned
     _spawned = True
     variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
     os.environ |= {key: str(value) for key, value in variables.items()} | {"MASTER_ADDR": "127.0.0.1"}
     # A batch system may signal this process as well as its parent.
     with interrupt.honoured(signal.SIGTERM), contextlib.suppress(interrupt.Interrupted):
-        function(*arguments)
+        try:
+            function(*arguments)
+        except UserError as error:
+            failures.put(error)
+            raise SystemExit(1) from error

@@ -111,7 +111,7 @@ def train(
         folder = checkpoint.parent
         run = Training(pool, denoiser, config, folder, key=key, seed=seed, world=world, initial=initial)
         run.restore()
-        with progress(config.steps, "diffusion", done=run.step) as bar, run:
+        with progress(config.steps, "diffusion", done=run.step, shown=world.is_main_process) as bar, run:
             for y, condition in run.loader.batches(run.step, config.steps):
                 run.update(y, condition)
                 logged = run.step % config.log_freq == 0

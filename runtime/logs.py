@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -84,10 +85,15 @@ def _figures(figures: dict[str, float | str]) -> str:
 
 
 @contextlib.contextmanager
-def progress(total: int, label: str, *, done: int = 0, every_seconds: float = 10.0) -> Iterator[Progress]:
-    """A `Progress`: a rich bar where stdout is a terminal, else plain log lines (none with `every_seconds` inf)."""
-    tracker = Progress(total, label, done=done, every_seconds=every_seconds)
-    if not sys.stdout.isatty():
+def progress(
+    total: int, label: str, *, done: int = 0, every_seconds: float = 10.0, shown: bool = True
+) -> Iterator[Progress]:
+    """A `Progress`: a rich bar where stdout is a terminal, else plain log lines (none with `every_seconds` inf).
+
+    One of several processes that do the same is `shown`.
+    """
+    tracker = Progress(total, label, done=done, every_seconds=every_seconds if shown else math.inf)
+    if not shown or not sys.stdout.isatty():
         yield tracker
         return
     from rich import progress as rich

@@ -34,6 +34,7 @@ from runtime.seeds import derive_seed, rng
 
 if TYPE_CHECKING:
     from diffusion.model import DiffusionModel
+    from diffusion.pool import Allocate, Pool
     from diffusion.quality import Marginals, Quality
 
 log = logging.getLogger(__name__)
@@ -93,40 +94,49 @@ class TrainGenerator(Stage):
         """The first process holds the lock for all."""
         from diffusion.distributed import World
 
-        return super().held() if World.of_environment().is_main_process else contextlib.nullcontext(self.key())
+        if World.of_environment().is_main_process:
+            return super().held()
+        return contextlib.nullcontext(None if self.is_done() else self.key())
 
     def work(self, key: str) -> None:
         from diffusion.distributed import World
-        from diffusion.pool import Pool
         from diffusion.quality import Marginals, save_marginals
+        from diffusion.shared_pool import shared_pool
         from diffusion.train import train
 
         device, layout = pick_device(self.device), self.expert_tasks[0].layout
+        world = World.of_environment(device)
+        with world.joined():
+            pool = shared_pool(self._pool, layout, world)
+            if world.is_main_process:
+                marginals = Marginals.of(pool.matrix, pool.task_index, pool.conditions)
+                save_marginals(marginals_file(self.checkpoint), marginals)
+            started = time.monotonic()
+            train(
+                pool,
+                self.network,
+                self.training,
+                self.checkpoint,
+                seed=self.seed,
+                device=device,
+                initial=self.initial,
+                info={"key": key, "rows": len(pool.matrix), "tasks": len(pool.conditions), **provenance()},
+            )
+        log.info("%s: %d rows, %.0f s", self.name, len(pool.matrix), time.monotonic() - started)
+
+    def _pool(self, allocate: Allocate) -> Pool:
+        from diffusion.pool import Pool
+
         parts = [self._expert(task) for task in self.expert_tasks]
         parts += [read_samples(path, task, task.layout) for task, path in self.sources]
-        training = self.training
-        tasks, rows = len(parts), sum(len(part) for part in parts)
-        pool = Pool.of(
+        return Pool.of(
             _given_up(parts),
-            layout,
-            rows=rows,
-            canonical_quaternions=training.canonical_quaternions,
-            timeouts_as_terminals=training.timeouts_as_terminals,
+            self.expert_tasks[0].layout,
+            rows=sum(len(part) for part in parts),
+            allocate=allocate,
+            canonical_quaternions=self.training.canonical_quaternions,
+            timeouts_as_terminals=self.training.timeouts_as_terminals,
         )
-        if World.of_environment().is_main_process:
-            save_marginals(marginals_file(self.checkpoint), Marginals.of(pool.matrix, pool.task_index, pool.conditions))
-        started = time.monotonic()
-        train(
-            pool,
-            self.network,
-            self.training,
-            self.checkpoint,
-            seed=self.seed,
-            device=device,
-            initial=self.initial,
-            info={"key": key, "rows": len(pool.matrix), "tasks": tasks, **provenance()},
-        )
-        log.info("%s: %d rows, %.0f s", self.name, len(pool.matrix), time.monotonic() - started)
 
     def _expert(self, task: Task) -> Transitions:
         return family_of(task).read_data(self._expert_file(task), task, episode_ends=self.training.episode_ends)
