@@ -4,11 +4,15 @@ This is DAgger (Ross et al. 2011) with the generator for an expert: no demonstra
 clones the rows so far, lets the members of the ensemble act in turn, and adds the states they saw with the generator's
 expected actions; the states of episodes that ended solved keep the actions that were taken, which are real transitions.
 Rounds are not monotone, so the set of the best round is kept, judged by these episodes alone.
+
+A policy that copies its generator is hardly better than it. With `own_from` what is cloned, once so many episodes have
+been solved, is what the solved ones did and nothing else (filtered behaviour cloning, as in self-imitation learning, Oh
+et al. 2018): of what the generator does now and then the policy learns what led to success.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +48,8 @@ class PracticeConfig:
     An ensemble of `members` is cloned with `first_steps` gradient steps before the first round and `steps` before each
     other one, `batch_size` rows each. Of states whose every number lies in the same interval of `spacing` standard
     deviations one is kept: where an arm is stuck it is the same for hundreds of steps. An episode ends when it has been
-    solved for `linger` steps.
+    solved for `linger` steps. As soon as `own_from` episodes have been solved, their transitions alone are cloned, by a
+    new ensemble that later rounds go on with (0: never).
     """
 
     rounds: int = 0
@@ -61,14 +66,19 @@ class PracticeConfig:
     batch_size: int = 512
     spacing: float = 0.05
     linger: int = 20
+    own_from: int = 0
 
     def __post_init__(self) -> None:
-        expect_range(self, "rounds", "noise", "binary_hold", "control_steps")
+        expect_range(self, "rounds", "noise", "binary_hold", "control_steps", "own_from")
         expect_range(
             self, "episodes", "members", "hidden_dims", "first_steps", "steps", "batch_size", "linger", least=1
         )
         expect_range(self, "learning_rate", "spacing", above=True)
         expect_range(self, "enough", most=1, above=True)
+
+    def clones_own(self, before: Sequence[Round]) -> bool:
+        """Whether the round after these clones solved episodes alone."""
+        return 0 < self.own_from <= sum(r.solved for r in before)
 
     @property
     def cloning(self) -> BCConfig:
@@ -77,7 +87,10 @@ class PracticeConfig:
 
 @dataclass(frozen=True)
 class Round:
-    """What the clone of the first `rows` rows did: `solved` of `episodes`, in so many steps of the simulator."""
+    """What the clone did: `solved` of `episodes`, in so many steps of the simulator.
+
+    It learnt from the first `rows` rows, or from those of solved episodes among them (`PracticeConfig.clones_own`).
+    """
 
     rows: int
     solved: int
@@ -170,9 +183,9 @@ class Practice(ResumableRun):
         rows = len(self.matrix)
         self._clone()
         visited = self._act(environment)
-        self.matrix = np.concatenate(
-            [self.matrix, labels := self._labels(visited.of(solved=False)), visited.real(self.layout)]
-        )
+        failed = visited.of(solved=False)
+        labels = self._labels(failed[:0] if self.config.clones_own(self.rounds) else failed)
+        self.matrix = np.concatenate([self.matrix, labels, visited.real(self.layout)])
         added = np.repeat(np.array([1, 2], np.uint8), [len(labels), len(self.matrix) - rows - len(labels)])
         self.origins = np.concatenate([self.origins, added])
         done = Round(rows, int(visited.solved.sum()), len(visited.solved), len(visited.transitions))
@@ -180,8 +193,15 @@ class Practice(ResumableRun):
         return done
 
     def result(self) -> Practised:
-        rows = self.rounds[best_round(self.rounds)].rows
-        return Practised(self.matrix[:rows], self.origins[:rows], self.rounds)
+        best = best_round(self.rounds)
+        rows = self._rows(self.rounds[:best], self.rounds[best].rows)
+        return Practised(self.matrix[rows], self.origins[rows], self.rounds)
+
+    def _rows(self, before: Sequence[Round], count: int) -> np.ndarray:
+        """Which of the first `count` rows the round after these clones."""
+        if self.config.clones_own(before):
+            return np.flatnonzero(self.origins[:count] == ORIGINS.index("practised"))
+        return np.arange(count)
 
     def _learner(self, steps: int) -> BC:
         sizes = (self.layout.state_dim, self.layout.action_dim)
@@ -193,13 +213,16 @@ class Practice(ResumableRun):
             module.load_state_dict(weights)
 
     def _clone(self) -> None:
-        """Train the ensemble on all rows, from the weights of the round before."""
-        steps = self.config.steps if self.step else self.config.first_steps
+        """Train the ensemble, from the weights of the round before if that cloned the same kind of rows."""
+        own = self.config.clones_own(self.rounds)
+        anew = not self.step or own != self.config.clones_own(self.rounds[:-1])
+        steps = self.config.first_steps if anew else self.config.steps
         before = self.learner.modules["actor"].state_dict()
         self.learner = self._learner(steps)
-        if self.step:
+        if not anew:
             self._set_weights(before)
-        rows = Transitions.from_matrix(self.matrix, self.start.task, self.layout)
+        matrix = self.matrix[self._rows(self.rounds, len(self.matrix))] if own else self.matrix
+        rows = Transitions.from_matrix(matrix, self.start.task, self.layout)
         data = ReplayData(rows, self.transform, self.device, timeouts_as_terminals=False)
         generator = torch.Generator(self.device).manual_seed(derive_seed("practice rows", self.seed, self.step))
         for _ in range(steps):

@@ -58,7 +58,10 @@ class Practise(Stage):
         seen: list[float] = [policy.horizon, policy.hide_velocities, policy.canonical_quaternions]
         seen += [policy.least_std] if policy.least_std else []
         inputs = [*map(key_of, (self.checkpoint, *self.others)), key_of(self.data), self.task.name]
-        return config_hash([*inputs, to_dict(self.practice), *bounds, *seen, self.seed])
+        practice = to_dict(self.practice)
+        if not self.practice.own_from:
+            del practice["own_from"]  # as before it was an option
+        return config_hash([*inputs, practice, *bounds, *seen, self.seed])
 
     def progress(self) -> StageProgress:
         begun = (self.output.parent / RESUME_FILE).exists()

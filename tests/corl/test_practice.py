@@ -181,8 +181,71 @@ def test_the_best_round_is_the_last_of_those_that_solved_most():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("rounds", -1), ("episodes", 0), ("noise", -0.1), ("enough", 0.0), ("enough", 1.1), ("spacing", 0)],
+    [
+        ("rounds", -1),
+        ("own_from", -1),
+        ("episodes", 0),
+        ("noise", -0.1),
+        ("enough", 0.0),
+        ("enough", 1.1),
+        ("spacing", 0),
+    ],
 )
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ConfigError, match=name):
         PracticeConfig(**{name: value})
+
+
+class Moody(Line):
+    """The same line; an episode has a mood between -1 and 1, which states show and which changes nothing."""
+
+    def reset(self, seeds):
+        self.mood = np.array([np.random.default_rng(seed).uniform(-1, 1) for seed in seeds])
+        return super().reset(seeds)
+
+    def _states(self):
+        states = super()._states()
+        states[:, WHERE + 1] = self.mood
+        return states
+
+
+def _by_mood(states):
+    """What a poor generator expects: the step towards the aim in a good mood, the step away from it else."""
+    actions = _towards(states[:, WHERE]) * np.where(states[:, WHERE + 1] > -0.3, 1, -1)[:, None].astype(np.float32)
+    transitions = _transitions(states[:, WHERE], actions)
+    transitions.states[:, WHERE + 1] = transitions.next_states[:, WHERE + 1] = states[:, WHERE + 1]
+    return transitions.to_matrix(COMPOSUITE, timeouts_as_terminals=False)
+
+
+def _practice_by_mood(folder, own_from):
+    config = PracticeConfig(**{**SMALL.__dict__, "rounds": 5, "episodes": 24, "own_from": own_from})
+    random = np.random.default_rng(0)
+    states = np.zeros((300, 77), np.float32)
+    states[:, WHERE], states[:, WHERE + 1] = random.uniform(-1, 0.8, 300), random.uniform(-1, 1, 300)
+    start = Transitions.from_matrix(_by_mood(states), None, COMPOSUITE)
+    return Practice(start, _by_mood, _fitted(start), config, folder, seed=1, device=CPU, key=f"own {own_from}")
+
+
+def test_a_policy_that_clones_its_solved_episodes_alone_surpasses_its_generator(tmp_path):
+    copied = _to_the_end(_practice_by_mood(tmp_path / "copied", 0), Moody())
+    practice = _practice_by_mood(tmp_path / "own", 8)
+    own = _to_the_end(practice, Moody())
+    assert own.rounds[0] == copied.rounds[0] and 8 <= own.rounds[0].solved < 22
+    later_copied, later_own = (sum(r.solved for r in practised.rounds[1:]) for practised in (copied, own))
+    assert len(own.rounds) == len(copied.rounds) and later_own > later_copied + 6, "the generator fails in a bad mood"
+    assert (own.origins == ORIGINS.index("practised")).all()
+    labelled = np.flatnonzero(practice.origins == ORIGINS.index("labelled"))
+    assert (labelled < own.rounds[1].rows).all(), "nothing is labelled that is not cloned"
+
+
+def test_a_practice_of_solved_episodes_that_was_stopped_ends_with_the_same_set(tmp_path):
+    whole = _to_the_end(_practice_by_mood(tmp_path / "whole", 30), Moody())
+    stopped = _practice_by_mood(tmp_path / "stopped", 30)
+    stopped.restore()
+    with stopped:
+        for _ in range(3):
+            stopped.take_round(Moody())
+        stopped.save()
+    result = _to_the_end(_practice_by_mood(tmp_path / "stopped", 30), Moody())
+    assert result.rounds == whole.rounds and len(whole.rounds) > 3
+    np.testing.assert_array_equal(result.matrix, whole.matrix)

@@ -1,5 +1,7 @@
 """The practice stage on CompoSuite: a generated set, its generator and the simulator make a practised set."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,14 +16,17 @@ from offline_compositional_rl_datasets.composuite import COMPOSUITE, CompoSuiteT
 from offline_compositional_rl_datasets.hdf5 import find_task_file
 from offline_compositional_rl_datasets.samples import read_samples
 from offline_compositional_rl_datasets.state_transform import StateTransform
+from pipeline.jobs.stage import key_of
 from pipeline.stages.generator import Generate
 from pipeline.stages.paths import practised_file
 from pipeline.stages.practice import Practise
 from runtime import interrupt
 from runtime.atomic import artifact_info
+from runtime.config import config_hash, to_dict
 from runtime.errors import StateError
 from tests.generators import barely_trained
 
+_CLIPPING = ("clip_actions", "clip_rewards", "clear_terminals")
 KNOWN, NEW = CompoSuiteTask.parse("IIWA_Box_None_Push"), CompoSuiteTask.parse("IIWA_Box_None_PickPlace")
 PRACTICE = PracticeConfig(
     rounds=2, episodes=3, members=2, hidden_dims=(16, 16), first_steps=20, steps=10, batch_size=32, control_steps=200
@@ -115,3 +120,14 @@ def test_a_practice_that_is_stopped_between_rounds_goes_on_to_the_same_set(gener
             resumed.take_round(environment)
     assert resumed.rounds == whole.rounds and len(whole.rounds) == 3
     np.testing.assert_array_equal(resumed.result().matrix, whole.result().matrix)
+
+
+def test_an_option_that_is_off_leaves_the_keys_of_earlier_sets_and_one_that_is_on_does_not(generated):
+    keys = {own_from: _stage(generated, practice=replace(PRACTICE, own_from=own_from)).key() for own_from in (0, 1, 2)}
+    assert len(set(keys.values())) == 3
+    practice = to_dict(PRACTICE)
+    del practice["own_from"]  # as it was written before
+    inputs = [*map(key_of, generated), NEW.name]
+    bounds = [SamplerConfig().state_noise, *(getattr(SamplerConfig(), name) for name in _CLIPPING)]
+    seen = [12, True, PolicyConfig().canonical_quaternions]
+    assert keys[0] == config_hash([*inputs, practice, *bounds, *seen, 0])
