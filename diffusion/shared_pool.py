@@ -49,9 +49,9 @@ def shared_pool(make: Callable[[Allocate], Pool], layout: FactoredLayout, world:
     """The pool that `make` fills with arrays of the given allocation: once on each machine, in memory once.
 
     To be called by all processes of `world` while they are joined. The arrays are files of the machine's temporary
-    folder ($TMPDIR), whose names are gone when this returns: nothing stays behind, even where a process is killed. A
-    process that cannot open them (another container) makes a pool of its own. Raises what `make` raises; where that is
-    a `UserError` of the first process the others raise `JobError`, and wait for nothing.
+    folder ($TMPDIR), whose names are gone when all have returned: nothing stays behind, even of one that is killed
+    later. A process that cannot open them (another container) makes a pool of its own. Raises what `make` raises;
+    where that is a `UserError` of the first process the others raise `JobError`, and wait for nothing.
     """
     if world.size == 1:
         return make(np.empty)

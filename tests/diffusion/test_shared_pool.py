@@ -41,6 +41,7 @@ def _shared(folder, prepare=None, rows=ROWS):
 
     with world.joined():
         pool = shared_pool(make, COMPOSUITE, world)
+        world.gather(None)  # the first has returned as well
         left = list(Path(tempfile.gettempdir()).glob("icdg_pool_*"))
         np.savez(
             folder / f"{world.rank}.npz", made=len(made), left=len(left), **pool.__dict__ | {"layout": 0},
