@@ -29,6 +29,7 @@ from offline_compositional_rl_datasets.layout import FactoredLayout
 from offline_compositional_rl_datasets.state_transform import StateTransform
 from offline_compositional_rl_datasets.transitions import Transitions
 from runtime.checks import expect_range
+from runtime.config import dict_without
 from runtime.resumable import ResumableRun
 from runtime.seeds import derive_seed
 
@@ -79,6 +80,11 @@ class PracticeConfig:
     def clones_own(self, before: Sequence[Round]) -> bool:
         """Whether the round after these clones solved episodes alone."""
         return 0 < self.own_from <= sum(r.solved for r in before)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides a practised set. What is not used is not in it: older sets know nothing of it."""
+        return dict_without(self, () if self.own_from else ("own_from",))
 
     @property
     def cloning(self) -> BCConfig:
@@ -197,11 +203,11 @@ class Practice(ResumableRun):
         rows = self._rows(self.rounds[:best], self.rounds[best].rows)
         return Practised(self.matrix[rows], self.origins[rows], self.rounds)
 
-    def _rows(self, before: Sequence[Round], count: int) -> np.ndarray:
+    def _rows(self, before: Sequence[Round], count: int) -> np.ndarray | slice:
         """Which of the first `count` rows the round after these clones."""
         if self.config.clones_own(before):
             return np.flatnonzero(self.origins[:count] == ORIGINS.index("practised"))
-        return np.arange(count)
+        return slice(count)
 
     def _learner(self, steps: int) -> BC:
         sizes = (self.layout.state_dim, self.layout.action_dim)
@@ -221,7 +227,7 @@ class Practice(ResumableRun):
         self.learner = self._learner(steps)
         if not anew:
             self._set_weights(before)
-        matrix = self.matrix[self._rows(self.rounds, len(self.matrix))] if own else self.matrix
+        matrix = self.matrix[self._rows(self.rounds, len(self.matrix))]
         rows = Transitions.from_matrix(matrix, self.start.task, self.layout)
         data = ReplayData(rows, self.transform, self.device, timeouts_as_terminals=False)
         generator = torch.Generator(self.device).manual_seed(derive_seed("practice rows", self.seed, self.step))

@@ -16,7 +16,7 @@ from offline_compositional_rl_datasets.task import Task
 from offline_compositional_rl_datasets.transitions import Transitions
 from pipeline.jobs.stage import Stage, StageProgress, key_of
 from pipeline.stages.paths import practised_file
-from runtime.config import config_hash, to_dict
+from runtime.config import config_hash
 from runtime.cpus import worker_count
 from runtime.device import pick_device
 from runtime.provenance import provenance
@@ -58,10 +58,7 @@ class Practise(Stage):
         seen: list[float] = [policy.horizon, policy.hide_velocities, policy.canonical_quaternions]
         seen += [policy.least_std] if policy.least_std else []
         inputs = [*map(key_of, (self.checkpoint, *self.others)), key_of(self.data), self.task.name]
-        practice = to_dict(self.practice)
-        if not self.practice.own_from:
-            del practice["own_from"]  # as before it was an option
-        return config_hash([*inputs, practice, *bounds, *seen, self.seed])
+        return config_hash([*inputs, self.practice.identity, *bounds, *seen, self.seed])
 
     def progress(self) -> StageProgress:
         begun = (self.output.parent / RESUME_FILE).exists()
