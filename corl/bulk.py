@@ -140,9 +140,7 @@ def train_policies(
                 runs[0].leave_if_asked()
         for i in range(len(runs)):
             settle(i)
-    fresh: dict[int, Future[Evaluation]] = {}
-    if config.fresh_episodes:
-        fresh = {i: submit(i, runs[i].chosen_policy(), runs[i].fresh_seeds()) for i in kept()}
+    fresh = {i: submit(i, runs[i].chosen_policy(), runs[i].fresh_seeds()) for i in kept() if runs[i].scored_afresh}
     return [
         lost[i] if i in lost else run.scores(fresh[i].result() if i in fresh else None) for i, run in enumerate(runs)
     ]

@@ -31,8 +31,10 @@ class PolicyConfig:
     under its name; what it has of other algorithms is not used.
     `n_episodes` are run every `eval_freq` steps to choose the checkpoint. `fresh_episodes`, if not 0, are run once
     more at the end on other start states, with the chosen checkpoint: their rate is free of the optimism of a maximum
-    over noisy evaluations. `hide_velocities`, `canonical_quaternions`, `least_std` (0: none, only `STD_OFFSET` is
-    added): see `StateTransform`; `timeouts_as_terminals`: see `ReplayData`.
+    over noisy evaluations. With `n_episodes` 0 nothing is chosen: the policy of the last step is scored on the fresh
+    episodes, which are its only evaluation.
+    `hide_velocities`, `canonical_quaternions`, `least_std` (0: none, only `STD_OFFSET` is added): see `StateTransform`;
+    `timeouts_as_terminals`: see `ReplayData`.
     `act_noise` is the standard deviation of normal noise on every action when the policy acts: without it a policy
     without memory that presses against an obstacle presses on for ever. `binary_hold`: for so many steps a command of
     which only the sign counts keeps one draw of it (`Acting`); 0: it is taken as the policy gives it.
@@ -62,8 +64,15 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learners", settings_of(self.algorithm, self.learners))
-        expect_range(self, "max_timesteps", "batch_size", "eval_freq", "n_episodes", "horizon", "group", least=1)
-        expect_range(self, "fresh_episodes", "checkpoint_seconds", "act_noise", "binary_hold", "least_std")
+        expect_range(self, "max_timesteps", "batch_size", "eval_freq", "horizon", "group", least=1)
+        expect_range(
+            self, "n_episodes", "fresh_episodes", "checkpoint_seconds", "act_noise", "binary_hold", "least_std"
+        )
+        if not self.n_episodes and not (self.fresh_episodes and self.eval_freq >= self.max_timesteps):
+            raise ConfigError(
+                f"n_episodes 0 with fresh_episodes {self.fresh_episodes}, eval_freq {self.eval_freq}, max_timesteps "
+                f"{self.max_timesteps}: expected fresh episodes and no evaluation before the last step"
+            )
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision {self.precision!r}: expected auto, float32 or bfloat16")
 

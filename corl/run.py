@@ -104,6 +104,9 @@ class PolicyRun(ResumableRun):
         return Policy(actor, self.data.transform, device, acting=self.config.acting(self.layout))
 
     def evaluation_seeds(self) -> list[int]:
+        """Of an evaluation on the way; of the only one, where nothing is chosen, the fresh ones."""
+        if not self.config.n_episodes:
+            return self.fresh_seeds()
         return [derive_seed("evaluation", self.seed, episode) for episode in range(self.config.n_episodes)]
 
     def fresh_seeds(self) -> list[int]:
@@ -144,15 +147,27 @@ class PolicyRun(ResumableRun):
         path = checkpoint_file(self.folder, self.config.algorithm, which)
         save_checkpoint(path, snapshot.networks, self.config, self.data)
 
+    @property
+    def scored_afresh(self) -> bool:
+        """Whether the chosen checkpoint is still to be scored when training is over."""
+        return self.config.fresh_episodes > 0 and self.config.n_episodes > 0
+
     def scores(self, fresh: Evaluation | None) -> PolicyScores:
+        """With the evaluation of `fresh_seeds`, where the chosen checkpoint is scored afresh."""
         best = self.best
+        if fresh is not None:
+            of_fresh = (fresh.episodes, fresh.solved, fresh.mean_return)
+        elif self.config.n_episodes:
+            of_fresh = (0, 0, 0.0)
+        else:
+            of_fresh = (self.config.fresh_episodes, best["solved"], best["return"])
         return PolicyScores(
-            episodes=self.config.n_episodes,
+            episodes=self.config.n_episodes or self.config.fresh_episodes,
             best_solved=best["solved"],
             best_return=best["return"],
             last_solved=best["last_solved"],
             last_return=best["last_return"],
-            fresh_episodes=fresh.episodes if fresh else 0,
-            fresh_solved=fresh.solved if fresh else 0,
-            fresh_return=fresh.mean_return if fresh else 0.0,
+            fresh_episodes=of_fresh[0],
+            fresh_solved=of_fresh[1],
+            fresh_return=of_fresh[2],
         )

@@ -101,15 +101,8 @@ class TrainPolicy(Stage):
         record = {"task": self.task.name, "seed": self.seed, "scores": asdict(scores), "data": str(self.data)}
         self.commit(record, key)
         discard(self.folder)
-        log.info(
-            "%s: %d/%d solved (best evaluation %d/%d), return %.0f",
-            self.name,
-            scores.solved,
-            scores.trials,
-            scores.best_solved,
-            scores.episodes,
-            scores.score,
-        )
+        best = f" (best evaluation {scores.best_solved}/{scores.episodes})" if self.policy.n_episodes else ""
+        log.info("%s: %d/%d solved%s, return %.0f", self.name, scores.solved, scores.trials, best, scores.score)
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,32 @@ def test_each_policy_of_a_group_equals_its_run_alone(algorithm, options, tmp_pat
     assert all((weights[0] - other).abs().max() > 1e-3 for other in weights[1:]), "members differ from one another"
 
 
+def test_where_nothing_is_chosen_the_fresh_episodes_are_the_only_evaluation(tmp_path):
+    """The last step's policy has the score that it has where an evaluation at the last step comes before."""
+    before, config = _config("td3_bc", eval_freq=24), _config("td3_bc", eval_freq=24, n_episodes=0)
+    evaluated = []
+
+    def submit(position, policy, seeds):
+        evaluated.append(len(seeds))
+        return _submit(position, policy, seeds)
+
+    of_two = train_policies(_runs(before, tmp_path / "two"), before, _submit)
+    of_one = train_policies(_runs(config, tmp_path / "one"), config, submit)
+    alone = _alone(config, tmp_path / "alone")
+    assert evaluated == [4] * len(PAIRS)
+    for two, one, single in zip(of_two, of_one, alone, strict=True):
+        assert (one.solved, one.trials, one.score) == (two.solved, 4, pytest.approx(two.score))
+        assert (one.best_solved, one.last_solved, one.episodes) == (one.solved, one.solved, 4)
+        assert (single.solved, single.trials) == (one.solved, 4)
+        assert single.score == pytest.approx(one.score, rel=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"fresh_episodes": 0}, {"eval_freq": 8}])
+def test_no_evaluation_on_the_way_needs_fresh_episodes_and_none_before_the_end(options):
+    with pytest.raises(ConfigError, match="n_episodes 0 with fresh_episodes"):
+        _config("td3_bc", **{"eval_freq": 24, "n_episodes": 0, **options})
+
+
 def test_a_groups_batch_is_one_gather_however_many_sets_there_are(tmp_path):
     """Each member gets rows of its own set, of which nothing is kept twice, also when a part of the group goes on."""
     config = _config("td3_bc")
