@@ -14,7 +14,7 @@ CONFIGS = PROJECT_ROOT / "config" / "pipeline"
     ("name", "jobs"),
     [
         ("demo", "1 + 2 + 2 (8 policies); jobs run on local"),
-        ("published_data", "1 + 4 + 4; jobs run on local"),
+        ("published_data", "2 + 10 + 19 (146 policies); jobs run on local"),
         ("laptop_grid", "2 + 10 + 19 (146 policies); jobs run on local"),
         ("one_gpu", "1 + 1 + 1 (82 policies); jobs run on local"),
         ("cluster", "1 + 50 + 178; jobs run on slurm"),
