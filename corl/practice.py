@@ -38,6 +38,7 @@ Label = Callable[[np.ndarray], np.ndarray]
 
 ORIGINS = ("generated", "labelled", "practised")
 """Where a row comes from: the generator's set, a visited state with the generator's expectation, a solved episode."""
+_LABELLED, _PRACTISED = ORIGINS.index("labelled"), ORIGINS.index("practised")
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,8 @@ class Practice(ResumableRun):
         failed = visited.of(solved=False)
         labels = self._labels(failed[:0] if self.config.clones_own(self.rounds) else failed)
         self.matrix = np.concatenate([self.matrix, labels, visited.real(self.layout)])
-        added = np.repeat(np.array([1, 2], np.uint8), [len(labels), len(self.matrix) - rows - len(labels)])
+        own = len(self.matrix) - rows - len(labels)
+        added = np.repeat([_LABELLED, _PRACTISED], [len(labels), own]).astype(np.uint8)
         self.origins = np.concatenate([self.origins, added])
         done = Round(rows, int(visited.solved.sum()), len(visited.solved), len(visited.transitions))
         self.rounds = (*self.rounds, done)
@@ -206,7 +208,7 @@ class Practice(ResumableRun):
     def _rows(self, before: Sequence[Round], count: int) -> np.ndarray | slice:
         """Which of the first `count` rows the round after these clones."""
         if self.config.clones_own(before):
-            return np.flatnonzero(self.origins[:count] == ORIGINS.index("practised"))
+            return np.flatnonzero(self.origins[:count] == _PRACTISED)
         return slice(count)
 
     def _learner(self, steps: int) -> BC:
