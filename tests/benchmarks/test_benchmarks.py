@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from benchmarks import collect, data, env, iteration, online, robomimic, sample, study, train, validate
 from benchmarks.limits import Measurement
@@ -150,9 +151,12 @@ def test_recorded_actions_have_no_error_against_the_expert_and_altered_ones_have
 
 def test_a_study_tells_its_variants_apart_and_goes_on_with_what_is_done(tmp_path, monkeypatch):
     monkeypatch.chdir(PROJECT_ROOT)
+    base = yaml.safe_load((PROJECT_ROOT / "tests" / "tiny.yaml").read_text())
+    base["generation_group"] = base["policy"]["group"] = 8  # a process per stage: most of the time is their start
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
     plan = tmp_path / "study.yaml"
     plan.write_text(
-        "base: tests/tiny.yaml\n"
+        f"base: {tmp_path / 'base.yaml'}\n"
         "variants: {as it is: {}, wider: {network: {hidden: 32}}, solved: {sampling: {steps: 3}}}\n"
     )
     study.main(plan, tmp_path / "out", only=["as it is"])
