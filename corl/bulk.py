@@ -140,7 +140,8 @@ def train_policies(
                 runs[0].leave_if_asked()
         for i in range(len(runs)):
             settle(i)
-    fresh = {i: submit(i, runs[i].chosen_policy(), runs[i].fresh_seeds()) for i in kept() if runs[i].scored_afresh}
+    scored = kept() if config.scored_afresh else []
+    fresh = {i: submit(i, runs[i].chosen_policy(), runs[i].fresh_seeds()) for i in scored}
     return [
         lost[i] if i in lost else run.scores(fresh[i].result() if i in fresh else None) for i, run in enumerate(runs)
     ]

@@ -77,6 +77,11 @@ class PolicyConfig:
             raise ConfigError(f"precision {self.precision!r}: expected auto, float32 or bfloat16")
 
     @property
+    def scored_afresh(self) -> bool:
+        """Whether the chosen checkpoint is scored on fresh episodes when training is over."""
+        return self.fresh_episodes > 0 and self.n_episodes > 0
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The part that decides results. What is not used is not in it: older results know nothing of it."""
         unused = () if self.least_std else ("least_std",)

@@ -147,27 +147,19 @@ class PolicyRun(ResumableRun):
         path = checkpoint_file(self.folder, self.config.algorithm, which)
         save_checkpoint(path, snapshot.networks, self.config, self.data)
 
-    @property
-    def scored_afresh(self) -> bool:
-        """Whether the chosen checkpoint is still to be scored when training is over."""
-        return self.config.fresh_episodes > 0 and self.config.n_episodes > 0
-
     def scores(self, fresh: Evaluation | None) -> PolicyScores:
         """With the evaluation of `fresh_seeds`, where the chosen checkpoint is scored afresh."""
         best = self.best
-        if fresh is not None:
-            of_fresh = (fresh.episodes, fresh.solved, fresh.mean_return)
-        elif self.config.n_episodes:
-            of_fresh = (0, 0, 0.0)
-        else:
-            of_fresh = (self.config.fresh_episodes, best["solved"], best["return"])
+        solved, mean_return = (fresh.solved, fresh.mean_return) if fresh else (0, 0.0)
+        if not self.config.n_episodes:
+            solved, mean_return = best["solved"], best["return"]
         return PolicyScores(
             episodes=self.config.n_episodes or self.config.fresh_episodes,
             best_solved=best["solved"],
             best_return=best["return"],
             last_solved=best["last_solved"],
             last_return=best["last_return"],
-            fresh_episodes=of_fresh[0],
-            fresh_solved=of_fresh[1],
-            fresh_return=of_fresh[2],
+            fresh_episodes=self.config.fresh_episodes,
+            fresh_solved=solved,
+            fresh_return=mean_return,
         )

@@ -37,5 +37,5 @@ def train_policy(run: PolicyRun, evaluate: Evaluate, *, label: str = "policy") -
             run.record(run.snapshot(losses), result)
             bar.update(0, success=f"{result.solved}/{result.episodes}", mean_return=result.mean_return)
             run.leave_if_asked()
-    fresh = evaluate(run.chosen_policy(), run.fresh_seeds()) if run.scored_afresh else None
+    fresh = evaluate(run.chosen_policy(), run.fresh_seeds()) if config.scored_afresh else None
     return run.scores(fresh)
